@@ -1,0 +1,91 @@
+"""The command line: `python -m ood_lab [overrides]`. The request is checked before torch is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ood_lab.config import OodLabError, RequestError, prepare
+from ood_lab.config.compose import config_dir
+from ood_lab.config.request import expand_sweep
+
+USAGE = """\
+usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
+
+  python -m ood_lab                                   HamOS on the embedded digits
+  python -m ood_lab method=cider dataset=cifar10 paths.data=FOLDER
+  python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
+  python -m ood_lab --cfg job [overrides]             print the configuration
+"""
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--hydra-help", "--version")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code: 0, 1 (a run failed) or 2 (the request was wrong)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(_help())
+        return 0
+    try:
+        multirun, folder, overrides, rest = _split(arguments)
+        if rest:
+            return _hydra(arguments)
+        if multirun:
+            for single in expand_sweep(overrides):
+                prepare(single, folder)
+            return _hydra(arguments)
+        request = prepare(overrides, folder)
+        from ood_lab.task import execute
+
+        execute(request)
+    except OodLabError as error:
+        print(f"ood_lab: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list[str]]:
+    """(multirun, --config-dir, overrides, flags that are Hydra's own)."""
+    multirun, folder, overrides, rest = False, None, [], []
+    words = iter(arguments)
+    for word in words:
+        if word in ("-m", "--multirun"):
+            multirun = True
+        elif word in ("--config-dir", "-cd"):
+            folder = next(words, None)
+        elif word.startswith("--config-dir="):
+            folder = word.partition("=")[2]
+        elif word.partition("=")[0] in HYDRA_FLAGS:
+            rest.append(word)
+        elif word.startswith("-") and "=" not in word:
+            raise RequestError(f"unknown flag {word}\n{USAGE}")
+        elif rest and "=" not in word:
+            rest.append(word)
+        else:
+            overrides.append(word)
+    if folder is not None and not Path(folder).is_dir():
+        raise RequestError(f"--config-dir={folder}: no such folder")
+    return multirun, Path(folder).absolute() if folder else None, overrides, rest
+
+
+def _help() -> str:
+    from ood_lab.config.compose import groups
+
+    names = {k: v for k, v in groups().items() if not k.startswith("hydra")}
+    return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Hand over to Hydra: sweeps and its own flags."""
+    import hydra
+
+    from ood_lab.task.job import exit_codes, job
+
+    sys.argv = [sys.argv[0], *arguments]
+    hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(job)()
+    return max(exit_codes, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Random resized crop, flip, colour jitter and grey for a whole batch at once, each row with its own draws.
+
+The chain of the contrastive methods (SimCLR; CIDER and HamOS releases): torchvision's operators and ranges, here as
+one bilinear resampling and a few tensor operations for the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ood_lab.augmentation.base import Augmentation, uniform
+from ood_lab.config.ranges import Fraction, NonNegativeFloat, PositiveFloat
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
+
+
+def crop_boxes(
+    rows: int, scale: list[float], ratio: list[float], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (top, left, height, width), each [B] as shares of the image, area and aspect drawn as torchvision does.
+
+    torchvision draws up to ten times until a box fits and rounds it to pixels; here the aspect is drawn within what
+    fits the area, and boxes are not rounded.
+    """
+    area = uniform(rows, *scale, generator)
+    log_ratio = uniform(rows, math.log(ratio[0]), math.log(ratio[1]), generator)
+    fits = -area.log()  # height = sqrt(area / r) <= 1 and width = sqrt(area * r) <= 1 bound |log r|
+    log_ratio = log_ratio.clamp(-fits, fits)
+    height = (area / log_ratio.exp()).sqrt().clamp(max=1)
+    width = (area * log_ratio.exp()).sqrt().clamp(max=1)
+    top = uniform(rows, 0, 1, generator) * (1 - height)
+    left = uniform(rows, 0, 1, generator) * (1 - width)
+    return top, left, height, width
+
+
+def _interpolation(start: Tensor, extent: Tensor, side: int, mirrored: Tensor | None = None) -> Tensor:
+    """Bilinear weights [B, side, side]: row i holds what output pixel i takes from each input pixel."""
+    position = torch.arange(side, device=start.device) + 0.5
+    centre = (start[:, None] + extent[:, None] * position / side) * side - 0.5
+    if mirrored is not None:
+        centre = torch.where(mirrored[:, None], centre.flip(1), centre)
+    # Clamp to the box, as cropping first and resizing then does.
+    first, last = start[:, None] * side, (start + extent)[:, None] * side - 1
+    centre = centre.clamp(first.expand_as(centre), last.clamp(min=0).expand_as(centre))
+    grid = torch.arange(side, device=start.device)
+    return (1 - (centre[:, :, None] - grid).abs()).clamp_(min=0)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor
+) -> Tensor:
+    """Resample each box [B] (shares of the image) to the full square, mirrored where asked.
+
+    Bilinear without antialiasing. Separable, hence two small matrix products instead of a scattered `grid_sample`.
+
+    Args:
+        images: float [B, 3, S, S].
+    """
+    side = images.shape[-1]
+    rows_BSS = _interpolation(top, height, side)
+    cols_BSS = _interpolation(left, width, side, mirrored)
+    return rows_BSS[:, None] @ images @ cols_BSS.transpose(1, 2)[:, None]
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma [B, 1, H, W]."""
+    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
+def blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
+    """factor * images + (1 - factor) * other, clipped to [0, 1]; factor [B]."""
+    f = factor.view(-1, 1, 1, 1)
+    return (f * images + (1 - f) * other).clamp_(0, 1)
+
+
+def rotate_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Shift the hue by `turn` [B] of a full circle at constant HSV saturation and value."""
+    high, low = images.amax(1), images.amin(1)
+    chroma = high - low
+    safe = chroma.clamp(min=1e-8)
+    r, g, b = images.unbind(1)
+    hue = torch.where(
+        high == r, ((g - b) / safe) % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4)
+    )
+    hue = (hue + 6 * turn.view(-1, 1, 1)) % 6
+    # HSV to RGB without branches: each channel is value - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + hue) mod 6.
+    channels = []
+    for n in (5, 3, 1):
+        k = (n + hue) % 6
+        channels.append(high - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, 1)
+
+
+class SimCLR(Augmentation):
+    """The strong augmentation of contrastive training.
+
+    Args:
+        scale: smallest and largest share of the area that a crop keeps.
+        ratio: smallest and largest aspect ratio.
+        flip: probability of mirroring.
+        jitter: probability of the four colour changes (all or none, in a fixed order; torchvision shuffles them).
+        brightness, contrast, saturation: factor drawn from 1 - x .. 1 + x.
+        hue: turn drawn from -x .. x of a full circle.
+        grey: probability of losing colour.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: list[PositiveFloat],
+        ratio: list[PositiveFloat],
+        flip: Fraction,
+        jitter: Fraction,
+        brightness: NonNegativeFloat,
+        contrast: NonNegativeFloat,
+        saturation: NonNegativeFloat,
+        hue: Fraction,
+        grey: Fraction,
+    ) -> None:
+        self.scale, self.ratio, self.flip, self.jitter = scale, ratio, flip, jitter
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+        self.grey = grey
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        rows, device = len(pixels), pixels.device
+        boxes = [part.to(device) for part in crop_boxes(rows, self.scale, self.ratio, generator)]
+        mirrored = uniform(rows, 0, 1, generator, device) < self.flip
+        images = resized_crop(pixels.float().div_(255), *boxes, mirrored)
+        chosen = (uniform(rows, 0, 1, generator, device) < self.jitter).nonzero().squeeze(1)
+        images[chosen] = self._jitter(images[chosen], generator)
+        greyed = (uniform(rows, 0, 1, generator, device) < self.grey).nonzero().squeeze(1)
+        images[greyed] = grey(images[greyed]).expand(-1, 3, -1, -1)
+        return images
+
+    def _jitter(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        rows, device = len(images), images.device
+
+        def factor(spread: float) -> Tensor:
+            return uniform(rows, max(0.0, 1 - spread), 1 + spread, generator, device)
+
+        images = blend(images, 0.0, factor(self.brightness))
+        images = blend(images, grey(images).mean((2, 3), keepdim=True), factor(self.contrast))
+        images = blend(images, grey(images), factor(self.saturation))
+        return rotate_hue(images, uniform(rows, -self.hue, self.hue, generator, device))

@@ -1,0 +1,1 @@
+"""Network families; each returns penultimate features and logits."""

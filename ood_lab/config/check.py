@@ -1,0 +1,159 @@
+"""Checking a request: names first (with the nearest one), then types and ranges, then what must exist on disk."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ood_lab.config.compose import Composed, groups
+from ood_lab.config.errors import RequestError
+from ood_lab.config.signature import Signature, accepts, describe, signature
+
+SECTIONS = {
+    "": "Root",
+    "paths": "Paths",
+    "task": "Task",
+    "trainer": "Trainer",
+    "init": "Init",
+    "protocol": "Protocol",
+    "logger": "Logger",
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """" Did you mean 'x'?", or the choices when nothing is near."""
+    options = sorted(set(known))
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Choose from: {', '.join(options)}." if options else ""
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's override grammar; a line that is not `key=value` is named."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise RequestError(f"{text!r} is not an override; expected key=value, for example method=hamos")
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise RequestError(f"{text!r}: {' '.join(str(error).split())}") from None
+    return parsed
+
+
+def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> None:
+    """Every group choice must be a file; every other key's first part must be known."""
+    known = groups(folder)
+    for override in overrides:
+        key = override.key_or_group
+        if key.startswith("hydra"):
+            continue
+        if key not in known:
+            first = key.split(".")[0]
+            if first not in {*known, *SECTIONS, "seed"}:
+                raise RequestError(f"unknown option {key!r}.{nearest(first, [*known, 'seed', 'paths'])}")
+            continue
+        value = override.value()
+        for choice in value if isinstance(value, list) else [value]:
+            if choice is not None and str(choice) not in known[key]:
+                raise RequestError(f"{key}={choice}: no such {key}.{nearest(str(choice), known[key])}")
+
+
+def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | None = None) -> None:
+    """Every dotted key must exist in the configuration that the group choices give."""
+    known = groups(folder)
+    for override in overrides:
+        key = override.key_or_group
+        if key in known or key.startswith("hydra") or override.is_delete():
+            continue
+        node: Any = base.cfg
+        walked: list[str] = []
+        for part in key.split("."):
+            names = [str(k) for k in node] if OmegaConf.is_dict(node) else []
+            if part not in names:
+                where = ".".join(walked) or "the configuration"
+                chosen = base.choices.get(walked[0]) if walked else None
+                at = f" ({walked[0]}={chosen})" if chosen else ""
+                raise RequestError(f"unknown option {key!r}: {where}{at} has no {part!r}.{nearest(part, names)}")
+            walked.append(part)
+            try:
+                node = node[part]
+            except OmegaConfBaseException:
+                node = None
+
+
+def check_values(composed: Composed) -> None:
+    """Types and ranges of every value, from the constructor its node names or from `schema`."""
+    try:
+        plain = OmegaConf.to_container(composed.cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(" ".join(str(error).split())) from None
+    assert isinstance(plain, dict)
+    for section, cls in SECTIONS.items():
+        node = plain if section == "" else plain.get(section)
+        spec = signature(f"ood_lab.config.schema.{cls}")
+        if section == "":
+            node = {k: v for k, v in plain.items() if k in spec.parameters}
+        if isinstance(node, dict):
+            _check_node(section, node, spec)
+    for key, node in plain.items():
+        if key not in SECTIONS:
+            _walk(key, node)
+    if "method" in plain:
+        wanted = "synthesizer" in signature(plain["method"]["_target_"]).injected
+        method, chosen = composed.choices["method"], composed.choices.get("synthesizer")
+        if wanted and chosen in (None, "null"):
+            raise RequestError(f"method={method} needs a synthesizer; add synthesizer=hmc")
+        if not wanted and chosen not in (None, "null"):
+            raise RequestError(f"method={method} takes no synthesizer, but synthesizer={chosen} was given; remove it")
+
+
+def _walk(path: str, node: Any) -> None:
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        _check_node(path, {k: v for k, v in node.items() if k != "_target_"}, signature(node["_target_"]))
+    for key, child in node.items():
+        _walk(f"{path}.{key}", child)
+
+
+def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else key
+        if key not in spec.parameters:
+            raise RequestError(f"unknown option {name!r}.{nearest(key, spec.parameters)}")
+        if not accepts(spec.parameters[key], value):
+            raise RequestError(f"{name}={value!r}: expected {describe(spec.parameters[key])}")
+    absent = set(spec.parameters) - set(node)
+    if absent:
+        raise RequestError(f"{path or 'the configuration'} lacks {', '.join(sorted(absent))}")
+
+
+def check_machine(composed: Composed) -> None:
+    """What the request asks of this machine: a GPU where `trainer=gpu`, a place to write."""
+    if composed.cfg.trainer.accelerator == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError(
+                "trainer=gpu: no CUDA device is visible on this machine. "
+                "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
+            )
+    checkpoint = composed.cfg.init.checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise RequestError(f"init.checkpoint={checkpoint}: no such file")
+    output = Path(composed.cfg.paths.output)
+    parent = next(p for p in (output, *output.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise RequestError(f"paths.output={output}: {parent} is not a folder one can write to")

@@ -1,0 +1,79 @@
+"""Composing the configuration: Hydra's compose, plus the choices it made and the names it could have taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ood_lab.config.errors import RequestError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@cache
+def config_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    for candidate in (PACKAGE / "conf", PACKAGE.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise RequestError(f"no conf/config.yaml inside or beside {PACKAGE}; reinstall ood_lab")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One composed configuration and the choice made in each group."""
+
+    cfg: DictConfig
+    choices: dict[str, str | list[str]]
+
+    def plain(self, key: str) -> Any:
+        """The subtree at `key` as plain Python containers, interpolations resolved."""
+        node = OmegaConf.select(self.cfg, key)
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def groups(folder: Path | None = None) -> dict[str, list[str]]:
+    """Every config group of this project and its options; a user's --config-dir adds to both."""
+    found: dict[str, set[str]] = {}
+    for root in filter(None, (config_dir(), folder)):
+        for path in root.rglob("*.yaml"):
+            parent = path.parent.relative_to(root).as_posix()
+            if parent != ".":
+                found.setdefault(parent, set()).add(path.stem)
+    return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+def compose(
+    overrides: Sequence[str] = (), *, config_name: str = "config", folder: Path | None = None
+) -> Composed:
+    """Compose `config_name` with `overrides`; works inside and outside a Hydra application.
+
+    Raises:
+        RequestError: Hydra or OmegaConf refused; their message is kept, their traceback is not.
+    """
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    extra = [f"hydra.searchpath=[{folder}]"] if folder else []
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            cfg = hydra_compose(config_name, overrides=[*overrides, *extra], return_hydra_config=True)
+            choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RequestError(" ".join(str(error).split())) from None
+    finally:
+        state.hydra = outer
+    assert isinstance(choices, dict)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return Composed(cfg, {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")})

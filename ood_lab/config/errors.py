@@ -1,0 +1,17 @@
+"""The errors a user meets: each is one message that names the value, what was expected, and the remedy."""
+
+
+class OodLabError(Exception):
+    """Any error that is shown as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class RequestError(OodLabError):
+    """The request itself is wrong; nothing was started (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(OodLabError):
+    """The run could not go on (exit code 1); what it had reported done stays valid."""

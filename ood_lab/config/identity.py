@@ -1,0 +1,69 @@
+"""Run identity: the same weights have the same name, whatever else the command says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ood_lab.config.compose import Composed
+
+# Groups whose choice shapes the weights. A neutral choice (null, random) is left out of the hash, so that a
+# group added later with a neutral default keeps every old id.
+SHAPING_GROUPS = ("method", "backbone", "dataset", "augmentation", "synthesizer", "init")
+NEUTRAL = {None, "null", "random"}
+
+# Subtrees whose changed leaves count. Where a group mixes concerns, its leaves are chosen one by one; `init` counts
+# by the ids of the runs it needs and by the content of a checkpoint.
+SHAPING_NODES = (
+    "method",
+    "backbone",
+    "dataset",
+    "augmentation",
+    "synthesizer",
+    "trainer.max_epochs",
+    "trainer.batch_size",
+    "trainer.precision",
+)
+
+# Where the images lie and what is said about them shapes nothing.
+NOT_SHAPING = ("dataset.root", "dataset.layouts", "dataset.how_to_get", "dataset.licence")
+
+
+def shaping_leaves(composed: Composed) -> dict[str, Any]:
+    """Every resolved leaf that shapes the weights, by dotted key."""
+    leaves: dict[str, Any] = {}
+    for key in SHAPING_NODES:
+        _flatten(key, composed.plain(key), leaves)
+    return {k: v for k, v in leaves.items() if not k.startswith(NOT_SHAPING)}
+
+
+def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            _flatten(f"{key}.{name}", child, out)
+    else:
+        out[key] = value
+
+
+def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
+    """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
+
+    The hash covers the choices of the shaping groups, the leaves that differ from what those choices say by
+    themselves (`default`), the ids of the runs this one stands on, and the content of a given checkpoint. A new
+    option with a default therefore changes no id.
+    """
+    mine, theirs = shaping_leaves(composed), shaping_leaves(default)
+    changed = {k: v for k, v in sorted(mine.items()) if k not in theirs or theirs[k] != v}
+    choices = {g: c for g in SHAPING_GROUPS if not isinstance(c := composed.choices.get(g), list) and c not in NEUTRAL}
+    parts: dict[str, Any] = {"choices": choices, "changed": changed, "needs": list(needs)}
+    checkpoint = OmegaConf.select(composed.cfg, "init.checkpoint")
+    if checkpoint:
+        parts["checkpoint"] = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    c = composed.choices
+    return f"{c['method']}-{c['dataset']}-{c['backbone']}-s{composed.cfg.seed}-{digest}"

@@ -1,0 +1,77 @@
+"""Which image sets a request reads, and whether their files are there: a look at the disk, no torch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ood_lab.config.check import check_groups, nearest, parse
+from ood_lab.config.compose import Composed, compose, groups
+from ood_lab.config.errors import RequestError
+
+
+@cache
+def image_set_config(name: str, data: str) -> dict[str, Any]:
+    """The node of `conf/dataset/<name>.yaml`, composed beside `paths.data`."""
+    overrides = [f"dataset={name}", f"paths.data={quote(data)}"]
+    check_groups(parse(overrides))
+    node = compose(overrides, config_name="image_set").plain("dataset")
+    assert isinstance(node, dict)
+    return node
+
+
+def quote(value: str) -> str:
+    """A string as one value of Hydra's override grammar."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def find_layout(node: dict[str, Any]) -> str | None:
+    """The first layout whose files all exist; "embedded" for a set that needs none."""
+    if not node["layouts"]:
+        return "embedded"
+    root = Path(node["root"])
+    for layout, files in node["layouts"].items():
+        if all((root / file).exists() for file in files):
+            return str(layout)
+    return None
+
+
+def describe_missing(node: dict[str, Any]) -> str:
+    """What was looked for and how to get it."""
+    root = Path(node["root"])
+    wanted = "; or ".join(
+        f"{layout}: " + ", ".join(str(root / file) for file in files if not (root / file).exists())
+        for layout, files in node["layouts"].items()
+    )
+    return f"{node['name']}: missing {wanted}. {node['how_to_get']}"
+
+
+def check_image_sets(composed: Composed) -> list[str]:
+    """The names of the OOD sets that can be scored.
+
+    Raises:
+        RequestError: the ID set is missing or can't be trained on, or an OOD set is missing (or unknown) and
+            `protocol.missing` is "error".
+    """
+    data = str(composed.cfg.paths.data)
+    id_node = composed.plain("dataset")
+    if find_layout(id_node) is None:
+        raise RequestError(f"the data set is not there. {describe_missing(id_node)}{_remedy(data)}")
+    names = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
+    known = groups()["dataset"]
+    present = []
+    for name in names:
+        if name not in known:
+            raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, known)}")
+        node = image_set_config(name, data)
+        if find_layout(node) is not None:
+            present.append(name)
+        elif composed.cfg.protocol.missing == "error":
+            skip = " To score only what is there: protocol.missing=skip."
+            raise RequestError(f"an OOD set is not there. {describe_missing(node)}{_remedy(data)}{skip}")
+    return present
+
+
+def _remedy(data: str) -> str:
+    return f" The folder searched is paths.data={data} (or the environment variable OOD_LAB_DATA)."

@@ -1,0 +1,41 @@
+"""Annotations that carry a range: constructors use them, the checker reads them by name without importing torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+type_check = Callable[[Any], bool]
+
+# The aliases are what annotations say; the table below is what they mean.
+PositiveInt = int
+NonNegativeInt = int
+PositiveFloat = float
+NonNegativeFloat = float
+Fraction = float
+Percentile = float
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+RANGES: dict[str, tuple[str, type_check]] = {
+    "int": ("a whole number", _is_int),
+    "float": ("a number", _is_number),
+    "str": ("a string", lambda v: isinstance(v, str)),
+    "bool": ("true or false", lambda v: isinstance(v, bool)),
+    "dict": ("a mapping", lambda v: isinstance(v, dict)),
+    "list": ("a list", lambda v: isinstance(v, list)),
+    "Path": ("a path", lambda v: isinstance(v, str)),
+    "None": ("null", lambda v: v is None),
+    "Any": ("anything", lambda _: True),
+    "PositiveInt": ("a whole number above 0", lambda v: _is_int(v) and v > 0),
+    "NonNegativeInt": ("a whole number, 0 or above", lambda v: _is_int(v) and v >= 0),
+    "PositiveFloat": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "NonNegativeFloat": ("a number, 0 or above", lambda v: _is_number(v) and v >= 0),
+    "Fraction": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "Percentile": ("a number from 0 to 100", lambda v: _is_number(v) and 0 <= v <= 100),
+}

@@ -1,0 +1,1 @@
+"""From a trained network to numbers: one pass over each set, every detector from it, metrics."""

@@ -1,0 +1,108 @@
+"""Stepping, logging and seeding, shared by every method; a method itself is its `loss`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from ood_lab.backbone.base import Backbone
+from ood_lab.config.errors import RunError
+from ood_lab.optimizer import SGD
+from ood_lab.random import derive_seed
+from ood_lab.types import BackboneOutput, Batch, Outliers
+
+
+class Method(L.LightningModule):
+    """A training objective on a backbone.
+
+    A subclass writes `loss` and declares `views`. What lives across steps is a buffer of fixed shape, so that a
+    checkpoint holds it; random draws come from the global generator, seeded here at every step.
+
+    Args:
+        backbone: the network.
+        num_classes: ID classes.
+        seed: of the run.
+        stage: "pretrain" or "finetune"; recorded with the results, and picks the data set's number of epochs.
+        optimizer: its settings.
+    """
+
+    views = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        seed: int,
+        *,
+        stage: Literal["pretrain", "finetune"],
+        optimizer: SGD,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.num_classes, self.seed = backbone, num_classes, seed
+        self.stage, self.settings = stage, optimizer
+        self.accuracy = nn.ModuleDict(
+            {f"{split}_accuracy": MulticlassAccuracy(num_classes, average="micro") for split in ("train", "val")}
+        )
+        self.means = nn.ModuleDict({f"{name}_mean": MeanMetric() for name in self.loss_names()})
+        for metric in (*self.accuracy.values(), *self.means.values()):
+            metric.persistent(True)  # so that a run resumed within an epoch reports the same means
+
+    def loss_names(self) -> tuple[str, ...]:
+        """The keys of what `loss` returns."""
+        return ("total",)
+
+    def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
+        """The terms of the objective; `total` is what is minimised."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def forward(self, images: Tensor) -> BackboneOutput:
+        return self.backbone(images)
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """What detectors may see of a batch: features, logits, and a projection where the method trains one."""
+        features, logits = self.backbone(images)
+        return {"features": features, "logits": logits}
+
+    def outliers(self) -> Outliers | None:
+        """A batch of the outliers that training uses now; None for a method without any."""
+        return None
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        output = self.backbone(batch.images)
+        output = BackboneOutput(output.features.float(), output.logits.float())
+        losses = self.loss(batch, output)
+        if not torch.isfinite(losses["total"]):
+            terms = ", ".join(f"{name} = {value.item():.6g}" for name, value in losses.items())
+            raise RunError(
+                f"non-finite loss at step {self.global_step} (epoch {self.current_epoch}): {terms}. "
+                "Lower method.optimizer.lr, or the weight of the term that grew; "
+                "with trainer.precision=16-mixed try bf16-mixed or 32-true."
+            )
+        self.accuracy["train_accuracy"].update(output.logits.detach(), batch.labels)
+        for name, value in losses.items():
+            self.means[f"{name}_mean"].update(value.detach())
+        return {"loss": losses["total"], **{k: v.detach() for k, v in losses.items()}}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accuracy["val_accuracy"].update(self.backbone(batch.images).logits.float(), batch.labels)
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Mean losses and accuracies since the last call; resets them."""
+        summary = {}
+        for name, metric in (*self.means.items(), *self.accuracy.items()):
+            summary[name] = float(metric.compute())
+            metric.reset()
+        return summary
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        loader = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        assert self.trainer.max_epochs is not None
+        return self.settings.configure(self.parameters(), loader * self.trainer.max_epochs)  # type: ignore[return-value]

@@ -1,0 +1,84 @@
+"""Progress with the time left: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+LOG_SECONDS = 15.0
+SHOW_AFTER_SECONDS = 2.0
+stdout = Console(soft_wrap=True)
+
+
+class Meter:
+    """Counts steps towards a known total; says nothing about work that is over within two seconds."""
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self.description, self.total, self.done, self.first = description, total, done, done
+        self.note = ""
+        self._began = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+        self._live = sys.stdout.isatty()
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count `steps`; `note` is shown behind the bar."""
+        self.done += steps
+        self.note = self.note if note is None else note
+        now = time.monotonic()
+        if self._live:
+            if self._bar is None and now - self._began > SHOW_AFTER_SECONDS:
+                self._start_bar()
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=self.done, note=self.note)
+        elif now - self._logged > LOG_SECONDS:
+            self._logged = now
+            left = (now - self._began) / max(1, self.done - self.first) * (self.total - self.done)
+            print(
+                f"{self.description}  {self.done}/{self.total}  {clock(left)} left  {self.note}".rstrip(), flush=True
+            )
+
+    def _start_bar(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=stdout,
+        )
+        self._bar.add_task(self.description, total=self.total, completed=self.done, note=self.note)
+        self._bar.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with progress."""
+    size = total if total is not None else len(items) if isinstance(items, Sized) else 0
+    with Meter(description, size) as meter:
+        for item in items:
+            yield item
+            meter.advance()

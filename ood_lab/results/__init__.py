@@ -1,0 +1,1 @@
+"""Rows of results, the tables made of them, and the report."""

@@ -1,0 +1,105 @@
+"""What happens around training steps: curves, checkpoints, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from ood_lab.method.base import Method
+from ood_lab.progress import Meter
+from ood_lab.storage import write_atomically
+
+
+class Curves(L.Callback):
+    """Appends one row every `every` steps and one an epoch to `curves.jsonl`, and hands them to the loggers.
+
+    Rows of steps that a killed run had taken after its last checkpoint are dropped when it resumes.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rows = [row for row in read_curves(self.path) if row["step"] <= trainer.global_step]
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file = self.path.open("a")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            losses = {k: v.item() for k, v in outputs.items() if isinstance(v, Tensor) and k != "loss"}
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, "lr": rate})
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Method)
+        self._add(trainer, {f"epoch/{k}": v for k, v in pl_module.epoch_summary().items()})
+
+    def _add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+        row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The rows written so far; an unfinished last line is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+class Checkpoints(L.Callback):
+    """Saves at every epoch's end, and within an epoch when `minutes` have passed since the last save."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.seconds = folder, minutes * 60
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The last batch's state is saved at the epoch's end, after validation and the epoch's summary.
+        within = batch_idx + 1 < trainer.num_training_batches
+        if within and time.monotonic() - self._saved >= self.seconds:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / f"step{trainer.global_step:09d}.ckpt")
+        self._saved = time.monotonic()
+
+
+class Bar(L.Callback):
+    """Steps done, time left and the last loss, over the whole training."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        total = int(trainer.max_epochs * trainer.num_training_batches)
+        self._meter = Meter(f"train {self.name}", total, trainer.global_step).__enter__()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._meter.advance(note=f"epoch {trainer.current_epoch + 1}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if hasattr(self, "_meter"):
+            self._meter.__exit__(None, None, None)
