@@ -23,5 +23,3 @@ def run(overrides: list[str] | None = None) -> Results:
     from ood_lab.task import execute
 
     return execute(request)
-
-

@@ -77,9 +77,7 @@ class EvalLoader:
         return -(-len(self.images.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        pairs = zip(
-            self.images.pixels.split(self.batch_size), self.images.labels.split(self.batch_size), strict=True
-        )
+        pairs = zip(self.images.pixels.split(self.batch_size), self.images.labels.split(self.batch_size), strict=True)
         for pixels, labels in pairs:
             yield Batch(self.normalise(pixels), labels)
 

@@ -40,9 +40,7 @@ class Meter:
         elif now - self._logged > LOG_SECONDS:
             self._logged = now
             left = (now - self._began) / max(1, self.done - self.first) * (self.total - self.done)
-            print(
-                f"{self.description}  {self.done}/{self.total}  {clock(left)} left  {self.note}".rstrip(), flush=True
-            )
+            print(f"{self.description}  {self.done}/{self.total}  {clock(left)} left  {self.note}".rstrip(), flush=True)
 
     def _start_bar(self) -> None:
         self._bar = Progress(

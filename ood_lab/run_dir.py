@@ -1,7 +1,7 @@
 """A run's directory: its lock, what is already done in it, and whether it is the run one thinks it is.
 
-    outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl report.html DONE
-                       checkpoints/ features/ scores/ figures/
+outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl report.html DONE
+                   checkpoints/ features/ scores/ figures/
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def crop_boxes(
     torchvision draws up to ten times until a box fits and rounds it to pixels; here the aspect is drawn within what
     fits the area, and boxes are not rounded.
     """
-    area = uniform(rows, *scale, generator)
+    area = uniform(rows, scale[0], scale[1], generator)
     log_ratio = uniform(rows, math.log(ratio[0]), math.log(ratio[1]), generator)
     fits = -area.log()  # height = sqrt(area / r) <= 1 and width = sqrt(area * r) <= 1 bound |log r|
     log_ratio = log_ratio.clamp(-fits, fits)
@@ -49,9 +49,7 @@ def _interpolation(start: Tensor, extent: Tensor, side: int, mirrored: Tensor | 
     return (1 - (centre[:, :, None] - grid).abs()).clamp_(min=0)
 
 
-def resized_crop(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor
-) -> Tensor:
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor) -> Tensor:
     """Resample each box [B] (shares of the image) to the full square, mirrored where asked.
 
     Bilinear without antialiasing. Separable, hence two small matrix products instead of a scattered `grid_sample`.
@@ -83,9 +81,7 @@ def rotate_hue(images: Tensor, turn: Tensor) -> Tensor:
     chroma = high - low
     safe = chroma.clamp(min=1e-8)
     r, g, b = images.unbind(1)
-    hue = torch.where(
-        high == r, ((g - b) / safe) % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4)
-    )
+    hue = torch.where(high == r, ((g - b) / safe) % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4))
     hue = (hue + 6 * turn.view(-1, 1, 1)) % 6
     # HSV to RGB without branches: each channel is value - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + hue) mod 6.
     channels = []
@@ -127,9 +123,9 @@ class SimCLR(Augmentation):
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         rows, device = len(pixels), pixels.device
-        boxes = [part.to(device) for part in crop_boxes(rows, self.scale, self.ratio, generator)]
+        top, left, height, width = (p.to(device) for p in crop_boxes(rows, self.scale, self.ratio, generator))
         mirrored = uniform(rows, 0, 1, generator, device) < self.flip
-        images = resized_crop(pixels.float().div_(255), *boxes, mirrored)
+        images = resized_crop(pixels.float().div_(255), top, left, height, width, mirrored)
         chosen = (uniform(rows, 0, 1, generator, device) < self.jitter).nonzero().squeeze(1)
         images[chosen] = self._jitter(images[chosen], generator)
         greyed = (uniform(rows, 0, 1, generator, device) < self.grey).nonzero().squeeze(1)

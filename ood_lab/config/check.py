@@ -30,7 +30,7 @@ SECTIONS = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """" Did you mean 'x'?", or the choices when nothing is near."""
+    """ " Did you mean 'x'?", or the choices when nothing is near."""
     options = sorted(set(known))
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
@@ -100,16 +100,17 @@ def check_values(composed: Composed) -> None:
     except OmegaConfBaseException as error:
         raise RequestError(" ".join(str(error).split())) from None
     assert isinstance(plain, dict)
+    plain = {str(key): value for key, value in plain.items()}
     for section, cls in SECTIONS.items():
         node = plain if section == "" else plain.get(section)
         spec = signature(f"ood_lab.config.schema.{cls}")
         if section == "":
             node = {k: v for k, v in plain.items() if k in spec.parameters}
         if isinstance(node, dict):
-            _check_node(section, node, spec)
+            _check_node(section, {str(k): v for k, v in node.items()}, spec)
     for key, node in plain.items():
         if key not in SECTIONS:
-            _walk(key, node)
+            _walk(str(key), node)
     if "method" in plain:
         wanted = "synthesizer" in signature(plain["method"]["_target_"]).injected
         method, chosen = composed.choices["method"], composed.choices.get("synthesizer")

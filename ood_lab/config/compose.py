@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.errors import RequestError
 
+# Groups of which a request names several; each file sits in its own node, of the file's name.
+LIST_GROUPS = ("scorer", "figure")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -53,14 +55,17 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
     return {name: sorted(options) for name, options in sorted(found.items())}
 
 
-def compose(
-    overrides: Sequence[str] = (), *, config_name: str = "config", folder: Path | None = None
-) -> Composed:
-    """Compose `config_name` with `overrides`; works inside and outside a Hydra application.
+def compose(overrides: Sequence[str] = (), *, config_name: str = "config", folder: Path | None = None) -> Composed:
+    """Compose `config_name` with `overrides`; works inside and outside a Hydra application. Not to be written into.
 
     Raises:
         RequestError: Hydra or OmegaConf refused; their message is kept, their traceback is not.
     """
+    return _compose(tuple(overrides), config_name, folder)
+
+
+@cache
+def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) -> Composed:
     state = GlobalHydra.instance()
     outer, state.hydra = state.hydra, None
     extra = [f"hydra.searchpath=[{folder}]"] if folder else []
@@ -76,4 +81,9 @@ def compose(
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
-    return Composed(cfg, {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")})
+    picked = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")}
+    for group in LIST_GROUPS:  # Hydra does not record a choice of several
+        if group in cfg and cfg[group] is not None:
+            picked[group] = [str(name) for name in cfg[group]]
+    OmegaConf.set_readonly(cfg, True)
+    return Composed(cfg, picked)

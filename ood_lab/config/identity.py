@@ -42,6 +42,14 @@ def shaping_leaves(composed: Composed) -> dict[str, Any]:
     return {k: v for k, v in leaves.items() if not k.startswith(NOT_SHAPING)}
 
 
+def all_leaves(composed: Composed) -> dict[str, Any]:
+    """Every resolved leaf, by dotted key."""
+    leaves: dict[str, Any] = {}
+    for key in composed.cfg:
+        _flatten(str(key), composed.plain(str(key)), leaves)
+    return leaves
+
+
 def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
     if isinstance(value, dict):
         for name, child in value.items():
@@ -65,5 +73,5 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
     if checkpoint:
         parts["checkpoint"] = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-    c = composed.choices
-    return f"{c['method']}-{c['dataset']}-{c['backbone']}-s{composed.cfg.seed}-{digest}"
+    name = "-".join(str(composed.choices[group]) for group in ("method", "dataset", "backbone"))
+    return f"{name}-s{composed.cfg.seed}-{digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ def image_set_config(name: str, data: str) -> dict[str, Any]:
 
 def quote(value: str) -> str:
     """A string as one value of Hydra's override grammar."""
+    if re.fullmatch(r"[A-Za-z_/.][\w/.-]*", value) and value not in ("null", "true", "false"):
+        return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

@@ -8,20 +8,30 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
 
 from ood_lab.config.check import check_groups, check_keys, check_machine, check_values, parse
 from ood_lab.config.compose import Composed, compose, groups
 from ood_lab.config.errors import RequestError
-from ood_lab.config.identity import run_id, shaping_leaves
+from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import check_image_sets, quote
 
-# What a needed run takes over from the run that needs it, besides its groups: the sizes of the same network, the
-# same data, the same places and machine. Its own training (method, epochs, batch size, precision) it does not.
-INHERITED = ("backbone.", "dataset.", "paths.", "protocol.", "scorer.", "logger.", "seed")
-INHERITED_TRAINER = ("trainer.threads", "trainer.eval_batch_size", "trainer.accelerator", "trainer.checkpoint_minutes")
+# What a needed run takes over from the run that needs it: the same network and data, places, protocol, detectors and
+# machine. Its own training (method, epochs, batch size, precision) it does not.
 INHERITED_GROUPS = ("backbone", "dataset", "trainer", "protocol", "scorer", "logger")
+INHERITED = (
+    "backbone.",
+    "dataset.",
+    "protocol.",
+    "scorer.",
+    "logger.",
+    "trainer.accelerator",
+    "trainer.threads",
+    "trainer.eval_batch_size",
+    "trainer.checkpoint_minutes",
+    "trainer.log_every_n_steps",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
             raise RequestError(f"{override.input_line!r} names several values; add -m to run them all")
     check_groups(parsed, folder)
     known = groups(folder)
-    default = compose([o.input_line for o in parsed if _keeps_default(o, known)], folder=folder)
+    default = compose([line(o) for o in parsed if _keeps_default(o, known)], folder=folder)
     check_keys(parsed, default, folder)
     composed = compose(overrides, folder=folder)
     if OmegaConf.select(composed.cfg, "dataset.recipe") is None:
@@ -80,7 +90,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     if composed.choices.get("experiment"):
         choices = [f"{g}={_text(c)}" for g, c in composed.choices.items() if g != "experiment"]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
-    needs = tuple(prepare(need, folder) for need in _needs(composed, parsed))
+    needs = tuple(prepare(need, folder) for need in _needs(composed, default))
     identity = run_id(composed, default, [need.run_id for need in needs])
     return Request(tuple(overrides), composed, identity, tuple(ood_sets), needs, folder)
 
@@ -93,19 +103,24 @@ def expand_sweep(overrides: Sequence[str]) -> Iterator[list[str]]:
     """
     columns: list[list[str]] = []
     for override in parse([_expand_all(text) for text in overrides]):
+        value = override.value()
         if not override.is_sweep_override():
-            columns.append([override.input_line])
+            columns.append([line(override)])
             continue
-        if override.is_discrete_sweep() or override.is_choice_sweep() or override.is_range_sweep():
-            values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if isinstance(value, Glob):
+            values = [f"{override.key_or_group}={v}" for v in value.filter(groups().get(override.key_or_group, []))]
         else:
-            key = override.key_or_group
-            values = [f"{key}={value}" for value in override.value().filter(groups().get(key, []))]
+            values = [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()]
         if not values:
-            raise RequestError(f"{override.input_line!r} matches nothing; it would run no job at all")
+            raise RequestError(f"{line(override)!r} matches nothing; it would run no job at all")
         columns.append(values)
     for row in product(*columns):
         yield list(row)
+
+
+def line(override: Override) -> str:
+    """An override as it was typed."""
+    return override.input_line or ""
 
 
 def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
@@ -117,16 +132,25 @@ def _expand_all(text: str) -> str:
     return f"scorer=[{','.join(groups()['scorer'])}]" if text == "scorer=all" else text
 
 
-def _text(choice: str | list[str] | None) -> str:
-    return f"[{','.join(choice)}]" if isinstance(choice, list) else str(choice or "null")
+def _text(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return quote(value) if isinstance(value, str) else repr(value)
 
 
-def _needs(composed: Composed, parsed: Sequence[Override]) -> list[list[str]]:
+def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     """The overrides of each run this one stands on, as their own command line would give them."""
     init = composed.plain("init")
     if init["method"] is None or init["checkpoint"] is not None:
         return []
-    need = [f"{g}={_text(composed.choices.get(g))}" for g in INHERITED_GROUPS]
-    need.append(f"method={init['method']}")
-    need += [o.input_line for o in parsed if o.key_or_group.startswith((*INHERITED, *INHERITED_TRAINER))]
+    mine, theirs = all_leaves(composed), all_leaves(default)
+    need = [f"{group}={_text(composed.choices.get(group))}" for group in INHERITED_GROUPS]
+    need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
+    need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output")]
+    need += [f"{k}={_text(v)}" for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v]
     return [[*need, *init["overrides"]]]

@@ -54,9 +54,7 @@ def load_scores(run_dir: Path, scorer: str) -> dict[str, Tensor]:
     return load_file(scores_path(run_dir, scorer))
 
 
-def metric_rows(
-    scores: Mapping[str, Tensor], groups: Mapping[str, str], fpr_rule: Any, common: Row
-) -> Iterable[Row]:
+def metric_rows(scores: Mapping[str, Tensor], groups: Mapping[str, str], fpr_rule: Any, common: Row) -> Iterable[Row]:
     """One row per OOD set and metric from one detector's scores; `groups` maps each OOD set to near or far."""
     for ood_set, group in groups.items():
         metrics = ood_metrics(scores["test"].numpy(), scores[ood_set].numpy(), fpr_rule)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ood_lab.datamodule import EvalLoader
-from ood_lab.method.base import Method
 from ood_lab.progress import track
 from ood_lab.storage import write_atomically
 from ood_lab.types import FeatureSet
@@ -44,13 +43,21 @@ class Extracted:
         return FeatureSet(self.tensors[key], self.tensors["logits"], None if (labels < 0).all() else labels)
 
 
-def extract(method: Method, loader: EvalLoader, name: str) -> dict[str, Tensor]:
+class Network(Protocol):
+    """What the pass needs of a trained method."""
+
+    def eval(self) -> Any: ...
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]: ...
+
+
+def extract(network: Network, loader: EvalLoader, name: str) -> dict[str, Tensor]:
     """Run the network once over `loader` in eval mode; float32 tensors on the CPU, rows in order."""
-    method.eval()
+    network.eval()
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
         for batch in track(loader, f"extract {name}", len(loader)):
-            for key, value in method.extract(batch.images).items():
+            for key, value in network.extract(batch.images).items():
                 parts.setdefault(key, []).append(value.float().cpu())
             parts.setdefault("labels", []).append(batch.labels.cpu())
     return {key: torch.cat(values) for key, values in parts.items()}

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 RECALL = 0.95
 
 
-def ood_metrics(
-    id_scores: Any, ood_scores: Any, fpr_rule: Literal["first", "nearest"] = "first"
-) -> dict[str, float]:
+def ood_metrics(id_scores: Any, ood_scores: Any, fpr_rule: Literal["first", "nearest"] = "first") -> dict[str, float]:
     """AUROC, AUPR and FPR95 of a detector, as fractions.
 
     - `auroc`: P(OOD score > ID score), ties counted half.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.backbone.base import Backbone
@@ -15,6 +15,9 @@ from ood_lab.config.errors import RunError
 from ood_lab.optimizer import SGD
 from ood_lab.random import derive_seed
 from ood_lab.types import BackboneOutput, Batch, Outliers
+
+# Running means of the epoch: part of a checkpoint, not of the final weights.
+RUNNING = ("accuracy.", "means.")
 
 
 class Method(L.LightningModule):
@@ -45,12 +48,17 @@ class Method(L.LightningModule):
         super().__init__()
         self.backbone, self.num_classes, self.seed = backbone, num_classes, seed
         self.stage, self.settings = stage, optimizer
+        self.info: dict[str, Tensor] = {}  # what the last step reports besides its losses
         self.accuracy = nn.ModuleDict(
             {f"{split}_accuracy": MulticlassAccuracy(num_classes, average="micro") for split in ("train", "val")}
         )
         self.means = nn.ModuleDict({f"{name}_mean": MeanMetric() for name in self.loss_names()})
-        for metric in (*self.accuracy.values(), *self.means.values()):
+        for metric in self._metrics().values():
             metric.persistent(True)  # so that a run resumed within an epoch reports the same means
+
+    def _metrics(self) -> dict[str, Metric]:
+        named = {**dict(self.means.items()), **dict(self.accuracy.items())}
+        return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
 
     def loss_names(self) -> tuple[str, ...]:
         """The keys of what `loss` returns."""
@@ -86,23 +94,24 @@ class Method(L.LightningModule):
                 "Lower method.optimizer.lr, or the weight of the term that grew; "
                 "with trainer.precision=16-mixed try bf16-mixed or 32-true."
             )
-        self.accuracy["train_accuracy"].update(output.logits.detach(), batch.labels)
+        metrics = self._metrics()
+        metrics["train_accuracy"].update(output.logits.detach(), batch.labels)
         for name, value in losses.items():
-            self.means[f"{name}_mean"].update(value.detach())
+            metrics[f"{name}_mean"].update(value.detach())
         return {"loss": losses["total"], **{k: v.detach() for k, v in losses.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.accuracy["val_accuracy"].update(self.backbone(batch.images).logits.float(), batch.labels)
+        self._metrics()["val_accuracy"].update(self.backbone(batch.images).logits.float(), batch.labels)
 
     def epoch_summary(self) -> dict[str, float]:
         """Mean losses and accuracies since the last call; resets them."""
         summary = {}
-        for name, metric in (*self.means.items(), *self.accuracy.items()):
+        for name, metric in self._metrics().items():
             summary[name] = float(metric.compute())
             metric.reset()
         return summary
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        loader = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+    def configure_optimizers(self) -> Any:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert self.trainer.max_epochs is not None
-        return self.settings.configure(self.parameters(), loader * self.trainer.max_epochs)  # type: ignore[return-value]
+        return self.settings.configure(self.parameters(), data.steps_per_epoch * self.trainer.max_epochs)

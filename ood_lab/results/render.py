@@ -5,30 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from rich import box
 from rich.table import Table
 
+from ood_lab.results.page import STAGES, percent
 from ood_lab.results.table import Line
 
-STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
+KEYS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "fpr95_id_pos"))
 
 
-def terminal_table(lines: Sequence[Line], caption: str) -> Table:
-    """Detectors down, runs side by side: AUROC near and far, and FPR95 in both conventions, in percent."""
-    table = Table(caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("detector")
-    runs = [(run_id, list(part)) for run_id, part in groupby(lines, key=lambda line: line.run_id)]
-    for _, part in runs:
+def terminal_table(lines: Sequence[Line], protocol: str, near: Sequence[str], far: Sequence[str]) -> Table:
+    """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; 80 columns."""
+    caption = (
+        f"protocol {protocol}, percent. near: {', '.join(near) or 'none'}; far: {', '.join(far) or 'none'}\n"
+        "FPR95 over all sets. OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID"
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("\n\ndetector", no_wrap=True)
+    runs = [list(part) for _, part in groupby(lines, key=lambda line: line.run_id)]
+    for part in runs:
         first = part[0]
-        head = f"{first.method} ({STAGES[first.stage]}, ID acc {100 * first.accuracy:.1f})"
-        table.add_column(f"{head}\nAUROC near", justify="right")
-        table.add_column("\nfar", justify="right")
-        table.add_column("FPR95\nOOD+", justify="right")
-        table.add_column("\nID+", justify="right")
+        table.add_column(f"{first.method}\n{STAGES[first.stage]}\nAUROC near", justify="right", no_wrap=True)
+        table.add_column("\n\nfar", justify="right", no_wrap=True)
+        table.add_column("\nFPR95\nOOD+", justify="right", no_wrap=True)
+        table.add_column("\n\nID+ ", justify="right", no_wrap=True)
     for scorer in dict.fromkeys(line.scorer for line in lines):
         cells = []
-        for _, part in runs:
+        for part in runs:
             line = next((item for item in part if item.scorer == scorer), None)
-            keys = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "fpr95_id_pos"))
-            cells += [f"{100 * line.means[key]:.1f}" if line else "" for key in keys]
+            cells += [percent(line.means[key]) if line else "" for key in KEYS]
         table.add_row(scorer, *cells)
+    accuracy = [cell for part in runs for cell in (percent(part[0].accuracy), "", "", "")]
+    table.add_row("ID accuracy", *accuracy)
     return table

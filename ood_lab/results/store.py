@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from ood_lab.storage import write_atomically
 
 if TYPE_CHECKING:

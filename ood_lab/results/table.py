@@ -32,9 +32,7 @@ def lines(results: Results, scorers: Sequence[str], ood_sets: Sequence[str]) -> 
         mine = [row for row in rows if row["scorer"] == scorer and row["ood_set"] in ood_sets]
         if not mine:
             continue
-        means = {
-            (group, metric): _mean(mine, group, metric) for group in ("near", "far", "all") for metric in METRICS
-        }
+        means = {(group, metric): _mean(mine, group, metric) for group in ("near", "far", "all") for metric in METRICS}
         first = mine[0]
         out.append(Line(results.run_id, first["method"], first["stage"], scorer, accuracy, means))
     return out

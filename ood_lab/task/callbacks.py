@@ -35,7 +35,9 @@ class Curves(L.Callback):
         if trainer.global_step % self.every == 0:
             losses = {k: v.item() for k, v in outputs.items() if isinstance(v, Tensor) and k != "loss"}
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, "lr": rate})
+            assert isinstance(pl_module, Method)
+            info = {f"info/{k}": v.item() for k, v in pl_module.info.items()}
+            self._add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, **info, "lr": rate})
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Method)

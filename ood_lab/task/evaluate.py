@@ -19,7 +19,7 @@ from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.dataset.base import Split
 from ood_lab.evaluation.evaluator import accuracy, metric_rows, score_all
 from ood_lab.evaluation.extract import Extracted, extract, feature_key, load_features, save_features
-from ood_lab.method.base import Method
+from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, Row, add_rows, options_text, read_rows
 from ood_lab.run_dir import FINAL, is_trained, locked, unscored
@@ -93,7 +93,10 @@ def feature_sets(request: Request) -> dict[str, Extracted]:
 def trained_method(request: Request) -> Method:
     """The method with its final weights, on its device."""
     method = build_method(request.cfg)
-    method.load_state_dict(load_file(request.run_dir / FINAL), strict=False)
+    missing, unexpected = method.load_state_dict(load_file(request.run_dir / FINAL), strict=False)
+    lost = [name for name in missing if not name.startswith(RUNNING)]
+    if lost or unexpected:
+        raise RunError(f"{request.run_dir / FINAL} is not this method's: lacks {lost}, has besides {unexpected}")
     return method.to(device(request.cfg))
 
 
@@ -163,5 +166,3 @@ def commit() -> str | None:
     command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty=+", "--abbrev=8", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
-
-

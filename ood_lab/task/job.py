@@ -13,7 +13,7 @@ from ood_lab.config import OodLabError, prepare
 exit_codes: list[int] = []
 
 
-def job(cfg: Any) -> None:
+def job(_: Any) -> None:
     """Check the job's own overrides again and run them; a failure is reported and the sweep goes on."""
     hydra = HydraConfig.get()
     folders = [s.path.removeprefix("file://") for s in hydra.runtime.config_sources if s.provider == "command-line"]

@@ -1,14 +1,71 @@
-"""Where curves go besides the run directory."""
+"""Weights & Biases beside the run directory: curves while training, then the table and the pictures."""
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from ood_lab.config import Request
+from ood_lab.results.store import Results
 
 
-def build_loggers(request: Request) -> list[Any]:
-    """Lightning loggers for the chosen `logger`; `csv` needs none, its file is made from the run's own curves."""
+class Session:
+    """Where a run is logged: nowhere but its own directory."""
+
+    loggers: Sequence[Any] = ()
+
+    def publish(self, results: Results, figures: Sequence[Mapping[str, Any]]) -> None:
+        """Log the finished run's table and pictures."""
+
+
+class WandbSession(Session):
+    """A wandb run whose id is the run id."""
+
+    def __init__(self, request: Request) -> None:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+
+        # Without a key wandb would ask for one on the terminal.
+        offline = "WANDB_MODE" not in os.environ and not wandb.api.api_key
+        self.run = wandb.init(
+            project=request.cfg.logger.project,
+            id=request.run_id,
+            name=request.run_id,
+            dir=str(request.run_dir),
+            config=OmegaConf.to_container(request.cfg, resolve=True),  # type: ignore[arg-type]
+            resume="allow",
+            mode="offline" if offline else None,
+        )
+        self.loggers = [WandbLogger(experiment=self.run)]
+
+    def publish(self, results: Results, figures: Sequence[Mapping[str, Any]]) -> None:
+        import wandb
+        from PIL import Image
+
+        frame = results.frame()
+        frame["versions"] = frame["versions"].astype(str)
+        self.run.log({"results": wandb.Table(dataframe=frame)})
+        pictures = {f["title"]: wandb.Image(Image.open(io.BytesIO(f["png"]))) for f in figures}
+        self.run.log({f"figure/{title}": picture for title, picture in pictures.items()})
+        for row in results.rows:
+            name = "/".join(str(row[k]) for k in ("scorer", "ood_set", "metric") if row[k] is not None)
+            self.run.summary[name] = row["value"]
+
+
+@contextmanager
+def session(request: Request) -> Iterator[Session]:
+    """The chosen logger for the time of a run; closed whatever happens."""
     if request.cfg.logger.name != "wandb":
-        return []
-    return []
+        yield Session()
+        return
+    import wandb
+
+    try:
+        yield WandbSession(request)
+    finally:
+        wandb.finish()

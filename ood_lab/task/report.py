@@ -2,28 +2,125 @@
 
 from __future__ import annotations
 
-from ood_lab.config import Request
-from ood_lab.progress import stdout
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ood_lab.config import Request, RequestError
+from ood_lab.evaluation.evaluator import load_scores, scores_path
+from ood_lab.evaluation.extract import load_features
+from ood_lab.progress import stdout, track
+from ood_lab.results.material import Material, RunMaterial
+from ood_lab.results.page import STAGES, png, render_page
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import lines
+from ood_lab.storage import write_atomically
+from ood_lab.task.build import build
+from ood_lab.task.callbacks import read_curves
 
 
 def run(request: Request) -> Results:
-    """Print the table and write report.html again."""
-    stands_on = [run(need) for need in request.needs]
-    results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
+    """Print the table and write report.html again.
+
+    Raises:
+        RequestError: there is nothing stored yet.
+    """
+    if not read_rows(request.run_dir):
+        raise RequestError(
+            f"{request.run_id} has no results in {request.run_dir}; run the same command without task=report"
+        )
+    results = stored(request)
     write(request, results)
     show(request, results)
     return results
 
 
-def write(request: Request, results: Results) -> None:
-    pass
+def stored(request: Request) -> Results:
+    """What a run and those it stands on have in store."""
+    return Results(request.run_id, request.run_dir, read_rows(request.run_dir), [stored(n) for n in request.needs])
+
+
+def write(request: Request, results: Results) -> list[dict[str, Any]]:
+    """Draw the figures (also kept as PNG files) and write report.html; gives title, caption and PNG of each figure."""
+    if request.cfg.logger.name == "csv":
+        _write_csv(request)
+    material = gather(request)
+    kinds = (request.composed.plain("figure") or {}).items()
+    figures = []
+    for name, node in track(list(kinds), "draw"):
+        kind = build(node)
+        drawn = kind.draw(material)
+        if drawn is not None:
+            picture = png(drawn)
+            write_atomically(request.run_dir / "figures" / f"{name}.png", picture)
+            figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
+    about = {
+        "scorers": list(request.composed.plain("scorer")),
+        "ood_sets": request.ood_sets,
+        "protocol": request.composed.plain("protocol"),
+        "command": " ".join(["python -m ood_lab", *request.overrides]),
+        "config": OmegaConf.to_yaml(request.cfg, resolve=True),
+    }
+    page = render_page(results, summary(request, results), figures, about)
+    write_atomically(request.run_dir / "report.html", page.encode())
+    return figures
+
+
+def summary(request: Request, results: Results) -> Sequence[Any]:
+    """The table's lines: needed runs first, the protocol's sets, the requested detectors."""
+    return lines(results, list(request.composed.plain("scorer")), request.ood_sets)
 
 
 def show(request: Request, results: Results) -> None:
     """The last thing a command prints."""
-    scorers = list(request.composed.plain("scorer"))
-    caption = f"{request.cfg.protocol.name}: {', '.join(request.ood_sets)}"
-    stdout.print(terminal_table(lines(results, scorers, request.ood_sets), caption))
+    protocol = request.composed.plain("protocol")
+    near = [name for name in request.ood_sets if name in protocol["near"]]
+    far = [name for name in request.ood_sets if name not in near]
+    stdout.print(terminal_table(summary(request, results), protocol["name"], near, far))
+    page = request.run_dir / "report.html"
+    if page.is_file():
+        stdout.print(f"report: {page}", highlight=False)
+
+
+def gather(request: Request) -> Material:
+    """Curves, scores and features of a run and of those it stands on."""
+    near = request.composed.plain("protocol.near")
+    groups = {name: "near" if name in near else "far" for name in request.ood_sets}
+    return Material([_run_material(r, groups) for r in (*_ancestors(request), request)], groups)
+
+
+def _ancestors(request: Request) -> list[Request]:
+    return [r for need in request.needs for r in (*_ancestors(need), need)]
+
+
+def _run_material(request: Request, groups: Mapping[str, str]) -> RunMaterial:
+    folder = request.run_dir / "features"
+    names = ("test", *groups)
+    newest = {name: max(folder.glob(f"{name}-*"), key=lambda p: p.stat().st_mtime, default=None) for name in names}
+    sets = {name: load_features(path) for name, path in newest.items() if path is not None}
+    features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
+    scorers = request.composed.plain("scorer")
+    scores = {n: load_scores(request.run_dir, n) for n in scorers if scores_path(request.run_dir, n).is_file()}
+    outliers = folder / "outliers.safetensors"
+    return RunMaterial(
+        label=f"{request.composed.choices['method']} ({STAGES[request.cfg.method.stage]})",
+        curves=read_curves(request.run_dir / "curves.jsonl"),
+        scores={n: {key: value.numpy() for key, value in s.items()} for n, s in scores.items()},
+        features=features,
+        labels=sets["test"].tensors["labels"].numpy(),
+        outliers=load_features(outliers).tensors["values"].numpy() if outliers.is_file() else None,
+    )
+
+
+def _write_csv(request: Request) -> None:
+    rows = read_curves(request.run_dir / "curves.jsonl")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(request.run_dir / "curves.csv", text.getvalue().encode())

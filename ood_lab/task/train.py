@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
-from ood_lab.method.base import Method
+from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
 from ood_lab.run_dir import FINAL, claim, is_trained, locked, mark_done, outstanding
@@ -22,7 +23,7 @@ from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
-from ood_lab.task.loggers import build_loggers
+from ood_lab.task.loggers import session
 
 
 def run(request: Request) -> Results:
@@ -32,18 +33,19 @@ def run(request: Request) -> Results:
         stands_on = ensure(request)
         if outstanding(request):
             torch.set_num_threads(cfg.trainer.threads)
-            if not is_trained(request):
-                fit(request, cfg)
-            evaluate.measure(request)
-            results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
-            report.write(request, results)
+            with session(request) as log:
+                if not is_trained(request):
+                    fit(request, cfg, log.loggers)
+                evaluate.measure(request)
+                results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
+                log.publish(results, report.write(request, results))
             mark_done(request.run_dir)
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
         report.show(request, results)
         return results
 
 
-def fit(request: Request, cfg: Any) -> None:
+def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
     """Train from the last good checkpoint, or from the beginning, and write the final weights.
 
     Raises:
@@ -65,7 +67,7 @@ def fit(request: Request, cfg: Any) -> None:
             Curves(request.run_dir / "curves.jsonl", cfg.trainer.log_every_n_steps),
             Checkpoints(folder, cfg.trainer.checkpoint_minutes),
         ],
-        logger=build_loggers(request),
+        logger=list(loggers),
         plugins=[NamedByDigest()],
         deterministic="warn",
         enable_checkpointing=False,
@@ -82,7 +84,7 @@ def fit(request: Request, cfg: Any) -> None:
         flush=True,
     )
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
-    weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(("accuracy.", "means."))}
+    weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(RUNNING)}
     write_atomically(request.run_dir / FINAL, save(weights))
 
 
@@ -121,7 +123,5 @@ def _quiet_lightning() -> None:
     """Lightning's notices about hardware and loaders are not about this run."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*number of training batches.*"):
+    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)
-
-

@@ -1,0 +1,45 @@
+# Everything runs in an environment of its own, made on first use: make run, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-data lint format bench wheel clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(READY)  ## train HamOS on the embedded digits, beside the plain classifier
+	$(BIN)/python -m ood_lab
+
+test: $(READY)  ## the default suite (under 5 minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not data"
+
+test-data: $(READY)  ## tests on real images: make test-data DATA=folder
+	OOD_LAB_DATA=$(DATA) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m data
+
+lint: $(READY)  ## style, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## rewrite to style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## CPU time of outlier synthesis
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/synthesis.py
+
+wheel: $(READY)  ## build a wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove the environment and build products (outputs/ stays)
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,110 @@
+"""HamOS: outliers from Hamiltonian Monte Carlo between classes, beside CE and CIDER (Li & Zhang 2025, Eq. 8)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ood_lab.backbone.base import Backbone
+from ood_lab.config.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ood_lab.feature_bank import FeatureBank
+from ood_lab.loss import ood_discernment as discern
+from ood_lab.method.cider import CIDER
+from ood_lab.optimizer import SGD
+from ood_lab.random import generator
+from ood_lab.synthesizer.base import Synthesizer
+from ood_lab.types import BackboneOutput, Batch, Outliers
+
+
+class HamOS(CIDER):
+    """CIDER's terms + w_ood L_OOD-disc on outliers that `synthesizer` draws from a bank of recent projections.
+
+    Outliers carry no gradient. They train the network through what the loss compares them with: the prototypes of
+    this batch before they are detached ("equidistant", "paper_eq7"), the ID rows ("negatives", "logistic"). In the
+    released code they do not train it at all: its loss is evaluated on ID features with detached prototypes
+    (`discernment_input="id_features"`). The term starts once every class of the bank is full.
+
+    Args:
+        synthesizer: the outlier source; any of them.
+        bank_size: rows kept for each class.
+        w_ood: lambda_d.
+        discernment: the form of the loss, see `ood_lab.loss.ood_discernment`. "logistic" adds a linear head on
+            z sqrt(D) (on unit-norm input it does not learn).
+        discernment_input: "outliers", or "id_features" for what the release does (with "equidistant" or "paper_eq7").
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        seed: int,
+        synthesizer: Synthesizer,
+        *,
+        stage: Literal["pretrain", "finetune"],
+        projection_dim: PositiveInt,
+        bank_size: PositiveInt,
+        prototype_momentum: Fraction,
+        temperature: PositiveFloat,
+        w_ce: NonNegativeFloat,
+        w_comp: NonNegativeFloat,
+        w_disp: NonNegativeFloat,
+        w_ood: NonNegativeFloat,
+        discernment: Literal["equidistant", "paper_eq7", "logistic", "negatives"],
+        discernment_input: Literal["outliers", "id_features"],
+        optimizer: SGD,
+    ) -> None:
+        super().__init__(
+            backbone,
+            num_classes,
+            seed,
+            stage=stage,
+            projection_dim=projection_dim,
+            prototype_momentum=prototype_momentum,
+            temperature=temperature,
+            w_ce=w_ce,
+            w_comp=w_comp,
+            w_disp=w_disp,
+            optimizer=optimizer,
+        )
+        self.synthesizer, self.w_ood = synthesizer, w_ood
+        self.discernment, self.discernment_input = discernment, discernment_input
+        self.bank = FeatureBank(num_classes, bank_size, projection_dim)
+        if discernment == "logistic":
+            self.outlier_head = nn.Linear(projection_dim, 1)
+
+    def loss_names(self) -> tuple[str, ...]:
+        return ("ce", "comp", "disp", "ood", "total")
+
+    def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
+        terms, z, prototypes = self.id_loss(batch, output)
+        terms["ood"] = torch.zeros_like(terms["total"])
+        if self.bank.full and self.w_ood > 0:
+            terms["ood"] = self._discernment(z, batch.labels, prototypes)
+            terms["total"] = terms["total"] + self.w_ood * terms["ood"]
+        self.bank.push(z.detach(), batch.labels)
+        return terms
+
+    def _discernment(self, z: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+        compare = {"equidistant": discern.equidistant, "paper_eq7": discern.paper_eq7}
+        if self.discernment_input == "id_features":
+            return compare[self.discernment](z, prototypes.detach(), self.temperature)
+        outliers = self._sample("synthesis", self.current_epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
+        for name, value in outliers.info.items():
+            self.info[name] = value
+        values = outliers.values
+        if self.discernment in compare:
+            return compare[self.discernment](values, prototypes, self.temperature)
+        if self.discernment == "negatives":
+            return discern.negatives(z, labels, values, prototypes.detach(), self.temperature)
+        scale = z.shape[1] ** 0.5
+        id_logits = self.outlier_head(z * scale).squeeze(1)
+        return discern.logistic(id_logits, self.outlier_head(values * scale).squeeze(1))
+
+    def outliers(self) -> Outliers | None:
+        return self._sample("after training", 0, 0) if self.bank.full else None
+
+    def _sample(self, purpose: str, epoch: int, step: int) -> Outliers:
+        draw = generator(self.seed, purpose, epoch, step, device=self.bank.values.device)
+        return self.synthesizer.sample(self.bank.values, draw)

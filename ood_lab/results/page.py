@@ -1,0 +1,110 @@
+"""`report.html`: one file that holds everything, for a browser without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from ood_lab.results.store import Results
+from ood_lab.results.table import METRICS, Line
+
+STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
+COLUMNS = (
+    ("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"),
+    ("all", "fpr95_id_pos"), ("all", "aupr_in"), ("all", "aupr_out"),
+)  # fmt: skip
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, one digit; a dash where there is none."""
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def summary_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Detectors down, runs side by side; the best entry of each metric over all runs is marked."""
+    runs = list(dict.fromkeys(line.run_id for line in lines))
+    best = {}
+    for key in COLUMNS:
+        values = [line.means[key] for line in lines if line.means[key] == line.means[key]]
+        better = min if "fpr" in key[1] else max
+        best[key] = better(values) if values else None
+    rows = []
+    for scorer in dict.fromkeys(line.scorer for line in lines):
+        cells = []
+        for run in runs:
+            line = next((item for item in lines if item.run_id == run and item.scorer == scorer), None)
+            for key in COLUMNS:
+                value = line.means[key] if line else float("nan")
+                cells.append({"text": percent(value), "best": value == best[key]})
+        rows.append({"scorer": scorer, "cells": cells})
+    return rows
+
+
+def detail_rows(results: Results, scorers: Sequence[str], ood_sets: Sequence[str]) -> list[list[str]]:
+    """One row per run, detector and OOD set."""
+    out = [row for needed in results.stands_on for row in detail_rows(needed, scorers, ood_sets)]
+    for scorer in scorers:
+        for ood_set in ood_sets:
+            mine = {r["metric"]: r for r in results.rows if r["scorer"] == scorer and r["ood_set"] == ood_set}
+            if mine:
+                first = mine["auroc"]
+                named = [first["method"], scorer, first["space"], ood_set, first["group"], f"{first['n_ood']:,}"]
+                out.append(named + [percent(mine[metric]["value"]) for metric in METRICS])
+    return out
+
+
+def render_page(
+    results: Results,
+    lines: Sequence[Line],
+    figures: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> str:
+    """The page as HTML.
+
+    Args:
+        figures: title, caption and PNG bytes of each picture.
+        about: scorers, ood_sets, protocol, config (text), command.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    first = {line.run_id: line for line in lines}
+    last = results.rows[-1]
+    near = [n for n in about["ood_sets"] if n in about["protocol"]["near"]]
+    far = [n for n in about["ood_sets"] if n not in near]
+    headline = {"ood_pos": "OOD+", "id_pos": "ID+"}[about["protocol"]["fpr95"]]
+    return environment.get_template("report.html.j2").render(
+        run_id=results.run_id,
+        title=f"{last['method']} on {last['dataset']}",
+        subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
+        protocol=about["protocol"],
+        near=", ".join(near) or "none",
+        far=", ".join(far) or "none",
+        headline=headline,
+        runs=[
+            {"label": f"{line.method}, {STAGES[line.stage]}", "accuracy": percent(line.accuracy)}
+            for line in first.values()
+        ],
+        summary=summary_rows(lines),
+        details=detail_rows(results, about["scorers"], about["ood_sets"]),
+        figures=[{**f, "png": base64.b64encode(f["png"]).decode()} for f in figures],
+        provenance=(
+            f"{last['hardware']}; commit {last['commit'] or 'unknown'}; "
+            + ", ".join(f"{k} {v}" for k, v in last["versions"].items())
+        ),
+        command=about["command"],
+        config=about["config"],
+    )
