@@ -20,13 +20,11 @@ class FeatureBank(nn.Module):
         super().__init__()
         self.register_buffer("values", torch.zeros(classes, size, dim))
         self.register_buffer("written", torch.zeros(classes, dtype=torch.int64))
-        self._full = False
 
     @property
     def full(self) -> bool:
         """Whether every row of every class has been written."""
-        self._full = self._full or bool((self.written >= self.values.shape[1]).all())
-        return self._full
+        return bool((self.written >= self.values.shape[1]).all())
 
     @torch.no_grad()
     def push(self, z_BD: Tensor, labels_B: Tensor) -> None:

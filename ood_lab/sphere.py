@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 # exp(+-40) and sums of a million of them are far inside float32's range, so that no shift is needed up to there.
 LARGEST_SAFE_KAPPA = 40.0
+SMALLEST_EXACT = 1e-280  # below, scipy's scaled Bessel function loses digits to underflow
 
 
 def project_to_tangent(z_BD: Tensor, v_BD: Tensor) -> Tensor:
@@ -34,18 +35,24 @@ def geodesic_step(z_BD: Tensor, q_BD: Tensor, step: float) -> tuple[Tensor, Tens
 
 
 def log_vmf_normaliser(dim: int, kappa: float) -> float:
-    """log Z_d(kappa) = (d/2 - 1) log kappa - (d/2) log 2 pi - log I_{d/2-1}(kappa) (HamOS, Eq. 10).
-
-    For d = 128 and a small kappa, I_{d/2-1} underflows; then its first series term is used, exact to kappa^2 / 2d.
-    """
+    """log Z_d(kappa) = (d/2 - 1) log kappa - (d/2) log 2 pi - log I_{d/2-1}(kappa) (HamOS, Eq. 10)."""
     order = dim / 2 - 1
-    scaled = float(ive(order, kappa))
-    log_bessel = (
-        math.log(scaled) + kappa
-        if scaled > 0
-        else order * math.log(kappa / 2) - math.lgamma(order + 1) + kappa**2 / (4 * (order + 1))
-    )
-    return order * math.log(kappa) - dim / 2 * math.log(2 * math.pi) - log_bessel
+    return order * math.log(kappa) - dim / 2 * math.log(2 * math.pi) - log_bessel_i(order, kappa)
+
+
+def log_bessel_i(order: float, x: float) -> float:
+    """log I_v(x). Where the function underflows (large v) by Debye's expansion to 1/v^3 (NIST DLMF 10.41.3)."""
+    scaled = float(ive(order, x))
+    if scaled > SMALLEST_EXACT:
+        return math.log(scaled) + x
+    root = math.hypot(1, x / order)
+    t = 1 / root
+    eta = root + math.log(x / order / (1 + root))
+    u1 = (3 * t - 5 * t**3) / 24
+    u2 = (81 * t**2 - 462 * t**4 + 385 * t**6) / 1152
+    u3 = (30375 * t**3 - 369603 * t**5 + 765765 * t**7 - 425425 * t**9) / 414720
+    leading = order * eta - math.log(2 * math.pi * order) / 2 - math.log(root) / 2
+    return leading + math.log1p(u1 / order + u2 / order**2 + u3 / order**3)
 
 
 def vmf_kernel_log_density(z_BD: Tensor, centres_ND: Tensor, kappa: float) -> Tensor:

@@ -79,12 +79,13 @@ class HamOS(CIDER):
 
     def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
         terms, z, prototypes = self.id_loss(batch, output)
-        terms["ood"] = torch.zeros_like(terms["total"])
+        total = terms.pop("total")
+        terms["ood"] = torch.zeros_like(total)
         if self.bank.full and self.w_ood > 0:
             terms["ood"] = self._discernment(z, batch.labels, prototypes)
-            terms["total"] = terms["total"] + self.w_ood * terms["ood"]
+            total = total + self.w_ood * terms["ood"]
         self.bank.push(z.detach(), batch.labels)
-        return terms
+        return {**terms, "total": total}
 
     def _discernment(self, z: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
         compare = {"equidistant": discern.equidistant, "paper_eq7": discern.paper_eq7}

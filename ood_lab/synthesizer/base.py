@@ -33,6 +33,7 @@ def near_pairs(means_CD: Tensor, adjacent: int) -> Tensor:
     return torch.stack((own, near), dim=2).reshape(-1, 2)
 
 
+@torch.no_grad()
 def class_midpoints(
     bank_CND: Tensor, adjacent: int, centroids: Literal["unit", "raw"] = "unit"
 ) -> tuple[Tensor, Tensor]:
