@@ -66,6 +66,8 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
             continue
         value = override.value()
         for choice in value if isinstance(value, list) else [value]:
+            if choice is None and not override.is_delete():
+                raise RequestError(f"{key}=null: Hydra takes no null here; to go without, write ~{key}")
             if choice is not None and str(choice) not in known[key]:
                 raise RequestError(f"{key}={choice}: no such {key}.{nearest(str(choice), known[key])}")
 

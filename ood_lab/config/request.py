@@ -88,7 +88,8 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     check_machine(composed)
     ood_sets = check_image_sets(composed)
     if composed.choices.get("experiment"):
-        choices = [f"{g}={_text(c)}" for g, c in composed.choices.items() if g != "experiment"]
+        chosen = {g: c for g, c in composed.choices.items() if c is not None and g != "experiment"}
+        choices = [f"{g}={_text(c)}" for g, c in chosen.items()]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
     needs = tuple(prepare(need, folder) for need in _needs(composed, default))
     identity = run_id(composed, default, [need.run_id for need in needs])
