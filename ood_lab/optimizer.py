@@ -29,10 +29,10 @@ class SGD:
 
     def factor(self, step: int, total: int) -> float:
         """The learning rate at `step` of `total`, as a share of the peak."""
-        rise = self.warmup * total
+        rise = round(self.warmup * total)
         if step < rise:
-            return (step + 1) / math.ceil(rise)
-        done = (step - rise) / max(1.0, total - rise)
+            return (step + 1) / rise
+        done = (step - rise) / max(1, total - rise)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def configure(self, parameters: Iterable[nn.Parameter], total: int) -> dict[str, Any]:

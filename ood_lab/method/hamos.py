@@ -22,9 +22,10 @@ class HamOS(CIDER):
     """CIDER's terms + w_ood L_OOD-disc on outliers that `synthesizer` draws from a bank of recent projections.
 
     Outliers carry no gradient. They train the network through what the loss compares them with: the prototypes of
-    this batch before they are detached ("equidistant", "paper_eq7"), the ID rows ("negatives", "logistic"). In the
-    released code they do not train it at all: its loss is evaluated on ID features with detached prototypes
-    (`discernment_input="id_features"`). The term starts once every class of the bank is full.
+    this batch before they are detached ("equidistant", "paper_eq7"), the ID rows ("negatives"), or a linear head that
+    they train and that trains the ID rows from the next step on ("logistic"). In the released code they do not train
+    it at all: its loss is the equidistant form on ID features with detached prototypes ("released"). The term starts
+    once every class of the bank is full.
 
     Args:
         synthesizer: the outlier source; any of them.
@@ -32,7 +33,6 @@ class HamOS(CIDER):
         w_ood: lambda_d.
         discernment: the form of the loss, see `ood_lab.loss.ood_discernment`. "logistic" adds a linear head on
             z sqrt(D) (on unit-norm input it does not learn).
-        discernment_input: "outliers", or "id_features" for what the release does (with "equidistant" or "paper_eq7").
     """
 
     def __init__(
@@ -51,8 +51,7 @@ class HamOS(CIDER):
         w_comp: NonNegativeFloat,
         w_disp: NonNegativeFloat,
         w_ood: NonNegativeFloat,
-        discernment: Literal["equidistant", "paper_eq7", "logistic", "negatives"],
-        discernment_input: Literal["outliers", "id_features"],
+        discernment: Literal["equidistant", "paper_eq7", "logistic", "negatives", "released"],
         optimizer: SGD,
     ) -> None:
         super().__init__(
@@ -68,8 +67,7 @@ class HamOS(CIDER):
             w_disp=w_disp,
             optimizer=optimizer,
         )
-        self.synthesizer, self.w_ood = synthesizer, w_ood
-        self.discernment, self.discernment_input = discernment, discernment_input
+        self.synthesizer, self.w_ood, self.discernment = synthesizer, w_ood, discernment
         self.bank = FeatureBank(num_classes, bank_size, projection_dim)
         if discernment == "logistic":
             self.outlier_head = nn.Linear(projection_dim, 1)
@@ -88,15 +86,15 @@ class HamOS(CIDER):
         return {**terms, "total": total}
 
     def _discernment(self, z: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-        compare = {"equidistant": discern.equidistant, "paper_eq7": discern.paper_eq7}
-        if self.discernment_input == "id_features":
-            return compare[self.discernment](z, prototypes.detach(), self.temperature)
+        if self.discernment == "released":
+            return discern.equidistant(z, prototypes.detach(), self.temperature)
         outliers = self._sample("synthesis", self.current_epoch, self.trainer.fit_loop.epoch_loop.batch_idx)
-        for name, value in outliers.info.items():
-            self.info[name] = value
-        values = outliers.values
-        if self.discernment in compare:
-            return compare[self.discernment](values, prototypes, self.temperature)
+        self.info = outliers.info
+        values = outliers.values.detach()
+        if self.discernment == "equidistant":
+            return discern.equidistant(values, prototypes, self.temperature)
+        if self.discernment == "paper_eq7":
+            return discern.paper_eq7(values, prototypes, self.temperature)
         if self.discernment == "negatives":
             return discern.negatives(z, labels, values, prototypes.detach(), self.temperature)
         scale = z.shape[1] ** 0.5

@@ -191,15 +191,15 @@ def run_chains(
             z, q, gradient, potential, steps=leapfrog_steps, step_size=step_size
         )
         error = energy_new + q_new.square().sum(1) / 2 - total
-        inside = ~(surprise(z_new) > threshold)
-        take = (u < (-error).exp()) & ~inside
+        surprise_new = surprise(z_new)
+        take = (u < (-error).exp()) & (surprise_new > threshold)
         z = torch.where(take[:, None], z_new, z)
         energy = torch.where(take, energy_new, energy)
         gradient = torch.where(take[:, None], gradient_new, gradient)
         points.append(z)
         energies.append(energy)
         accepted.append(take)
-        blocked.append(inside)
+        blocked.append(surprise_new <= threshold)
         errors.append(error)
     return Chains(
         torch.stack(points),
