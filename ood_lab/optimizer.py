@@ -29,7 +29,7 @@ class SGD:
 
     def factor(self, step: int, total: int) -> float:
         """The learning rate at `step` of `total`, as a share of the peak."""
-        rise = round(self.warmup * total)
+        rise = math.ceil(self.warmup * total - 1e-6)  # 0.07 * 100 is a little more than 7
         if step < rise:
             return (step + 1) / rise
         done = (step - rise) / max(1, total - rise)

@@ -1,5 +1,6 @@
 """Annotations that carry a range: constructors use them, the checker reads them by name without importing torch."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 RANGES: dict[str, tuple[str, type_check]] = {

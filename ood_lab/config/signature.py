@@ -111,7 +111,9 @@ def accepts(annotation: ast.expr, value: Any) -> bool:
             return value in _literals(choices)
         case ast.Subscript(value=ast.Name(id=("list" | "tuple" | "Sequence")), slice=item):
             inner = item.elts[0] if isinstance(item, ast.Tuple) else item
-            return isinstance(value, list) and all(accepts(inner, v) for v in value)
+            # A list of names may be empty (nothing to exclude); a list of numbers has a meaning only with some.
+            enough = ast.unparse(inner) == "str" or bool(value)
+            return isinstance(value, list) and enough and all(accepts(inner, v) for v in value)
         case ast.Subscript(value=ast.Name(id="dict")):
             return isinstance(value, dict)
         case ast.Constant(value=None):

@@ -65,7 +65,7 @@ def to_square(image: Image.Image, side: int = SIDE) -> Image.Image:
     width, height = image.size
     short = min(width, height)
     if short != side:
-        image = image.resize((round(width * side / short), round(height * side / short)), Image.Resampling.BILINEAR)
+        image = image.resize((int(width * side / short), int(height * side / short)), Image.Resampling.BILINEAR)
     width, height = image.size
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image if (width, height) == (side, side) else image.crop((left, top, left + side, top + side))

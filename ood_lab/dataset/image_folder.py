@@ -23,13 +23,14 @@ def read_folder(root: str | Path, folder: str, exclude: list[str] | None = None)
         RunError: a file can't be decoded (it is named), or there is no image at all.
     """
     base = Path(root) / folder
-    classes = sorted(p.name for p in base.iterdir() if p.is_dir() and p.name not in (exclude or []))
-    places = [base / name for name in classes] if classes else [base]
+    folders = sorted(p.name for p in base.iterdir() if p.is_dir())
+    classes = [name for name in folders if name not in (exclude or [])]
+    places = [base / name for name in classes] if folders else [base]
     paths = [p for place in places for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES]
     if not paths:
         raise RunError(f"no image below {base}; expected files ending in {', '.join(sorted(SUFFIXES))}")
     pixels = stack(_open(path) for path in track(paths, f"read {folder}"))
-    if not classes:
+    if not folders:
         return unlabelled(pixels)
     rank = {name: i for i, name in enumerate(classes)}
     return Images(pixels, torch.tensor([rank[p.relative_to(base).parts[0]] for p in paths]))

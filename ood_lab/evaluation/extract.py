@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ood_lab.config.image_sets import find_layout
 from ood_lab.datamodule import EvalLoader
 from ood_lab.progress import track
 from ood_lab.storage import write_atomically
@@ -64,13 +65,23 @@ def extract(network: Network, loader: EvalLoader, name: str) -> dict[str, Tensor
 
 
 def feature_key(weights: str, image_set: dict[str, Any], split: str, transform: dict[str, Any]) -> str:
-    """Twelve digits naming features by content: the weights' digest, the images' description and the transform.
+    """Twelve digits naming features by what they depend on.
 
-    Where the files lie does not count; a stale cache is impossible, since what it depends on is in its name.
+    That is the weights' digest, the set's description, the names and sizes of its files, and the transform. Where the
+    files lie does not count.
     """
     described = {k: v for k, v in image_set.items() if k not in ("root", "how_to_get", "licence", "recipe", "layouts")}
-    text = json.dumps([weights, described, split, transform], sort_keys=True)
+    text = json.dumps([weights, described, files_of(image_set), split, transform], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def files_of(image_set: dict[str, Any]) -> list[tuple[str, int]]:
+    """Name (below root) and size of every file that the set reads; none for an embedded set."""
+    layout = find_layout(image_set)
+    root = Path(image_set["root"])
+    listed = [root / name for name in image_set["layouts"].get(layout, ())]
+    files = [p for place in listed for p in (place.rglob("*") if place.is_dir() else [place]) if p.is_file()]
+    return sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in files)
 
 
 def save_features(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -65,5 +65,7 @@ def _fpr(recall: NDArray[np.float64], fpr: NDArray[np.float64], rule: str) -> fl
     """The false-positive rate where recall (ascending) reaches 95 %."""
     if rule == "first":
         return float(fpr[np.argmax(recall >= RECALL)])
+    # Hendrycks et al. cut the curve where recall is first complete.
+    recall = recall[: np.argmax(recall == 1) + 1]
     gap = np.abs(recall - RECALL)
     return float(fpr[np.flatnonzero(gap == gap.min())[-1]])

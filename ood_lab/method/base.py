@@ -107,7 +107,8 @@ class Method(L.LightningModule):
         """Mean losses and accuracies since the last call; resets them."""
         summary = {}
         for name, metric in self._metrics().items():
-            summary[name] = float(metric.compute())
+            if metric.update_called:
+                summary[name] = float(metric.compute())
             metric.reset()
         return summary
 

@@ -28,9 +28,8 @@ class Mahalanobis(Scorer):
         if train.labels is None:
             raise ValueError("Mahalanobis needs the training labels; the feature set has none")
         x, labels = train.features.double(), train.labels
-        classes = int(labels.max()) + 1
-        sums = x.new_zeros(classes, x.shape[1]).index_add_(0, labels, x)
-        means = sums / labels.bincount(minlength=classes).clamp(min=1).unsqueeze(1)
+        _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
+        means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, labels, x) / counts.unsqueeze(1)
         centred = x - means[labels]
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
         kept = values > values.max() * len(values) * torch.finfo(values.dtype).eps
