@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             return _hydra(arguments)
         if multirun:
-            for single in expand_sweep(overrides):
+            for single in expand_sweep(overrides, folder):
                 prepare(single, folder)
             return _hydra(arguments)
         request = prepare(overrides, folder)
@@ -53,7 +53,7 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
         if word in ("-m", "--multirun"):
             multirun = True
         elif word in ("--config-dir", "-cd"):
-            folder = next(words, None)
+            folder = next(words, "")
         elif word.startswith("--config-dir="):
             folder = word.partition("=")[2]
         elif word.partition("=")[0] in HYDRA_FLAGS:
@@ -64,8 +64,8 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
             rest.append(word)
         else:
             overrides.append(word)
-    if folder is not None and not Path(folder).is_dir():
-        raise RequestError(f"--config-dir={folder}: no such folder")
+    if folder is not None and not (folder and Path(folder).is_dir()):
+        raise RequestError(f"--config-dir={folder}: no such folder; give one that holds YAML files in group folders")
     return multirun, Path(folder).absolute() if folder else None, overrides, rest
 
 

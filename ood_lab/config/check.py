@@ -26,6 +26,7 @@ SECTIONS = {
     "init": "Init",
     "protocol": "Protocol",
     "logger": "Logger",
+    "dataset.recipe": "Recipe",
 }
 
 
@@ -104,7 +105,7 @@ def check_values(composed: Composed) -> None:
     assert isinstance(plain, dict)
     plain = {str(key): value for key, value in plain.items()}
     for section, cls in SECTIONS.items():
-        node = plain if section == "" else plain.get(section)
+        node = composed.plain(section) if section else plain
         spec = signature(f"ood_lab.config.schema.{cls}")
         if section == "":
             node = {k: v for k, v in plain.items() if k in spec.parameters}

@@ -13,11 +13,11 @@ from ood_lab.config.errors import RequestError
 
 
 @cache
-def image_set_config(name: str, data: str) -> dict[str, Any]:
+def image_set_config(name: str, data: str, folder: Path | None = None) -> dict[str, Any]:
     """The node of `conf/dataset/<name>.yaml`, composed beside `paths.data`."""
     overrides = [f"dataset={name}", f"paths.data={quote(data)}"]
-    check_groups(parse(overrides))
-    node = compose(overrides, config_name="image_set").plain("dataset")
+    check_groups(parse(overrides), folder)
+    node = compose(overrides, config_name="image_set", folder=folder).plain("dataset")
     assert isinstance(node, dict)
     return node
 
@@ -50,29 +50,34 @@ def describe_missing(node: dict[str, Any]) -> str:
     return f"{node['name']}: missing {wanted}. {node['how_to_get']}"
 
 
-def check_image_sets(composed: Composed) -> list[str]:
+def check_image_sets(composed: Composed, folder: Path | None = None) -> list[str]:
     """The names of the OOD sets that can be scored.
 
     Raises:
-        RequestError: the ID set is missing or can't be trained on, or an OOD set is missing (or unknown) and
-            `protocol.missing` is "error".
+        RequestError: the ID set is missing, an OOD set is unknown, named twice or the ID set itself, or an OOD set is
+            missing and `protocol.missing` is "error"; or no set is left to score.
     """
     data = str(composed.cfg.paths.data)
     id_node = composed.plain("dataset")
     if find_layout(id_node) is None:
         raise RequestError(f"the data set is not there. {describe_missing(id_node)}{_remedy(data)}")
     names = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
-    known = groups()["dataset"]
-    present = []
+    known = groups(folder)["dataset"]
+    present: list[str] = []
     for name in names:
+        if name == id_node["name"] or names.count(name) > 1:
+            why = "is the ID set itself" if name == id_node["name"] else "is named twice"
+            raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
         if name not in known:
             raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, known)}")
-        node = image_set_config(name, data)
+        node = image_set_config(name, data, folder)
         if find_layout(node) is not None:
             present.append(name)
         elif composed.cfg.protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."
             raise RequestError(f"an OOD set is not there. {describe_missing(node)}{_remedy(data)}{skip}")
+    if not present:
+        raise RequestError("no OOD set to score: name some in protocol.near or protocol.far, or set paths.data")
     return present
 
 

@@ -69,7 +69,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     Raises:
         RequestError: names the value, what was expected, and the remedy.
     """
-    overrides = [_expand_all(text) for text in overrides]
+    overrides = [_expand_all(text, folder) for text in overrides]
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
@@ -86,9 +86,11 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
         )
     check_values(composed)
     check_machine(composed)
-    ood_sets = check_image_sets(composed)
-    if composed.choices.get("experiment"):
-        chosen = {g: c for g, c in composed.choices.items() if c is not None and g != "experiment"}
+    ood_sets = check_image_sets(composed, folder)
+    if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
+        # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
+        # machine's own precision counts as a change.
+        chosen = {g: c for g, c in composed.choices.items() if c is not None and g not in ("experiment", "trainer")}
         choices = [f"{g}={_text(c)}" for g, c in chosen.items()]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
     needs = tuple(prepare(need, folder) for need in _needs(composed, default))
@@ -96,20 +98,21 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     return Request(tuple(overrides), composed, identity, tuple(ood_sets), needs, folder)
 
 
-def expand_sweep(overrides: Sequence[str]) -> Iterator[list[str]]:
+def expand_sweep(overrides: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
     """Every single request of a `-m` command line, in Hydra's order.
 
     Raises:
         RequestError: a sweep names no value at all.
     """
     columns: list[list[str]] = []
-    for override in parse([_expand_all(text) for text in overrides]):
+    known = groups(folder)
+    for override in parse([_expand_all(text, folder) for text in overrides]):
         value = override.value()
         if not override.is_sweep_override():
             columns.append([line(override)])
             continue
         if isinstance(value, Glob):
-            values = [f"{override.key_or_group}={v}" for v in value.filter(groups().get(override.key_or_group, []))]
+            values = [f"{override.key_or_group}={v}" for v in value.filter(known.get(override.key_or_group, []))]
         else:
             values = [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()]
         if not values:
@@ -128,9 +131,9 @@ def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
     return override.key_or_group in known or override.key_or_group.startswith("paths.")
 
 
-def _expand_all(text: str) -> str:
+def _expand_all(text: str, folder: Path | None) -> str:
     """`scorer=all` stands for every scorer."""
-    return f"scorer=[{','.join(groups()['scorer'])}]" if text == "scorer=all" else text
+    return f"scorer=[{','.join(groups(folder)['scorer'])}]" if text == "scorer=all" else text
 
 
 def _text(value: Any) -> str:

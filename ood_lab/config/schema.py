@@ -65,6 +65,18 @@ class Protocol:
 
 
 @dataclass
+class Recipe:
+    """What training on an image set takes: sizes that the papers give by data set."""
+
+    num_classes: PositiveInt
+    sibling: str
+    epochs: dict
+    projection_dim: PositiveInt
+    bank_size: PositiveInt
+    neighbor: PositiveInt
+
+
+@dataclass
 class Logger:
     """Where training curves go besides the run directory."""
 

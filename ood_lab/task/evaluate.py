@@ -75,7 +75,7 @@ def feature_sets(request: Request) -> dict[str, Extracted]:
     nodes: dict[str, tuple[dict[str, Any], Split]] = {
         split: (request.composed.plain("dataset"), split) for split in ("train", "val", "test")
     }
-    nodes |= {name: (image_set_config(name, data), "test") for name in request.ood_sets}
+    nodes |= {name: (image_set_config(name, data, request.folder), "test") for name in request.ood_sets}
     transform = {"resize": 32, "mean": list(request.cfg.dataset.mean), "std": list(request.cfg.dataset.std)}
     sets: dict[str, Extracted] = {}
     method: Method | None = None

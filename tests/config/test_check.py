@@ -1,0 +1,190 @@
+"""Wrong requests: each is refused with one message that names the value and what was expected or is nearest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ood_lab.config import RequestError, prepare
+from ood_lab.config.check import nearest, parse
+
+
+@pytest.fixture(autouse=True)
+def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OOD_LAB_DATA", "no-such-folder")  # one name, so that composed image sets are remembered
+    monkeypatch.setenv("OOD_LAB_OUTPUT", str(tmp_path / "outputs"))
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(RequestError) as caught:
+        prepare(overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method=hamoss", ["method=hamoss", "'hamos'"]),
+        ("backbone=resnet81", ["backbone=resnet81", "'resnet18'"]),
+        ("scorer=[msp,knnn]", ["knnn", "'knn'"]),
+        ("metod=hamos", ["metod", "'method'"]),
+        ("sede=1", ["sede", "'seed'"]),
+        ("backbone.widht=8", ["backbone.widht", "backbone=narrow", "'width'"]),
+        ("trainer.max_epoch=3", ["trainer.max_epoch", "'max_epochs'"]),
+        ("method.optimizer.l=0.1", ["method.optimizer.l", "'lr'"]),
+        ("scorer.knn.kk=3", ["scorer.knn.kk", "'k'"]),
+        ("protocol.near=[letter]", ["'letter'", "'letters'"]),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest_one(override: str, words: list[str]) -> None:
+    message = refusal(override)
+    assert [w for w in words if w not in message] == []
+    assert "Did you mean" in message
+
+
+def test_a_name_near_to_nothing_is_answered_with_the_choices() -> None:
+    assert "Choose from: ce, cider, hamos" in refusal("method=zzzz")
+
+
+def test_nearest_says_nothing_where_there_is_nothing() -> None:
+    assert nearest("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("backbone.width=-1", "a whole number above 0"),
+        ("backbone.width=8.5", "a whole number above 0"),
+        ("backbone.depths=[1,1,0,1]", "a list, each entry a whole number above 0"),
+        ("backbone.block=basik", "one of basic, bottleneck"),
+        ("trainer.max_epochs=0", "a whole number above 0"),
+        ("trainer.batch_size=many", "a whole number above 0"),
+        ("trainer.precision=8", "one of 32-true, bf16-mixed, 16-mixed"),
+        ("trainer.checkpoint_minutes=0", "a number above 0"),
+        ("seed=-1", "a whole number, 0 or above"),
+        ("seed=true", "a whole number, 0 or above"),
+        ("method.w_ood=nan", "a number, 0 or above"),
+        ("method.discernment=nothing", "one of equidistant"),
+        ("method.optimizer.momentum=1.5", "a number from 0 to 1"),
+        ("method.optimizer=3", "a mapping with _target_"),
+        ("augmentation.flip=2", "a number from 0 to 1"),
+        ("scorer.knn.space=logits", "one of method, penultimate, projection"),
+        ("protocol.fpr_rule=last", "one of first, nearest"),
+        ("protocol.near=letters", "a list, each entry a string"),
+        ("paths.output=3", "a string"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_range_is_named_with_what_was_expected(override: str, expected: str) -> None:
+    message = refusal(override)
+    assert message.startswith(override.partition("=")[0] + "=")
+    assert f"expected {expected}" in message
+
+
+@pytest.mark.parametrize("override", ["backbone.depths=[]", "method.w_ood=inf", "method.optimizer.lr=inf"])
+def test_a_value_that_no_training_can_use_is_refused(override: str) -> None:
+    assert override.partition("=")[0] in refusal(override)
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-3"])
+def test_the_number_of_classes_must_be_a_positive_whole_number(value: str) -> None:
+    assert "num_classes" in refusal(f"dataset.recipe.num_classes={value}")
+
+
+def test_an_interpolated_value_is_checked_where_it_is_used() -> None:
+    assert "bank_size=-3: expected a whole number above 0" in refusal("dataset.recipe.bank_size=-3")
+
+
+def test_an_added_key_is_refused_even_with_hydras_plus_signs() -> None:
+    assert "foo" in refusal("++backbone.foo=1")
+    assert "foo" in refusal("+foo=1")
+
+
+def test_a_deleted_key_is_missed() -> None:
+    assert "backbone lacks width" in refusal("~backbone.width")
+
+
+@pytest.mark.parametrize("text", ["hamos", "--verbose", ""])
+def test_a_word_that_is_no_override_is_named(text: str) -> None:
+    with pytest.raises(RequestError, match="expected key=value"):
+        parse([text])
+
+
+def test_broken_override_grammar_is_named() -> None:
+    assert "backbone.depths=[1," in refusal("backbone.depths=[1,")
+
+
+@pytest.mark.parametrize(
+    "override", ["method=null", "backbone=null", "scorer=null", "augmentation=null", "synthesizer=null", "method="]
+)
+def test_a_group_without_a_choice_is_a_wrong_request(override: str) -> None:
+    assert override.partition("=")[0] in refusal(override)
+
+
+def test_a_classifier_refuses_a_synthesizer() -> None:
+    message = refusal("method=ce", "synthesizer=hmc")
+    assert "method=ce takes no synthesizer" in message
+    assert "synthesizer=hmc" in message
+
+
+def test_a_set_without_a_recipe_cannot_be_trained_on() -> None:
+    message = refusal("dataset=mnist")
+    assert "dataset=mnist has no training recipe" in message
+    assert "digits, cifar10 or cifar100" in message
+
+
+def test_missing_images_are_named_with_the_remedy(tmp_path: Path) -> None:
+    message = refusal("dataset=cifar10", f"paths.data={tmp_path}")
+    assert f"{tmp_path}/cifar-10-batches-py/data_batch_1" in message
+    assert "cifar-10-python.tar.gz" in message
+    assert f"paths.data={tmp_path}" in message
+    assert "OOD_LAB_DATA" in message
+
+
+def test_of_a_partly_present_set_only_what_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cifar10" / "train").mkdir(parents=True)
+    message = refusal("dataset=cifar10", f"paths.data={tmp_path}")
+    assert f"{tmp_path}/cifar10/test" in message
+    assert f"{tmp_path}/cifar10/train" not in message
+
+
+def test_a_missing_ood_set_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    here = [f"paths.data={tmp_path}", "protocol.far=[textures,photos]"]
+    message = refusal(*here)
+    assert f"{tmp_path}/textures" in message
+    assert "protocol.missing=skip" in message
+    assert prepare([*here, "protocol.missing=skip"]).ood_sets == ("letters", "photos")
+
+
+@pytest.mark.parametrize("override", ["trainer=gpu", "trainer.accelerator=gpu"])
+def test_a_gpu_that_is_not_there_is_said_before_anything_starts(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert re.search("no CUDA device.*trainer=cpu", refusal(override))
+
+
+def test_a_gpu_that_is_there_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert prepare(["trainer=gpu"]).cfg.trainer.accelerator == "gpu"
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert f"init.checkpoint={tmp_path}/no.ckpt: no such file" in refusal(f"init.checkpoint={tmp_path}/no.ckpt")
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "not a folder one can write to" in refusal(f"paths.output={tmp_path}/file/outputs")
+
+
+def test_what_the_needed_run_is_told_is_checked_too() -> None:
+    assert "trainer.max_epochs=0" in refusal("init.overrides=['trainer.max_epochs=0']")
+    assert "method=nothing" in refusal("init.method=nothing")
+
+
+def test_a_refused_request_leaves_no_trace(tmp_path: Path) -> None:
+    refusal("backbone.width=-1")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,214 @@
+"""OOD metrics against scikit-learn and against counting, on scores of every awkward kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
+
+from ood_lab.evaluation.metrics import ood_metrics
+
+MIRROR = {
+    "auroc": "auroc", "aupr_in": "aupr_out", "aupr_out": "aupr_in",
+    "fpr95_ood_pos": "fpr95_id_pos", "fpr95_id_pos": "fpr95_ood_pos",
+}  # fmt: skip
+
+
+def fpr_at_95(is_positive: np.ndarray, scores: np.ndarray) -> float:
+    fpr, tpr, _ = roc_curve(is_positive, scores, drop_intermediate=False)
+    return float(fpr[np.argmax(tpr >= 0.95)])
+
+
+def reference(id_scores: Any, ood_scores: Any) -> dict[str, float]:
+    """The five numbers from scikit-learn."""
+    id_scores, ood_scores = np.asarray(id_scores), np.asarray(ood_scores)
+    scores = np.concatenate([id_scores, ood_scores]).astype(np.float64)
+    is_ood = np.concatenate([np.zeros(len(id_scores), int), np.ones(len(ood_scores), int)])
+    precision_in, recall_in, _ = precision_recall_curve(1 - is_ood, -scores)
+    precision_out, recall_out, _ = precision_recall_curve(is_ood, scores)
+    return {
+        "auroc": float(roc_auc_score(is_ood, scores)),
+        "aupr_in": float(auc(recall_in, precision_in)),
+        "aupr_out": float(auc(recall_out, precision_out)),
+        "fpr95_ood_pos": fpr_at_95(is_ood, scores),
+        "fpr95_id_pos": fpr_at_95(1 - is_ood, -scores),
+    }
+
+
+def hendrycks(positive: np.ndarray, negative: np.ndarray, level: float = 0.95) -> float:
+    """`fpr_and_fdr_at_recall` of Hendrycks and Gimpel, for scores that are high on the positive side."""
+    y_true = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    y_score = np.concatenate([positive, negative])
+    order = np.argsort(y_score, kind="mergesort")[::-1]
+    y_score, y_true = y_score[order], y_true[order]
+    threshold_rows = np.r_[np.where(np.diff(y_score))[0], y_true.size - 1]
+    tps = np.cumsum(y_true)[threshold_rows]
+    fps = 1 + threshold_rows - tps
+    recall = tps / tps[-1]
+    rows = slice(tps.searchsorted(tps[-1]), None, -1)
+    recall, fps = np.r_[recall[rows], 1], np.r_[fps[rows], 0]
+    return float(fps[np.argmin(np.abs(recall - level))] / len(negative))
+
+
+def cases() -> list[tuple[str, np.ndarray, np.ndarray]]:
+    draw = np.random.default_rng(0)
+    return [
+        ("random", draw.normal(0, 1, 500), draw.normal(1, 1, 400)),
+        ("reversed", draw.normal(1, 1, 300), draw.normal(-1, 1, 300)),
+        ("float32", draw.normal(0, 1, 500).astype(np.float32), draw.normal(1, 1, 400).astype(np.float32)),
+        ("tied", draw.integers(0, 4, 500).astype(float), draw.integers(1, 6, 300).astype(float)),
+        ("integers", draw.integers(-5, 5, 200), draw.integers(-3, 9, 100)),
+        ("constant", np.full(50, 2.0), np.full(30, 2.0)),
+        ("one constant side", np.full(50, 0.3), draw.uniform(0, 1, 70)),
+        ("separated", np.arange(40.0), np.arange(100.0, 130.0)),
+        ("tiny", draw.normal(0, 1e-300, 60), draw.normal(1e-300, 1e-300, 60)),
+        ("close float32", (1 + draw.integers(0, 9, 90) * 1e-7).astype(np.float32), np.ones(40, np.float32)),
+        ("huge", draw.normal(0, 1e300, 60), draw.normal(1e300, 1e300, 60)),
+        ("unbalanced", draw.normal(0, 1, 5000), draw.normal(1, 1, 3)),
+        ("unbalanced the other way", draw.normal(0, 1, 3), draw.normal(1, 1, 5000)),
+        ("one each", np.array([0.0]), np.array([1.0])),
+        ("one each, tied", np.array([1.0]), np.array([1.0])),
+        ("exactly 95 of 100", np.arange(100.0), np.arange(100.0) + 0.5),
+        ("twenty each", np.arange(20.0), np.arange(20.0)),
+    ]
+
+
+CASES = cases()
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+coarse = st.integers(-3, 3).map(float)
+
+
+def sides(elements: Any) -> Any:
+    side = st.lists(elements, min_size=1, max_size=60)
+    return st.tuples(side, side)
+
+
+@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES, ids=[c[0] for c in CASES])
+def test_all_metrics_are_scikit_learns(name: str, id_scores: np.ndarray, ood_scores: np.ndarray) -> None:
+    assert ood_metrics(id_scores, ood_scores) == pytest.approx(reference(id_scores, ood_scores), abs=1e-12)
+
+
+@given(sides(finite) | sides(coarse))
+@settings(max_examples=100, deadline=None, database=None)
+def test_all_metrics_are_scikit_learns_on_any_scores(pair: tuple[list[float], list[float]]) -> None:
+    assert ood_metrics(*pair) == pytest.approx(reference(*pair), abs=1e-12)
+
+
+@given(sides(coarse | finite))
+@settings(max_examples=100, deadline=None, database=None)
+def test_auroc_is_the_share_of_pairs_in_order_with_ties_halved(pair: tuple[list[float], list[float]]) -> None:
+    wins = [(o > i) + 0.5 * (o == i) for i in pair[0] for o in pair[1]]
+    assert ood_metrics(*pair)["auroc"] == pytest.approx(np.mean(wins), abs=1e-12)
+
+
+def test_infinite_scores_are_counted_like_any_other() -> None:
+    inf = float("inf")
+    assert ood_metrics([-inf, 0, inf], [inf, inf])["auroc"] == pytest.approx((2 + 2 + 1) / 6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: 3 * x - 7, np.exp, np.tanh, lambda x: x**3, lambda x: np.sign(x) * np.log1p(abs(x))],
+    ids=["affine", "exp", "tanh", "cube", "log"],
+)
+@pytest.mark.parametrize("rule", ["first", "nearest"])
+def test_a_monotone_map_changes_nothing(change: Any, rule: Any) -> None:
+    draw = np.random.default_rng(1)
+    id_scores, ood_scores = draw.integers(-8, 5, 200) / 4, draw.integers(-5, 8, 150) / 4
+    before = ood_metrics(id_scores, ood_scores, rule)
+    assert ood_metrics(change(id_scores), change(ood_scores), rule) == before
+
+
+@given(sides(coarse | finite))
+@settings(max_examples=100, deadline=None, database=None)
+def test_exchanging_the_sides_with_the_sign_turned_mirrors_the_metrics(pair: tuple[list[float], list[float]]) -> None:
+    there, back = ood_metrics(*pair), ood_metrics([-s for s in pair[1]], [-s for s in pair[0]])
+    assert back == pytest.approx({MIRROR[name]: value for name, value in there.items()}, abs=1e-12)
+
+
+def test_a_perfect_detector() -> None:
+    perfect = {"auroc": 1.0, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95_ood_pos": 0.0, "fpr95_id_pos": 0.0}
+    assert ood_metrics(np.arange(100), np.arange(100, 200)) == perfect
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 19, 20, 100])
+def test_a_perfect_detector_is_perfect_by_either_rule_and_on_any_number_of_images(count: int) -> None:
+    for rule in ("first", "nearest"):
+        result = ood_metrics(np.arange(count), np.arange(count) + count, rule)  # type: ignore[arg-type]
+        assert (result["fpr95_ood_pos"], result["fpr95_id_pos"]) == (0.0, 0.0), rule
+
+
+def test_order_within_a_side_does_not_matter() -> None:
+    draw = np.random.default_rng(2)
+    id_scores, ood_scores = draw.integers(0, 9, 80), draw.integers(3, 12, 70)
+    before = ood_metrics(id_scores, ood_scores)
+    assert ood_metrics(draw.permutation(id_scores), draw.permutation(ood_scores)) == before
+
+
+def naive_first(positive: np.ndarray, negative: np.ndarray) -> float:
+    for threshold in sorted(set(positive) | set(negative), reverse=True):
+        if (positive >= threshold).mean() >= 0.95:
+            return float((negative >= threshold).mean())
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES[:10], ids=[c[0] for c in CASES[:10]])
+def test_the_first_rule_is_the_highest_threshold_that_reaches_95_percent(
+    name: str, id_scores: np.ndarray, ood_scores: np.ndarray
+) -> None:
+    result = ood_metrics(id_scores, ood_scores, "first")
+    assert result["fpr95_ood_pos"] == pytest.approx(naive_first(ood_scores, id_scores))
+    assert result["fpr95_id_pos"] == pytest.approx(naive_first(-id_scores, -ood_scores))
+
+
+@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES, ids=[c[0] for c in CASES])
+def test_the_nearest_rule_is_hendrycks(name: str, id_scores: np.ndarray, ood_scores: np.ndarray) -> None:
+    result = ood_metrics(id_scores, ood_scores, "nearest")
+    assert result["fpr95_ood_pos"] == pytest.approx(hendrycks(ood_scores, id_scores))
+    assert result["fpr95_id_pos"] == pytest.approx(hendrycks(-id_scores, -ood_scores))
+
+
+@given(sides(coarse | finite))
+@settings(max_examples=100, deadline=None, database=None)
+def test_the_nearest_rule_is_hendrycks_on_any_scores(pair: tuple[list[float], list[float]]) -> None:
+    id_scores, ood_scores = map(np.array, pair)
+    result = ood_metrics(id_scores, ood_scores, "nearest")
+    assert result["fpr95_ood_pos"] == pytest.approx(hendrycks(ood_scores, id_scores))
+    assert result["fpr95_id_pos"] == pytest.approx(hendrycks(-id_scores, -ood_scores))
+
+
+def test_the_rules_differ_where_the_nearest_recall_lies_below_95_percent() -> None:
+    ood = np.append(np.arange(10.0, 29.0) + 10, 0.0)  # 19 of 20 above every ID score, one below
+    ood[:2] = 5.5  # recall 17/20 = 0.85 before the ties, 0.95 with them
+    id_scores = np.arange(10.0)
+    assert ood_metrics(id_scores, ood, "first")["fpr95_ood_pos"] == pytest.approx(0.4)
+    many = np.concatenate([np.full(94, 20.0), np.full(6, -1.0)])
+    assert ood_metrics(id_scores, many, "nearest")["fpr95_ood_pos"] == pytest.approx(hendrycks(many, id_scores))
+    assert ood_metrics(id_scores, many, "first")["fpr95_ood_pos"] == 1.0
+
+
+@pytest.mark.parametrize(("id_scores", "ood_scores", "named"), [([], [1.0], "id_scores"), ([1.0], [], "ood_scores")])
+def test_an_empty_side_is_named(id_scores: list[float], ood_scores: list[float], named: str) -> None:
+    with pytest.raises(ValueError, match=f"{named} is empty"):
+        ood_metrics(id_scores, ood_scores)
+
+
+def test_nan_is_named_and_counted() -> None:
+    nan = float("nan")
+    with pytest.raises(ValueError, match="ood_scores holds 2 NaN"):
+        ood_metrics([1.0], [nan, 0.0, nan])
+    with pytest.raises(ValueError, match="id_scores holds 1 NaN"):
+        ood_metrics(np.array([nan], np.float32), [1.0])
+
+
+def test_tensors_and_mixed_types_are_accepted_and_left_as_they_were() -> None:
+    id_scores, ood_scores = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([5, 2])
+    result = ood_metrics(id_scores, ood_scores)
+    assert result == ood_metrics([3.0, 1.0, 2.0], [5.0, 2.0])
+    assert id_scores.tolist() == [3.0, 1.0, 2.0]
+    assert all(type(value) is float for value in result.values())

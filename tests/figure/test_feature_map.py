@@ -1,0 +1,53 @@
+"""The feature map keeps neighbourhoods and shows ID, OOD and synthesized features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ood_lab.figure.feature_map import FeatureMap, flatten
+from tests.figure.material import material
+
+
+@pytest.mark.parametrize("projection", ["tsne", "pca"])
+def test_three_tight_clusters_stay_apart_on_the_plane(projection: str) -> None:
+    random = np.random.default_rng(0)
+    centres = np.eye(3, 10) * 5
+    points = np.concatenate([c + 0.1 * random.normal(size=(40, 10)) for c in centres])
+    plane = flatten(points, projection, seed=0)
+    labels = np.repeat(np.arange(3), 40)
+    nearest = ((plane[:, None] - plane[None]) ** 2).sum(-1) + np.diag(np.full(120, np.inf))
+    assert (labels[nearest.argmin(1)] == labels).all()
+
+
+def test_pca_keeps_the_distances_of_points_on_a_plane() -> None:
+    random = np.random.default_rng(0)
+    flat = random.normal(size=(50, 2))
+    basis = np.linalg.qr(random.normal(size=(8, 2)))[0]
+    plane = flatten(flat @ basis.T + 3, "pca", seed=0)
+    distances = np.linalg.norm(plane[:, None] - plane[None], axis=-1)
+    np.testing.assert_allclose(distances, np.linalg.norm(flat[:, None] - flat[None], axis=-1), atol=1e-9)
+
+
+def test_outliers_are_shown_where_there_are_any() -> None:
+    kind = FeatureMap(projection="pca", points=60, seed=0)
+    shown = kind.draw(material())
+    assert shown is not None
+    assert [t.get_text() for t in shown.legends[0].get_texts()] == [
+        "near",
+        "far",
+        "synthesized outliers",
+        "ID test (by class)",
+    ]
+    without = kind.draw(material(outliers=False))
+    assert without is not None
+    assert "synthesized outliers" not in [t.get_text() for t in without.legends[0].get_texts()]
+
+
+def test_the_same_seed_draws_the_same_picture() -> None:
+    kind = FeatureMap(projection="pca", points=60, seed=3)
+    first, second = kind.draw(material()), kind.draw(material())
+    assert first is not None
+    assert second is not None
+    for one, other in zip(first.axes[0].collections, second.axes[0].collections, strict=True):
+        np.testing.assert_array_equal(one.get_offsets(), other.get_offsets())

@@ -1,0 +1,87 @@
+"""Tables: unweighted means of sets, needed runs first, the page holds the same numbers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ood_lab.results.page import detail_rows, percent, render_page, summary_rows
+from ood_lab.results.render import terminal_table
+from ood_lab.results.store import COLUMNS, Results, Row
+from ood_lab.results.table import METRICS, lines
+
+VALUES = {"letters": 0.8, "photos": 0.9, "noise": 0.4}
+GROUPS = {"letters": "near", "photos": "far", "noise": "far"}
+
+
+def rows(run_id: str, method: str, stage: str, shift: float) -> list[Row]:
+    common: Row = dict.fromkeys(COLUMNS)
+    common |= {"run_id": run_id, "method": method, "stage": stage, "dataset": "digits", "backbone": "narrow", "seed": 0}
+    common |= {"hardware": "cpu", "commit": "abc", "versions": {"torch": "2"}, "n_id": 450, "n_ood": 800}
+    out: list[Row] = [{**common, "metric": "accuracy", "value": 0.9 + shift}]
+    for ood_set, value in VALUES.items():
+        for metric in METRICS:
+            named = {"scorer": "knn", "space": "method", "ood_set": ood_set, "group": GROUPS[ood_set]}
+            out.append({**common, **named, "metric": metric, "value": value + shift})
+    return out
+
+
+def results() -> Results:
+    base = Results("ce-x", Path("ce-x"), rows("ce-x", "ce", "pretrain", 0.0))
+    return Results("hamos-x", Path("hamos-x"), rows("hamos-x", "hamos", "finetune", 0.05), [base])
+
+
+def test_means_are_unweighted_over_the_sets_of_a_group() -> None:
+    ce, hamos = lines(results(), ["knn"], list(VALUES))
+    assert (ce.method, hamos.method) == ("ce", "hamos")
+    assert ce.means["near", "auroc"] == pytest.approx(0.8)
+    assert ce.means["far", "auroc"] == pytest.approx(0.65)
+    assert ce.means["all", "fpr95_id_pos"] == pytest.approx(0.7)
+    assert hamos.means["far", "auroc"] == pytest.approx(0.7)
+    assert hamos.accuracy == pytest.approx(0.95)
+
+
+def test_sets_outside_the_protocol_and_detectors_not_asked_for_are_left_out() -> None:
+    ce, _ = lines(results(), ["knn", "msp"], ["letters"])
+    assert ce.scorer == "knn"
+    assert ce.means["all", "auroc"] == pytest.approx(0.8)
+    assert percent(ce.means["far", "auroc"]) == "-"
+
+
+def test_the_best_of_each_metric_is_marked_low_for_fpr() -> None:
+    (row,) = summary_rows(lines(results(), ["knn"], list(VALUES)))
+    best = [cell["best"] for cell in row["cells"]]
+    # AUROC near, far; FPR95 twice; AUPR twice, for ce and then hamos, whose values are all higher.
+    assert best == [False, False, True, True, False, False, True, True, False, False, True, True]
+
+
+def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal_table(lines(results(), ["knn"], list(VALUES)), "digits", ["letters"], ["photos", "noise"]))
+    text = console.export_text()
+    assert max(map(len, text.splitlines()[:8])) <= 80
+    for part in ("pretrained", "fine-tuned", "80.0", "65.0", "95.0"):
+        assert part in text
+
+
+def test_the_page_is_self_contained_and_holds_every_set() -> None:
+    found = results()
+    about = {
+        "scorers": ["knn"],
+        "ood_sets": list(VALUES),
+        "protocol": {"name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos"},
+        "command": "python -m ood_lab <x>",
+        "config": "seed: 0",
+    }
+    figures = [{"title": "A & B", "caption": "c", "png": b"png"}]
+    page = render_page(found, lines(found, ["knn"], list(VALUES)), figures, about)
+    assert len(detail_rows(found, ["knn"], list(VALUES))) == 6
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "data:image/png;base64,cG5n" in page
+    assert "A &amp; B" in page
+    assert "&lt;x&gt;" in page
+    assert "headline of this protocol is ID+" in page

@@ -1,0 +1,520 @@
+"""Spherical HMC against loops written from the equations, and against distributions with known moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import iv
+from torch import Tensor
+from torch.nn import functional as F
+
+from ood_lab.sphere import project_to_tangent
+from ood_lab.synthesizer.base import class_midpoints
+from ood_lab.synthesizer.hmc import (
+    HMC,
+    ROWS,
+    Chains,
+    kth_largest_column,
+    leapfrog,
+    negative_log_id_probability,
+    neighbour_search,
+    oodness,
+    potential_and_gradient,
+    run_chains,
+)
+
+Array = np.ndarray
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return F.normalize(normal(*shape, seed=seed), dim=-1)
+
+
+def clusters(classes: int, rows: int, dim: int, spread: float = 0.3, seed: int = 0) -> Tensor:
+    return F.normalize(unit(classes, 1, dim, seed=seed) + spread * normal(classes, rows, dim, seed=seed + 1), dim=-1)
+
+
+# The equations, one point at a time.
+
+
+def kth_neighbour_naive(z: Array, rows: Array, k: int) -> Array:
+    distances = [math.sqrt(sum((a - b) ** 2 for a, b in zip(z, row, strict=True))) for row in rows]
+    return rows[sorted(range(len(rows)), key=distances.__getitem__)[k - 1]]
+
+
+def oodness_naive(z: Array, neighbours: list[Array]) -> float:
+    """Equation 1 for each class, and their mean."""
+    return sum(math.sqrt(sum((a - b) ** 2 for a, b in zip(z, n, strict=True))) for n in neighbours) / len(neighbours)
+
+
+def potential_naive(z: Array, neighbours: list[Array]) -> float:
+    """Equation 2."""
+    return -math.log(oodness_naive(z, neighbours))
+
+
+def gradient_naive(z: Array, neighbours: list[Array]) -> Array:
+    """The derivative of equation 2: -1 / P * 1/2 * sum of the unit vectors from the neighbours to z."""
+    total = np.zeros_like(z)
+    for n in neighbours:
+        total += (z - n) / np.sqrt(((z - n) ** 2).sum())
+    return -total / 2 / oodness_naive(z, neighbours)
+
+
+def surprise_naive(z: Array, bank: Array, kappa: float, density: str, k: int) -> float:
+    """-log max_c P_c(z): equations 10 to 12 with the normaliser, or what "released" stands for."""
+    dim = len(z)
+    normaliser = kappa ** (dim / 2 - 1) / ((2 * math.pi) ** (dim / 2) * iv(dim / 2 - 1, kappa))
+    if density == "paper":
+        densities = [sum(normaliser * math.exp(kappa * float(z @ x)) for x in rows) / len(rows) for rows in bank]
+        return -math.log(max(densities) / sum(densities))
+    means = []
+    for rows in bank:
+        kernels = sorted((normaliser * math.exp(kappa * float(z @ x)) for x in rows), reverse=True)
+        means.append(sum(kernels[:k]) / len(kernels[:k]) / kernels[0])
+    weights = [math.exp(m) for m in means]
+    return -math.log(max(weights) / sum(weights))
+
+
+def chain_naive(
+    start: Array,
+    bank: Array,
+    pair: list[int],
+    momentum: Array,
+    uniform: Array,
+    *,
+    neighbor: int,
+    leapfrog_steps: int,
+    step_size: float,
+    kappa: float,
+    margin: float,
+    density: str,
+) -> dict[str, list[Any]]:
+    """Algorithm 1, lines 4 to 21, for one chain, with everything computed anew at every step."""
+    k = min(neighbor, bank.shape[1])
+    identity = np.eye(len(start))
+
+    def neighbours(z: Array) -> list[Array]:
+        return [kth_neighbour_naive(z, bank[c], k) for c in pair]
+
+    def half_kick(z: Array, q: Array) -> Array:
+        return q - step_size / 2 * (identity - np.outer(z, z)) @ gradient_naive(z, neighbours(z))
+
+    threshold = surprise_naive(start, bank, kappa, density, k) - margin
+    z = start
+    out: dict[str, list[Any]] = {
+        "points": [z],
+        "accepted": [],
+        "blocked": [],
+        "energy_error": [],
+        "oodness": [oodness_naive(z, neighbours(z))],
+    }
+    for noise, u in zip(momentum, uniform, strict=True):
+        q = noise - z * float(z @ noise)
+        before = potential_naive(z, neighbours(z)) + float(q @ q) / 2
+        new = z
+        for _ in range(leapfrog_steps):
+            q = half_kick(new, q)
+            speed = math.sqrt(float(q @ q))
+            c, s = math.cos(speed * step_size), math.sin(speed * step_size)
+            new, q = new * c + q / speed * s, -new * speed * s + q * c
+            q = half_kick(new, q)
+        error = potential_naive(new, neighbours(new)) + float(q @ q) / 2 - before
+        outside = surprise_naive(new, bank, kappa, density, k) > threshold
+        accepted = u < math.exp(-error) and outside
+        z = new if accepted else z
+        out["points"].append(z)
+        out["accepted"].append(accepted)
+        out["blocked"].append(not outside)
+        out["energy_error"].append(error)
+        out["oodness"].append(oodness_naive(z, neighbours(z)))
+    return out
+
+
+def pole(mu: Tensor, kappa: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The smooth potential of a vMF distribution, -kappa mu . z."""
+    return lambda z: (-kappa * z @ mu, (-kappa * mu).expand_as(z))
+
+
+# Potential, gradient, neighbours.
+
+
+def test_oodness_potential_and_gradient_match_the_loop() -> None:
+    z, neighbours = unit(8, 6), unit(8, 2, 6, seed=1)
+    energy, gradient = potential_and_gradient(z, neighbours)
+    for i in range(8):
+        pair = list(neighbours[i].numpy())
+        assert float(oodness(z, neighbours)[i]) == pytest.approx(oodness_naive(z[i].numpy(), pair), abs=1e-12)
+        assert float(energy[i]) == pytest.approx(potential_naive(z[i].numpy(), pair), abs=1e-12)
+        np.testing.assert_allclose(gradient[i].numpy(), gradient_naive(z[i].numpy(), pair), atol=1e-12)
+
+
+def test_gradient_matches_finite_differences_with_the_neighbours_fixed() -> None:
+    z, neighbours, h = unit(4, 6).numpy(), unit(4, 2, 6, seed=1), 1e-6
+    gradient = potential_and_gradient(torch.from_numpy(z), neighbours)[1]
+    for i in range(4):
+        pair = list(neighbours[i].numpy())
+        for j in range(6):
+            e = h * np.eye(6)[j]
+            slope = (potential_naive(z[i] + e, pair) - potential_naive(z[i] - e, pair)) / (2 * h)
+            assert float(gradient[i, j]) == pytest.approx(slope, abs=1e-8)
+
+
+def test_gradient_is_finite_on_top_of_a_neighbour() -> None:
+    neighbours = unit(1, 2, 6)
+    assert potential_and_gradient(neighbours[:, 0].clone(), neighbours)[1].isfinite().all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 12])
+def test_neighbour_search_matches_a_sort_for_each_chain_and_class(k: int) -> None:
+    bank, z = clusters(5, 12, 6), unit(9, 6, seed=4)
+    pairs = torch.tensor([[0, 1], [1, 0], [4, 2], [0, 1], [2, 4], [4, 0], [1, 4], [0, 4], [2, 1]])  # class 3 is unasked
+    search = neighbour_search(bank, pairs, k)
+    for points in (z, unit(9, 6, seed=5)):  # one function serves many calls
+        found = search(points)
+        for i in range(9):
+            for member in range(2):
+                expected = kth_neighbour_naive(points[i].numpy(), bank[pairs[i, member]].numpy(), k)
+                np.testing.assert_array_equal(found[i, member].numpy(), expected)
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_kth_largest_column_points_to_the_kth_largest_value(k: int) -> None:
+    rows = normal(30, 20)
+    columns = kth_largest_column(rows, k)
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        assert row[column] == sorted(row, reverse=True)[k - 1]
+
+
+def test_kth_largest_column_counts_ties_as_separate_entries() -> None:
+    rows = torch.tensor([[5.0, 1, 5, 3], [2, 2, 2, 2]])
+    for k, values in {1: (5, 2), 2: (5, 2), 3: (3, 2), 4: (1, 2)}.items():
+        columns = kth_largest_column(rows, k)
+        assert rows[torch.arange(2), columns].tolist() == list(values)
+
+
+# ID probability.
+
+
+@pytest.mark.parametrize("kappa", [0.5, 2.0, 20.0])
+@pytest.mark.parametrize(("density", "k"), [("paper", 5), ("released", 5), ("released", 1), ("released", 99)])
+def test_negative_log_id_probability_matches_the_loop(density: str, k: int, kappa: float) -> None:
+    bank, z = clusters(4, 12, 6), unit(7, 6, seed=4)
+    got = negative_log_id_probability(z, bank, kappa, density=density, k=k)
+    for i in range(7):
+        expected = surprise_naive(z[i].numpy(), bank.numpy(), kappa, density, k)
+        assert float(got[i]) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("density", ["paper", "released"])
+def test_negative_log_id_probability_does_not_depend_on_how_points_are_blocked(density: str) -> None:
+    bank, z = clusters(3, 12, 6), unit(2 * ROWS + 3, 6, seed=4)
+    together = negative_log_id_probability(z, bank, 2.0, density=density, k=4)
+    alone = torch.cat([negative_log_id_probability(row[None], bank, 2.0, density=density, k=4) for row in z])
+    torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
+
+
+def test_paper_id_probability_is_one_class_share_and_released_is_almost_flat() -> None:
+    bank = clusters(4, 12, 6, spread=0.05)
+    on_class = F.normalize(bank[0].mean(0, keepdim=True), dim=1)
+    assert float(negative_log_id_probability(on_class, bank, 50.0)) < 0.05
+    released = negative_log_id_probability(unit(200, 6), bank, 2.0, density="released", k=5)
+    assert released.max() <= math.log(4) + 1e-12
+    assert released.min() > math.log(4) - 0.25
+
+
+# Leapfrog.
+
+
+def test_leapfrog_stays_on_the_sphere_with_tangent_momentum_and_returns_the_end_potential() -> None:
+    z, mu = unit(6, 5), unit(5, seed=3)
+    q, potential = project_to_tangent(z, normal(6, 5, seed=1)), pole(mu, 3.0)
+    end, q_end, energy, gradient = leapfrog(z, q, potential(z)[1], potential, steps=9, step_size=0.2)
+    torch.testing.assert_close(end.norm(dim=1), torch.ones(6, dtype=torch.float64), atol=1e-13, rtol=0)
+    assert (end * q_end).sum(1).abs().max() < 1e-12
+    torch.testing.assert_close(energy, -3 * end @ mu)
+    torch.testing.assert_close(gradient, (-3 * mu).expand_as(end))
+
+
+def test_leapfrog_energy_error_shrinks_with_the_square_of_the_step() -> None:
+    z, mu = unit(50, 5), unit(5, seed=3)
+    q, potential = project_to_tangent(z, normal(50, 5, seed=1)), pole(mu, 3.0)
+    start, gradient = potential(z)
+    errors = []
+    for steps in (5, 10, 20, 40):
+        _, q_end, energy, _ = leapfrog(z, q, gradient, potential, steps=steps, step_size=1 / steps)
+        errors.append(float((energy + q_end.square().sum(1) / 2 - start - q.square().sum(1) / 2).abs().mean()))
+    assert errors[0] > 1e-3
+    for coarse, fine in pairwise(errors):
+        assert coarse / fine == pytest.approx(4, rel=0.15)
+
+
+def test_leapfrog_moves_towards_lower_potential_from_rest() -> None:
+    z, mu = unit(20, 5), unit(5, seed=3)
+    potential = pole(mu, 3.0)
+    end, _, energy, _ = leapfrog(z, torch.zeros_like(z), potential(z)[1], potential, steps=3, step_size=0.1)
+    assert (energy < potential(z)[0]).all()
+    assert (end @ mu > z @ mu).all()
+
+
+@pytest.mark.parametrize("kind", ["smooth", "neighbours"])
+def test_leapfrog_is_reversed_by_the_negated_momentum(kind: str) -> None:
+    z, pairs = unit(6, 5), torch.tensor([[0, 1], [1, 2], [2, 0]] * 2)
+    q, search = project_to_tangent(z, normal(6, 5, seed=1)), neighbour_search(clusters(3, 8, 5), pairs, 3)
+    potential = pole(unit(5, seed=3), 3.0) if kind == "smooth" else lambda x: potential_and_gradient(x, search(x))
+    end, q_end, _, gradient = leapfrog(z, q, potential(z)[1], potential, steps=15, step_size=0.1)
+    assert (end - z).norm(dim=1).min() > 0.1
+    back, q_back, _, _ = leapfrog(end, -q_end, gradient, potential, steps=15, step_size=0.1)
+    torch.testing.assert_close(back, z, atol=1e-6, rtol=0)
+    torch.testing.assert_close(-q_back, q, atol=1e-6, rtol=0)
+
+
+# The whole chain.
+
+CASES: dict[str, dict[str, Any]] = {
+    "paper": {"step_size": 0.5, "leapfrog_steps": 3, "margin": 0.05, "density": "paper", "neighbor": 7},
+    "released": {"step_size": 0.5, "leapfrog_steps": 2, "margin": 0.01, "density": "released", "neighbor": 7},
+    "nearest": {"step_size": 0.9, "leapfrog_steps": 1, "margin": 0.0, "density": "paper", "neighbor": 1},
+    "farthest": {"step_size": 0.4, "leapfrog_steps": 5, "margin": 0.1, "density": "paper", "neighbor": 1000},
+}
+
+
+def both_chains(case: str, dim: int, rounds: int = 8) -> tuple[Chains, list[dict[str, list[Any]]]]:
+    options = {"kappa": 2.0, **CASES[case]}
+    bank = clusters(4, 30, dim, spread=0.15)
+    start, pairs = class_midpoints(bank, 2)
+    momentum = normal(rounds, len(start), dim, seed=7)
+    uniform = torch.rand(rounds, len(start), generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    got = run_chains(start, bank, pairs, momentum=momentum, uniform=uniform, **options)
+    expected = [
+        chain_naive(
+            start[i].numpy(), bank.numpy(), pairs[i].tolist(), momentum[:, i].numpy(), uniform[:, i].numpy(), **options
+        )
+        for i in range(len(start))
+    ]
+    return got, expected
+
+
+@pytest.mark.parametrize("dim", [6, 16])
+@pytest.mark.parametrize("case", list(CASES))
+def test_run_chains_is_algorithm_1_chain_by_chain(case: str, dim: int) -> None:
+    got, expected = both_chains(case, dim)
+    for i, chain in enumerate(expected):
+        for name in ("accepted", "blocked"):
+            assert getattr(got, name)[:, i].tolist() == [bool(x) for x in chain[name]]
+        for name in ("points", "energy_error", "oodness"):
+            np.testing.assert_allclose(getattr(got, name)[:, i].numpy(), np.array(chain[name]), atol=1e-8)
+
+
+def test_the_compared_chains_contain_acceptance_and_both_kinds_of_rejection() -> None:
+    chains = [both_chains(case, dim)[0] for case in CASES for dim in (6, 16)]
+    accepted = sum(int(c.accepted.sum()) for c in chains)
+    by_margin = sum(int(c.blocked.sum()) for c in chains)
+    by_metropolis = sum(int((~c.accepted & ~c.blocked).sum()) for c in chains)
+    assert min(accepted, by_margin) > 20
+    assert by_metropolis > 5
+
+
+def test_a_rejected_chain_repeats_its_point_and_an_accepted_one_moves() -> None:
+    chains = both_chains("paper", 6)[0]
+    moved = (chains.points[1:] != chains.points[:-1]).any(2)
+    assert torch.equal(moved, chains.accepted)
+    assert not chains.accepted[chains.blocked].any()
+    assert torch.equal(chains.oodness[1:][~moved], chains.oodness[:-1][~moved])
+
+
+def test_a_proposal_that_is_not_a_number_is_refused_for_its_chain_alone() -> None:
+    bank = clusters(4, 30, 6)
+    start, pairs = class_midpoints(bank, 2)
+    momentum, uniform = normal(3, len(start), 6, seed=7), torch.zeros(3, len(start), dtype=torch.float64)
+    clean = run_chains(start, bank, pairs, momentum=momentum, uniform=uniform, margin=9.0)
+    momentum[0, 2] = torch.nan
+    broken = run_chains(start, bank, pairs, momentum=momentum, uniform=uniform, margin=9.0)
+    assert broken.points.isfinite().all()
+    assert torch.equal(broken.points[1, 2], start[2])
+    assert not broken.accepted[0, 2]
+    assert broken.accepted[1, 2]
+    others = torch.arange(len(start)) != 2
+    torch.testing.assert_close(broken.points[:, others], clean.points[:, others], atol=1e-12, rtol=0)
+
+
+def test_chains_leave_their_inputs_alone() -> None:
+    bank = clusters(4, 30, 6)
+    start, pairs = class_midpoints(bank, 2)
+    inputs = [bank, start, normal(2, 8, 6, seed=7), torch.full((2, 8), 0.5, dtype=torch.float64)]
+    before = [x.clone() for x in inputs]
+    run_chains(start, bank, pairs, momentum=inputs[2], uniform=inputs[3])
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
+
+
+# Distributions. Chains are independent, so the error of a mean is that of the means of chains.
+
+
+def assert_mean(values_RB: Tensor, expected: float, max_error: float) -> None:
+    """The mean of rounds and chains is `expected` to 4.5 standard errors, and the error is small enough to tell."""
+    per_chain = values_RB.mean(0)
+    error = float(per_chain.std()) / math.sqrt(len(per_chain))
+    assert error < max_error
+    assert abs(float(per_chain.mean()) - expected) < 4.5 * error
+
+
+@pytest.mark.parametrize(("dim", "kappa", "step_size"), [(3, 2.0, 0.7), (4, 5.0, 0.45), (5, 3.0, 0.6)])
+def test_metropolis_corrected_leapfrog_samples_the_vmf_distribution(dim: int, kappa: float, step_size: float) -> None:
+    chains, draw = 600, torch.Generator().manual_seed(dim)
+    mu = F.one_hot(torch.tensor(0), dim).double()
+    potential = pole(mu, kappa)
+    z = F.normalize(torch.randn(chains, dim, generator=draw, dtype=torch.float64), dim=1)
+    cosines, rates = [], []
+    for step in range(180):
+        q = project_to_tangent(z, torch.randn(chains, dim, generator=draw, dtype=torch.float64))
+        energy, gradient = potential(z)
+        end, q_end, energy_end, _ = leapfrog(z, q, gradient, potential, steps=3, step_size=step_size)
+        error = energy_end + q_end.square().sum(1) / 2 - energy - q.square().sum(1) / 2
+        take = torch.rand(chains, generator=draw, dtype=torch.float64) < (-error).exp()
+        z = torch.where(take[:, None], end, z)
+        if step >= 30:
+            cosines.append(z @ mu)
+            rates.append(take.double().mean())
+    mean = iv(dim / 2, kappa) / iv(dim / 2 - 1, kappa)
+    if dim == 3:
+        assert mean == pytest.approx(1 / math.tanh(kappa) - 1 / kappa)
+    assert 0.5 < float(torch.stack(rates).mean()) < 0.99
+    assert_mean(torch.stack(cosines), mean, 0.004)
+    assert_mean(torch.stack(cosines).square(), 1 - (dim - 1) / kappa * mean, 0.004)
+
+
+def test_run_chains_samples_the_oodness_of_a_pair_as_density() -> None:
+    chains, rounds = 2000, 60
+    bank = torch.eye(3, dtype=torch.float64)[:2, None]  # one row a class: the density is (|z - e1| + |z - e2|) / 2
+    draw = torch.Generator().manual_seed(5)
+    points = run_chains(
+        F.normalize(torch.randn(chains, 3, generator=draw, dtype=torch.float64), dim=1),
+        bank,
+        torch.tensor([[0, 1]]).expand(chains, 2),
+        momentum=torch.randn(rounds, chains, 3, generator=draw, dtype=torch.float64),
+        uniform=torch.rand(rounds, chains, generator=draw, dtype=torch.float64),
+        step_size=0.5,
+        leapfrog_steps=3,
+        margin=100.0,
+    ).points[10:]
+    heights, turns = np.meshgrid((np.arange(400) + 0.5) / 200 - 1, (np.arange(400) + 0.5) / 200 * math.pi)
+    ring = np.sqrt(1 - heights**2)  # equal areas in height and turn
+    x, y = ring * np.cos(turns), ring * np.sin(turns)
+    density = (np.sqrt(2 - 2 * x) + np.sqrt(2 - 2 * y)) / 2
+    assert_mean(points[..., 0], float((density * x).sum() / density.sum()), 0.003)
+    assert_mean(points[..., 0] * points[..., 1], float((density * x * y).sum() / density.sum()), 0.003)
+    assert float((density * x).sum() / density.sum()) < -0.1
+
+
+# The synthesizer.
+
+
+def sampler(**changes: Any) -> HMC:
+    options: dict[str, Any] = {
+        "neighbor": 5,
+        "adjacent": 2,
+        "rounds": 3,
+        "leapfrog_steps": 3,
+        "step_size": 0.1,
+        "momentum": "standard",
+        "centroids": "unit",
+        "kappa": 2.0,
+        "margin": 0.1,
+        "density": "paper",
+    }
+    return HMC(**{**options, **changes})
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_sample_gives_the_midpoints_and_each_round_of_unit_points() -> None:
+    bank = clusters(5, 20, 8).float()
+    outliers = sampler().sample(bank, draws())
+    midpoints, pairs = class_midpoints(bank, 2)
+    assert outliers.values.shape == (5 * 2 * 4, 8)
+    assert outliers.values.dtype == torch.float32
+    torch.testing.assert_close(outliers.values.norm(dim=1), torch.ones(40), atol=1e-6, rtol=0)
+    assert torch.equal(outliers.values[:10], midpoints)
+    assert outliers.source_class.tolist() == pairs[:, 0].tolist() * 4
+
+
+def test_sample_reports_acceptance_blocks_and_oodness() -> None:
+    info = sampler(margin=100.0, step_size=1e-3).sample(clusters(5, 20, 8).float(), draws()).info
+    assert float(info["acceptance"]) == 1
+    assert float(info["blocked"]) == 0
+    assert 0 < float(info["oodness"]) < 2
+
+
+def test_sample_is_a_function_of_the_generator() -> None:
+    bank = clusters(5, 20, 8).float()
+    first, again, other = (sampler().sample(bank, draws(seed)).values for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_sample_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    sampler().sample(clusters(5, 20, 8).float(), draws())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_neighbor_is_clipped_to_the_rows_of_a_class() -> None:
+    bank = clusters(5, 20, 8).float()
+    clipped, exact, other = (sampler(neighbor=k).sample(bank, draws()).values for k in (10**6, 20, 1))
+    assert torch.equal(clipped, exact)
+    assert not torch.equal(clipped, other)
+
+
+def test_adjacent_is_clipped_to_the_number_of_other_classes() -> None:
+    bank = clusters(5, 20, 8).float()
+    clipped, exact = (sampler(adjacent=n).sample(bank, draws()).values for n in (99, 4))
+    assert len(clipped) == 5 * 4 * 4
+    assert torch.equal(clipped, exact)
+
+
+@pytest.mark.parametrize("density", ["paper", "released"])
+def test_sample_carries_no_gradient_even_from_a_bank_that_does(density: str) -> None:
+    bank = clusters(5, 20, 8).float().requires_grad_()
+    outliers = sampler(density=density).sample(bank, draws())
+    assert not outliers.values.requires_grad
+    assert not any(value.requires_grad for value in outliers.info.values())
+
+
+@pytest.mark.parametrize(("momentum", "degrees"), [("standard", 194.0), ("sphere", 17.2)])
+def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(momentum: str, degrees: float) -> None:
+    outliers = sampler(momentum=momentum, margin=100.0, adjacent=4).sample(clusters(10, 30, 128, spread=0.05), draws())
+    start, first = outliers.values.view(4, 40, 128)[:2]
+    turned = torch.rad2deg((start * first).sum(1).clamp(-1, 1).arccos())
+    moved = turned[turned > 0]
+    assert len(moved) > 25
+    assert float(moved.mean()) == pytest.approx(min(degrees, 360 - degrees), abs=4)
+
+
+def test_every_option_reaches_the_chain() -> None:
+    bank = clusters(5, 20, 8, spread=0.15).float()
+    base = sampler(rounds=6, step_size=0.4).sample(bank, draws()).values
+    for change in (
+        {"neighbor": 9},
+        {"leapfrog_steps": 2},
+        {"step_size": 0.41},
+        {"momentum": "sphere"},
+        {"centroids": "raw"},
+        {"kappa": 10.0},
+        {"margin": 2.0},
+        {"density": "released"},
+    ):
+        other = sampler(**{"rounds": 6, "step_size": 0.4, **change}).sample(bank, draws()).values
+        assert not torch.equal(base, other), change

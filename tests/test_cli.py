@@ -1,0 +1,105 @@
+"""The command line as a user meets it: exit codes, messages, and nothing slow before a request is known to be right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ood_lab.__main__ import main
+
+WRONG = [
+    (["method=hamoss"], "Did you mean 'hamos'?"),
+    (["backbone.widht=8"], "Did you mean 'width'?"),
+    (["backbone.width=-1"], "expected a whole number above 0"),
+    (["method=ce", "synthesizer=hmc"], "takes no synthesizer"),
+    (["dataset=cifar10", "paths.data=nowhere"], "nowhere/cifar-10-batches-py/data_batch_1"),
+    (["method=ce,cider"], "add -m"),
+    (["hamos"], "expected key=value"),
+    (["--verbose"], "unknown flag --verbose"),
+    (["--config-dir", "nowhere"], "--config-dir=nowhere: no such folder"),
+    (["-m", "seed=0,1", "trainer.max_epochs=3,0"], "trainer.max_epochs=0"),
+    (["dataset=mnist"], "no training recipe"),
+]
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OOD_LAB")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG[:6])
+def test_a_wrong_request_ends_with_code_2_and_one_message(tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = python(tmp_path, "-m", "ood_lab", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ood_lab: ")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+def test_main_gives_code_2_and_says_why(
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_torch_is_not_imported_to_refuse_a_request(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from ood_lab.__main__ import main\n"
+        f"codes = [main(a) for a in {[a for a, _ in WRONG]!r}]\n"
+        "print(set(codes), [m for m in ('torch', 'lightning', 'numpy', 'matplotlib') if m in sys.modules])\n"
+    )
+    assert python(tmp_path, "-c", program).stdout.strip() == "{2} []"
+
+
+def test_torch_is_not_imported_to_check_a_right_request(tmp_path: Path) -> None:
+    program = "import sys\nfrom ood_lab.config import prepare\nprepare([])\nprint('torch' in sys.modules)\n"
+    assert python(tmp_path, "-c", program).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("arguments", [["-m", "method=glob(zzz*)"], ["synthesizer=null"], ["method=null"]])
+def test_no_wrong_request_escapes_as_another_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("ood_lab: ")
+
+
+def test_config_dir_without_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backbone.width=-1", "--config-dir"]) == 2
+    assert "--config-dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python -m ood_lab")
+    assert "method: ce, cider, hamos, hamos_released" in shown
+    assert "scorer: energy, knn" in shown
+
+
+def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> None:
+    done = python(tmp_path, "-m", "ood_lab", "--cfg", "job", "method=ce", "backbone.width=8", "seed=5")
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert shown["method"]["_target_"] == "ood_lab.method.ce.CE"
+    assert shown["backbone"]["width"] == 8
+    assert shown["seed"] == 5
+    assert list(tmp_path.iterdir()) == []

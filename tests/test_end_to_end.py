@@ -1,0 +1,139 @@
+"""The whole way of a small run: train, store, report; again; other detectors; a sweep; wandb without a key."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ood_lab
+from ood_lab.__main__ import main
+from ood_lab.config import RequestError, RunError
+from ood_lab.task import evaluate, train
+
+SMALL = [
+    "backbone.width=4",
+    "dataset.recipe.epochs.pretrain=1",
+    "dataset.recipe.epochs.finetune=2",
+    "dataset.recipe.bank_size=20",
+    "dataset.recipe.neighbor=5",
+    "trainer.threads=1",
+    "figure.feature_map.projection=pca",
+    "figure.feature_map.points=100",
+]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a small default run has been made."""
+    folder = tmp_path_factory.mktemp("outputs")
+    ood_lab.run([*SMALL, f"paths.output={folder}"])
+    return folder
+
+
+def small(output: Path, *more: str) -> list[str]:
+    return [*SMALL, f"paths.output={output}", *more]
+
+
+def test_a_run_leaves_everything_it_promises(output: Path) -> None:
+    results = ood_lab.run(small(output))
+    assert results.run_id.startswith("hamos-digits-narrow-s0-")
+    names = {p.name for p in results.run_dir.iterdir()}
+    wanted = {"config.yaml", "results.jsonl", "curves.jsonl", "curves.csv", "report.html", "DONE", "features", "scores"}
+    assert wanted <= names
+    assert [p.name for p in results.run_dir.glob("features/outliers*")] == ["outliers.safetensors"]
+    frame = results.frame()
+    assert set(frame["method"]) == {"ce", "hamos"}
+    ood = frame[frame["scorer"].notna()]
+    assert set(ood["scorer"]) == {"msp", "energy", "knn", "mahalanobis"}
+    assert set(ood["ood_set"]) == {"letters", "photos", "gaussian_noise"}
+    assert set(ood["metric"]) == {"auroc", "aupr_in", "aupr_out", "fpr95_ood_pos", "fpr95_id_pos"}
+    assert ood["value"].between(0, 1).all()
+    assert (frame["metric"] == "accuracy").sum() == 2
+
+
+def test_a_finished_run_is_not_computed_again(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(evaluate, "feature_sets", lambda *_: pytest.fail("scored again"))
+    before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    assert main(small(output)) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_detector_needs_no_network(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "build_method", lambda *_: pytest.fail("built the network"))
+    results = ood_lab.run(
+        small(output, "task=evaluate", "method=ce", "scorer=[knn_penultimate]", "scorer.knn_penultimate.k=3")
+    )
+    frame = results.frame()
+    mine = frame[frame["scorer"] == "knn_penultimate"]
+    assert len(mine) == 15
+    assert all(json.loads(text)["k"] == 3 for text in mine["options"])
+    assert set(frame["scorer"].dropna()) >= {"msp", "knn"}, "earlier rows stay"
+
+
+def test_report_from_the_store(
+    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "feature_sets", lambda *_: pytest.fail("scored again"))
+    page = next(output.glob("hamos-*")) / "report.html"
+    page.unlink()
+    assert main(small(output, "task=report")) == 0
+    assert page.is_file()
+    assert "fine-tuned" in capsys.readouterr().out
+
+
+def test_evaluate_and_report_refuse_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not trained yet"):
+        ood_lab.run(small(tmp_path, "task=evaluate", "method=ce"))
+    with pytest.raises(RequestError, match="no results"):
+        ood_lab.run(small(tmp_path, "task=report", "method=ce"))
+
+
+def test_a_changed_default_is_noticed(output: Path) -> None:
+    (run,) = output.glob("hamos-*")
+    identity = run / "identity.json"
+    text = identity.read_text()
+    about = json.loads(text)
+    about["leaves"]["method.temperature"] = 0.2
+    identity.write_text(json.dumps(about))
+    try:
+        with pytest.raises(RequestError, match=r"method\.temperature=0\.2.*says 0\.1"):
+            ood_lab.run(small(output))
+    finally:
+        identity.write_text(text)
+
+
+def test_a_checkpoint_of_another_network_is_named(output: Path) -> None:
+    (ce,) = output.glob("ce-*")
+    weights = ce / "checkpoints" / "final.safetensors"
+    with pytest.raises(RequestError, match="does not fit the chosen backbone"):
+        ood_lab.run(small(output, "backbone.width=8", f"init.checkpoint={weights}"))
+
+
+def test_a_diverging_run_stops_with_step_and_terms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(small(tmp_path, "method=ce", "method.optimizer.lr=1e20"))
+    message = capsys.readouterr().err
+    assert code == 1
+    assert "non-finite loss at step" in message
+    assert "total = " in message
+    assert not list(tmp_path.glob("*/DONE"))
+
+
+def test_a_sweep_runs_every_job_and_wandb_works_without_a_key(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ood_lab", "-m", "seed=0,1", "method=ce", "logger=wandb", *small(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "WANDB_SILENT": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.glob("ce-*/DONE"))) == 2
+    for run in tmp_path.glob("ce-*"):
+        (log,) = run.glob("wandb/offline-run-*/*.wandb")
+        assert log.stem == f"run-{run.name}", "the wandb run id is the run id"
+        media = log.parent / "files" / "media"
+        assert len(list(media.glob("images/figure/*.png"))) == 4, "every figure"
+        assert list(media.glob("table/results*.json")), "the table"

@@ -1,0 +1,105 @@
+"""The naming rule of the config groups: one module, one YAML file, one test file, all of one name."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ood_lab.config.compose import PACKAGE, compose, config_dir
+from ood_lab.config.signature import signature
+
+GROUPS = ("method", "backbone", "dataset", "augmentation", "synthesizer", "scorer", "figure")
+LISTED = ("scorer", "figure")
+TESTS = Path(__file__).parent
+
+
+def modules(group: str) -> list[str]:
+    return sorted(p.stem for p in (PACKAGE / group).glob("*.py") if p.stem not in ("base", "__init__"))
+
+
+def files(group: str) -> dict[str, dict]:
+    return {p.stem: yaml.safe_load(p.read_text()) for p in sorted((config_dir() / group).glob("*.yaml"))}
+
+
+def bases(group: str, entries: list) -> list[str]:
+    """The configs of the same group that a defaults list extends."""
+    names = []
+    for entry in entries:
+        if entry == "_self_":
+            continue
+        if isinstance(entry, dict):
+            assert all(key.startswith("override ") for key in entry), f"{entry} changes another group without override"
+            continue
+        names.append(entry)
+    return names
+
+
+MODULES = [(group, name) for group in GROUPS for name in modules(group)]
+FILES = [(group, name, node) for group in GROUPS for name, node in files(group).items()]
+MAIN = [(group, name, node) for group, name, node in FILES if "_target_" in node]
+VARIANTS = [(group, name, node) for group, name, node in FILES if "_target_" not in node]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_has_a_module_and_a_file(group: str) -> None:
+    assert modules(group)
+    assert files(group)
+
+
+@pytest.mark.parametrize(("group", "name"), MODULES)
+def test_each_module_has_the_yaml_of_its_name_with_its_target(group: str, name: str) -> None:
+    node = files(group).get(name)
+    assert node is not None, f"conf/{group}/{name}.yaml is missing"
+    assert node["_target_"].rpartition(".")[0] == f"ood_lab.{group}.{name}"
+
+
+@pytest.mark.parametrize(("group", "name"), MODULES)
+def test_each_module_has_the_test_file_of_its_name(group: str, name: str) -> None:
+    assert (TESTS / group / f"test_{name}.py").is_file(), f"tests/{group}/test_{name}.py is missing"
+
+
+@pytest.mark.parametrize(("group", "name", "node"), MAIN)
+def test_each_yaml_with_a_target_has_the_module_of_its_name(group: str, name: str, node: dict) -> None:
+    assert name in modules(group)
+
+
+@pytest.mark.parametrize(("group", "name", "node"), VARIANTS)
+def test_every_other_yaml_extends_exactly_one_config_of_its_group(group: str, name: str, node: dict) -> None:
+    extended = bases(group, node["defaults"])
+    assert len(extended) == 1
+    base, _, package = extended[0].partition("@")
+    assert base in files(group)
+    assert package == ("_here_" if group in LISTED else "")
+    assert node["defaults"][-1] == "_self_"
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g in LISTED])
+def test_scorer_and_figure_files_name_their_own_package_first(group: str, name: str) -> None:
+    first = (config_dir() / group / f"{name}.yaml").read_text().splitlines()[0]
+    assert first == f"# @package {group}.{name}"
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES])
+def test_composed_keys_are_the_keyword_only_parameters(group: str, name: str) -> None:
+    if group in LISTED:
+        node = compose(config_name=f"{group}/{name}").cfg[group][name]
+    elif group == "method":
+        node = compose([f"method={name}"]).cfg.method
+    elif group == "dataset":
+        node = compose([f"dataset={name}", "paths.data=x"], config_name="image_set").cfg.dataset
+    else:
+        node = compose(config_name=f"{group}/{name}").cfg[group]
+    module, _, cls = node["_target_"].rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), cls)).parameters.values()
+    wanted = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert set(node) == wanted | {"_target_"}
+    assert set(signature(f"{module}.{cls}").parameters) == wanted
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g == "dataset"])
+def test_a_data_set_carries_the_name_of_its_file(group: str, name: str) -> None:
+    assert compose([f"dataset={name}", "paths.data=x"], config_name="image_set").cfg.dataset.name == name
