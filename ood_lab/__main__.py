@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OodLabError as error:
         print(f"ood_lab: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, a file taken away
+        print(f"ood_lab: {error}. What was done is kept; the same command goes on from there.", file=sys.stderr)
+        return 1
     return 0
 
 

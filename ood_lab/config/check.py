@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import os
 from collections.abc import Iterable, Sequence
@@ -145,19 +146,36 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
 
 
 def check_machine(composed: Composed) -> None:
-    """What the request asks of this machine: a GPU where `trainer=gpu`, a place to write."""
-    if composed.cfg.trainer.accelerator == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RequestError(
-                "trainer=gpu: no CUDA device is visible on this machine. "
-                "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
-            )
+    """What the request asks of this machine: a GPU where `trainer=gpu`, a given checkpoint."""
+    if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() == 0:
+        raise RequestError(
+            "trainer=gpu: no CUDA device is visible on this machine. "
+            "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
+        )
     checkpoint = composed.cfg.init.checkpoint
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise RequestError(f"init.checkpoint={checkpoint}: no such file")
+
+
+def check_output(composed: Composed) -> None:
+    """The last check, since it makes the folder: a place to write."""
     output = Path(composed.cfg.paths.output)
-    parent = next(p for p in (output, *output.absolute().parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise RequestError(f"paths.output={output}: {parent} is not a folder one can write to")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        writable = os.access(output, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise RequestError(f"paths.output={output}: not a folder one can write to; choose another")
+
+
+def cuda_devices() -> int:
+    """CUDA devices that this process may use, asked of the driver: importing torch for it takes seconds."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

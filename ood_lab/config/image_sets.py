@@ -43,11 +43,12 @@ def find_layout(node: dict[str, Any]) -> str | None:
 def describe_missing(node: dict[str, Any]) -> str:
     """What was looked for and how to get it."""
     root = Path(node["root"])
-    wanted = "; or ".join(
-        f"{layout}: " + ", ".join(str(root / file) for file in files if not (root / file).exists())
-        for layout, files in node["layouts"].items()
-    )
-    return f"{node['name']}: missing {wanted}. {node['how_to_get']}"
+    wanted = []
+    for layout, files in node["layouts"].items():
+        absent = [file for file in files if not (root / file).exists()]
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        wanted.append(f"{root / absent[0]}{more} ({layout} layout)")
+    return f"{node['name']}: missing {', or '.join(wanted)}. {node['how_to_get']}"
 
 
 def check_image_sets(composed: Composed, folder: Path | None = None) -> list[str]:

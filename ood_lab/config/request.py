@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
 
-from ood_lab.config.check import check_groups, check_keys, check_machine, check_values, parse
+from ood_lab.config.check import check_groups, check_keys, check_machine, check_output, check_values, parse
 from ood_lab.config.compose import Composed, compose, groups
 from ood_lab.config.errors import RequestError
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
@@ -87,6 +87,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     check_values(composed)
     check_machine(composed)
     ood_sets = check_image_sets(composed, folder)
+    check_output(composed)
     if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
         # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
         # machine's own precision counts as a change.

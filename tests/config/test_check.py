@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
-from ood_lab.config import RequestError, prepare
+from ood_lab.config import RequestError, check, prepare
 from ood_lab.config.check import nearest, parse
 
 
@@ -162,12 +161,12 @@ def test_a_missing_ood_set_is_named_and_can_be_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["trainer=gpu", "trainer.accelerator=gpu"])
 def test_a_gpu_that_is_not_there_is_said_before_anything_starts(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(check, "cuda_devices", lambda: 0)
     assert re.search("no CUDA device.*trainer=cpu", refusal(override))
 
 
 def test_a_gpu_that_is_there_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(check, "cuda_devices", lambda: 1)
     assert prepare(["trainer=gpu"]).cfg.trainer.accelerator == "gpu"
 
 

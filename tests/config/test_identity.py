@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
-from ood_lab.config import prepare
+from ood_lab.config import check, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -105,14 +104,14 @@ def test_the_order_of_overrides_does_not_matter() -> None:
 
 
 def test_the_precision_of_the_gpu_trainer_counts_like_one_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(check, "cuda_devices", lambda: 1)
     assert run_id("method=ce", "trainer=gpu", "trainer.precision=32-true") == run_id("method=ce")
     assert run_id("method=ce", "trainer=gpu") == run_id("method=ce", "trainer.precision=bf16-mixed")
     assert run_id("method=ce", "trainer=gpu") != run_id("method=ce")
 
 
 def test_a_classifier_pretrained_on_another_trainer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(check, "cuda_devices", lambda: 1)
     plain, gpu = prepare([]), prepare(["trainer=gpu", "trainer.precision=32-true"])
     assert gpu.needs[0].run_id != plain.needs[0].run_id, "the needed run has the trainer's own precision"
     assert gpu.run_id != plain.run_id
