@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ood_lab.results.material import Material
+from ood_lab.results.material import Array, Material
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. ID is always blue.
 ID_COLOUR = "#0072B2"
@@ -29,6 +30,41 @@ class FigureKind:
 def colours(ood_sets: Iterable[str]) -> dict[str, str]:
     """A colour for each OOD set, the same in every figure of a report."""
     return {name: OOD_COLOURS[i % len(OOD_COLOURS)] for i, name in enumerate(ood_sets)}
+
+
+class Panel(NamedTuple):
+    """The axes of one run and detector, and the detector's scores by set (empty if it was not scored)."""
+
+    axes: Axes
+    scores: Mapping[str, Array]
+
+
+def score_panels(material: Material, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[Panel]] | None:
+    """A grid of panels, a row for each run and a column for each detector; None where nothing is scored.
+
+    Args:
+        size: width and height of a panel in inches.
+        shared: for `Figure.subplots`.
+    """
+    scorers = list(dict.fromkeys(name for run in material.runs for name in run.scores))
+    if not scorers:
+        return None
+    figure = Figure(figsize=(size[0] * len(scorers), size[1] * len(material.runs) + 0.5), layout="constrained")
+    grid = figure.subplots(len(material.runs), len(scorers), squeeze=False, **shared)
+    panels = []
+    for row, run in zip(grid, material.runs, strict=True):
+        row[0].set_ylabel(run.label, fontsize=9)
+        for axes, scorer in zip(row, scorers, strict=True):
+            axes.set_title(scorer, fontsize=9)
+            tidy(axes)
+            panels.append(Panel(axes, run.scores.get(scorer, {})))
+    return figure, panels
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all panels, from the first one's entries."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), fontsize=8, frameon=False)
 
 
 def tidy(axes: Axes) -> None:

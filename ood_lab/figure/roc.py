@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import FigureKind, colours, tidy
+from ood_lab.figure.base import FigureKind, colours, legend_below, score_panels
 from ood_lab.results.material import Array, Material
 
 
@@ -36,28 +36,17 @@ class ROC(FigureKind):
         self.points = points
 
     def draw(self, material: Material) -> Figure | None:
-        scorers = list(dict.fromkeys(name for run in material.runs for name in run.scores))
-        if not scorers:
+        grid = score_panels(material, (2.7, 2.6), sharex=True, sharey=True)
+        if grid is None:
             return None
-        figure = Figure(figsize=(2.7 * len(scorers), 2.6 * len(material.runs) + 0.5), layout="constrained")
-        grid = figure.subplots(len(material.runs), len(scorers), squeeze=False, sharex=True, sharey=True)
-        palette = colours(material.groups)
-        for row, run in zip(grid, material.runs, strict=True):
-            row[0].set_ylabel(run.label, fontsize=9)
-            for axes, scorer in zip(row, scorers, strict=True):
-                axes.set_title(scorer, fontsize=9)
-                axes.axhline(0.95, color="0.7", lw=0.8, ls=":")
-                axes.axvline(0.05, color="0.7", lw=0.8, ls=":")
-                tidy(axes)
-                for name, colour in palette.items():
-                    if name in run.scores.get(scorer, {}):
-                        axes.plot(
-                            *roc_curve(run.scores[scorer]["test"], run.scores[scorer][name], self.points),
-                            color=colour,
-                            lw=1.3,
-                            label=name,
-                        )
-                axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), fontsize=8, frameon=False)
+        figure, panels = grid
+        for axes, scores in panels:
+            axes.axhline(0.95, color="0.7", lw=0.8, ls=":")
+            axes.axvline(0.05, color="0.7", lw=0.8, ls=":")
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+            for name, colour in colours(material.groups).items():
+                if name in scores:
+                    curve = roc_curve(scores["test"], scores[name], self.points)
+                    axes.plot(*curve, color=colour, lw=1.3, label=name)
+        legend_below(figure)
         return figure
