@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
+from ood_lab.provenance import commit
 from ood_lab.results.store import options_text, read_rows
 from ood_lab.storage import write_atomically
 
@@ -78,6 +79,7 @@ def claim(request: Request) -> Any:
     Raises:
         RequestError: the saved run was made with other values (a default has changed since).
     """
+    here = commit()
     identity = request.run_dir / "identity.json"
     if identity.is_file():
         saved = json.loads(identity.read_text())["leaves"]
@@ -94,6 +96,7 @@ def claim(request: Request) -> Any:
         "run_id": request.run_id,
         "overrides": list(request.overrides),
         "needs": [need.run_id for need in request.needs],
+        "commit": here,
         "leaves": request.leaves,
     }
     write_atomically(identity, json.dumps(about, indent=1).encode())

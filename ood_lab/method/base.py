@@ -86,7 +86,9 @@ class Method(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         output = self.backbone(batch.images)
         output = BackboneOutput(output.features.float(), output.logits.float())
-        losses = self.loss(batch, output)
+        # Mixed precision is for the backbone: losses and samplers compare cosines to more digits than bfloat16 has.
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.loss(batch, output)
         if not torch.isfinite(losses["total"]):
             terms = ", ".join(f"{name} = {value.item():.6g}" for name, value in losses.items())
             raise RunError(

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from ood_lab.config import Request, RunError
-from ood_lab.config.compose import PACKAGE
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.dataset.base import Split
@@ -21,6 +16,7 @@ from ood_lab.evaluation.evaluator import accuracy, metric_rows, score_all
 from ood_lab.evaluation.extract import Extracted, extract, feature_key, load_features, save_features
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
+from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, options_text, read_rows
 from ood_lab.run_dir import FINAL, is_trained, locked, unscored
 from ood_lab.task import report
@@ -145,24 +141,3 @@ def _accuracy_row(request: Request, test: Extracted) -> Row:
         "n_ood": 0,
         "convention": None,
     }
-
-
-@cache
-def hardware(accelerator: str) -> str:
-    """The device a run used, in words."""
-    if accelerator == "gpu":
-        return torch.cuda.get_device_name()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
-        if line.startswith("model name"):
-            return f"{line.split(':', 1)[1].strip()} x {torch.get_num_threads()}"
-    return f"cpu x {torch.get_num_threads()}"
-
-
-@cache
-def commit() -> str | None:
-    """The commit of this checkout, with + if files differ from it; None outside a checkout."""
-    if not (PACKAGE.parent / ".git").exists():
-        return None
-    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty=+", "--abbrev=8", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
