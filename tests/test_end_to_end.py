@@ -137,3 +137,9 @@ def test_a_sweep_runs_every_job_and_wandb_works_without_a_key(tmp_path: Path) ->
         media = log.parent / "files" / "media"
         assert len(list(media.glob("images/figure/*.png"))) == 4, "every figure"
         assert list(media.glob("table/results*.json")), "the table"
+
+
+def test_the_report_does_without_features_that_were_removed(output: Path) -> None:
+    for features in output.glob("ce-*/features/*"):
+        features.unlink()
+    assert main(small(output, "task=report")) == 0

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
@@ -111,7 +112,7 @@ def _run_material(request: Request, groups: Mapping[str, str]) -> RunMaterial:
         curves=read_curves(request.run_dir / "curves.jsonl"),
         scores={n: {key: value.numpy() for key, value in s.items()} for n, s in scores.items()},
         features=features,
-        labels=sets["test"].tensors["labels"].numpy(),
+        labels=sets["test"].tensors["labels"].numpy() if "test" in sets else np.empty(0, np.int64),
         outliers=load_features(outliers).tensors["values"].numpy() if outliers.is_file() else None,
     )
 
