@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ood_lab.config import OodLabError, RequestError, prepare
+from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import config_dir
 from ood_lab.config.request import expand_sweep
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         multirun, folder, overrides, rest = _split(arguments)
         if rest:
+            check_groups(parse(overrides), folder)
             return _hydra(arguments)
         if multirun:
             for single in expand_sweep(overrides, folder):
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OodLabError as error:
         print(f"ood_lab: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("ood_lab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except OSError as error:  # a full disk, a file taken away
         print(f"ood_lab: {error}. What was done is kept; the same command goes on from there.", file=sys.stderr)
         return 1

@@ -81,10 +81,10 @@ def show(request: Request, results: Results) -> None:
     protocol = request.composed.plain("protocol")
     near = [name for name in request.ood_sets if name in protocol["near"]]
     far = [name for name in request.ood_sets if name not in near]
-    stdout.print(terminal_table(summary(request, results), protocol["name"], near, far))
     page = request.run_dir / "report.html"
     if page.is_file():
-        stdout.print(f"report: {page}", highlight=False)
+        stdout.print(f"report: {page}\n", highlight=False)
+    stdout.print(terminal_table(summary(request, results), protocol["name"], near, far))
 
 
 def gather(request: Request) -> Material:
