@@ -9,7 +9,7 @@ from pathlib import Path
 from ood_lab.config import OodLabError, RequestError, prepare
 from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import config_dir
-from ood_lab.config.request import expand_sweep
+from ood_lab.config.request import expand_all, expand_sweep
 
 USAGE = """\
 usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         multirun, folder, overrides, rest = _split(arguments)
+        arguments = [expand_all(word, folder) for word in arguments]
+        overrides = [expand_all(word, folder) for word in overrides]
         if rest:
             check_groups(parse(overrides), folder)
             return _hydra(arguments)

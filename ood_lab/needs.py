@@ -7,7 +7,7 @@ import sys
 
 from ood_lab.config import Request, RunError
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_dir import outstanding
+from ood_lab.run_dir import outstanding, verify
 
 
 def ensure(request: Request) -> list[Results]:
@@ -16,10 +16,12 @@ def ensure(request: Request) -> list[Results]:
     A run is made by the command that a user would type for it; a lock keeps two processes from making it twice.
 
     Raises:
+        RequestError: a needed run was made with other values than today's.
         RunError: a needed run failed; the message says how to repeat it alone.
     """
     results = []
     for need in request.needs:
+        verify(need)
         if outstanding(need):
             print(f"{request.run_id} stands on {need.run_id}; making it first", flush=True)
             command = [sys.executable, "-m", "ood_lab", *need.overrides]

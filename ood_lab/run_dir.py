@@ -69,29 +69,48 @@ def outstanding(request: Request) -> bool:
     return not (request.run_dir / "DONE").is_file() or bool(unscored(request))
 
 
-def claim(request: Request) -> Any:
-    """Write the run's configuration, or check that the directory holds the same run.
-
-    Returns:
-        the configuration that training must use: today's, or the one a half-finished run began with (the thread
-        count belongs to the run).
+def verify(request: Request) -> None:
+    """Check that the directory holds the run that the request means.
 
     Raises:
         RequestError: the saved run was made with other values (a default has changed since).
     """
-    here = commit()
     identity = request.run_dir / "identity.json"
-    if identity.is_file():
-        saved = json.loads(identity.read_text())["leaves"]
-        for key, value in request.leaves.items():
-            if key in saved and saved[key] != value:
-                raise RequestError(
-                    f"{request.run_dir} was made with {key}={saved[key]}, but today's configuration says {value}. "
-                    f"To go on with the old run add {key}={saved[key]}; to make it anew, move the folder away."
-                )
-        return OmegaConf.load(request.run_dir / "config.yaml")
-    config = OmegaConf.to_yaml(request.cfg, resolve=True)
-    write_atomically(request.run_dir / "config.yaml", config.encode())
+    if not identity.is_file():
+        return
+    saved = json.loads(identity.read_text())["leaves"]
+    for key, value in request.leaves.items():
+        if key in saved and saved[key] != value:
+            raise RequestError(
+                f"{request.run_dir} was made with {key}={saved[key]}, but today's configuration says {value}. "
+                f"To go on with the old run add {key}={saved[key]}; to make it anew, move the folder away."
+            )
+
+
+def claim(request: Request) -> Any:
+    """Verify the directory, or write the run's configuration into a new one.
+
+    Returns:
+        the configuration that training uses: today's, with the thread count and the device that a run began with
+        (they belong to its bits).
+
+    Raises:
+        RequestError: see `verify`; or the run began on another kind of device.
+    """
+    here = commit()
+    verify(request)
+    config = OmegaConf.create(OmegaConf.to_container(request.cfg, resolve=True))
+    saved_config = request.run_dir / "config.yaml"
+    if (request.run_dir / "identity.json").is_file():
+        began = OmegaConf.load(saved_config).trainer
+        if not is_trained(request) and began.accelerator != config.trainer.accelerator:
+            raise RequestError(
+                f"{request.run_id} began with trainer.accelerator={began.accelerator} and is not finished; "
+                f"go on with that, or move {request.run_dir} away"
+            )
+        config.trainer.threads = began.threads
+        return config
+    write_atomically(saved_config, OmegaConf.to_yaml(config).encode())
     about = {
         "run_id": request.run_id,
         "overrides": list(request.overrides),
@@ -99,8 +118,8 @@ def claim(request: Request) -> Any:
         "commit": here,
         "leaves": request.leaves,
     }
-    write_atomically(identity, json.dumps(about, indent=1).encode())
-    return OmegaConf.create(config)
+    write_atomically(request.run_dir / "identity.json", json.dumps(about, indent=1).encode())
+    return config
 
 
 def mark_done(run_dir: Path) -> None:

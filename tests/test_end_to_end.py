@@ -108,6 +108,27 @@ def test_a_changed_default_is_noticed(output: Path) -> None:
         identity.write_text(text)
 
 
+def test_a_changed_default_of_a_needed_run_is_noticed(output: Path) -> None:
+    (run,) = output.glob("ce-*")
+    identity = run / "identity.json"
+    text = identity.read_text()
+    about = json.loads(text)
+    about["leaves"]["method.optimizer.lr"] = 0.5
+    identity.write_text(json.dumps(about))
+    try:
+        with pytest.raises(RequestError, match=r"ce-digits.*method\.optimizer\.lr=0\.5.*says 0\.1"):
+            ood_lab.run(small(output))
+    finally:
+        identity.write_text(text)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    junk = tmp_path / "notes.txt"
+    junk.write_text("not weights")
+    with pytest.raises(RequestError, match=r"notes\.txt is no checkpoint"):
+        ood_lab.run(small(tmp_path, f"init.checkpoint={junk}"))
+
+
 def test_a_checkpoint_of_another_network_is_named(output: Path) -> None:
     (ce,) = output.glob("ce-*")
     weights = ce / "checkpoints" / "final.safetensors"

@@ -30,6 +30,9 @@ SECTIONS = {
     "dataset.recipe": "Recipe",
 }
 
+# Groups that a request may leave out.
+OPTIONAL = ("experiment", "synthesizer", "figure")
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?", or the choices when nothing is near."""
@@ -67,9 +70,14 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
                 raise RequestError(f"unknown option {key!r}.{nearest(first, [*known, 'seed', 'paths'])}")
             continue
         value = override.value()
+        if override.is_delete() and key not in OPTIONAL:
+            raise RequestError(f"~{key}: a run needs a {key}.{nearest(key, known[key])}")
+        if value == []:
+            raise RequestError(f"{key}=[]: name at least one.{nearest('', known[key])}")
         for choice in value if isinstance(value, list) else [value]:
             if choice is None and not override.is_delete():
-                raise RequestError(f"{key}=null: Hydra takes no null here; to go without, write ~{key}")
+                without = f"to go without, write ~{key}" if key in OPTIONAL else f"a run needs a {key}"
+                raise RequestError(f"{key}=null: {without}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
                 raise RequestError(f"{key}={choice}: no such {key}.{nearest(str(choice), known[key])}")
 
@@ -115,6 +123,12 @@ def check_values(composed: Composed) -> None:
     for key, node in plain.items():
         if key not in SECTIONS:
             _walk(str(key), node)
+    for name, node in (plain.get("scorer") or {}).items():
+        if node.get("space") == "projection" and "projection_dim" not in (plain.get("method") or {}):
+            raise RequestError(
+                f"scorer.{name}.space=projection: method={composed.choices['method']} trains no projection; "
+                "use space=method (the projection where there is one) or space=penultimate"
+            )
     if "method" in plain:
         wanted = "synthesizer" in signature(plain["method"]["_target_"]).injected
         method, chosen = composed.choices["method"], composed.choices.get("synthesizer")
@@ -147,6 +161,8 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
 
 def check_machine(composed: Composed) -> None:
     """What the request asks of this machine: a GPU where `trainer=gpu`, a given checkpoint."""
+    if composed.cfg.trainer.accelerator == "cpu" and composed.cfg.trainer.precision == "16-mixed":
+        raise RequestError("trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true on the CPU")
     if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() == 0:
         raise RequestError(
             "trainer=gpu: no CUDA device is visible on this machine. "

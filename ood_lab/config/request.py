@@ -54,6 +54,12 @@ class Request:
         return Path(self.cfg.paths.output).absolute() / self.run_id
 
     @property
+    def groups(self) -> dict[str, str]:
+        """Each OOD set that can be scored, near or far as the protocol has it."""
+        near = self.composed.plain("protocol.near")
+        return {name: "near" if name in near else "far" for name in self.ood_sets}
+
+    @property
     def leaves(self) -> dict[str, Any]:
         """The leaves that shape the weights; saved with the run and compared before it is reused."""
         return shaping_leaves(self.composed)
@@ -69,7 +75,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     Raises:
         RequestError: names the value, what was expected, and the remedy.
     """
-    overrides = [_expand_all(text, folder) for text in overrides]
+    overrides = [expand_all(text, folder) for text in overrides]
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
@@ -107,7 +113,7 @@ def expand_sweep(overrides: Sequence[str], folder: Path | None = None) -> Iterat
     """
     columns: list[list[str]] = []
     known = groups(folder)
-    for override in parse([_expand_all(text, folder) for text in overrides]):
+    for override in parse([expand_all(text, folder) for text in overrides]):
         value = override.value()
         if not override.is_sweep_override():
             columns.append([line(override)])
@@ -132,7 +138,7 @@ def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
     return override.key_or_group in known or override.key_or_group.startswith("paths.")
 
 
-def _expand_all(text: str, folder: Path | None) -> str:
+def expand_all(text: str, folder: Path | None) -> str:
     """`scorer=all` stands for every scorer."""
     return f"scorer=[{','.join(groups(folder)['scorer'])}]" if text == "scorer=all" else text
 
@@ -157,5 +163,9 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     need = [f"{group}={_text(composed.choices.get(group))}" for group in INHERITED_GROUPS]
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
     need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output")]
-    need += [f"{k}={_text(v)}" for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v]
+    changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}
+    for key, value in changed.items():
+        # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
+        own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
+        need.append(f"{key}={'method' if own else _text(value)}")
     return [[*need, *init["overrides"]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from ood_lab.storage import write_atomically
 from ood_lab.types import LinearHead
 
 
-def scores_path(run_dir: Path, scorer: str) -> Path:
-    """Where a detector's scores of every set lie."""
-    return run_dir / "scores" / f"{scorer}.safetensors"
+def scores_path(run_dir: Path, scorer: str, options: str) -> Path:
+    """Where a detector's scores of every set lie; its options are part of the name."""
+    return run_dir / "scores" / f"{scorer}-{hashlib.sha256(options.encode()).hexdigest()[:8]}.safetensors"
 
 
 def score_all(
@@ -29,8 +30,9 @@ def score_all(
     sets: Mapping[str, Extracted],
     head: LinearHead,
     run_dir: Path,
+    options: Mapping[str, str],
 ) -> dict[str, dict[str, Tensor]]:
-    """Fit each detector on "train" and score every other set but "val"; keep the scores beside the run.
+    """Fit each detector on "train", score every other set but "val", and keep the scores beside the run.
 
     Returns:
         scorer -> set -> scores [N] in float64.
@@ -45,13 +47,16 @@ def score_all(
             for key in names:
                 scored[name][key] = scorer.score(views[key]).double()
                 meter.advance(note=f"{name} on {key}")
-            write_atomically(scores_path(run_dir, name), save(scored[name]))
+            path = scores_path(run_dir, name, options[name])
+            kept = load_file(path) if path.is_file() else {}
+            write_atomically(path, save({**kept, **scored[name]}))
     return scored
 
 
-def load_scores(run_dir: Path, scorer: str) -> dict[str, Tensor]:
-    """Saved scores of one detector, by set."""
-    return load_file(scores_path(run_dir, scorer))
+def load_scores(run_dir: Path, scorer: str, options: str) -> dict[str, Tensor]:
+    """Saved scores of one detector, by set; none if it was not scored with these options."""
+    path = scores_path(run_dir, scorer, options)
+    return load_file(path) if path.is_file() else {}
 
 
 def metric_rows(scores: Mapping[str, Tensor], groups: Mapping[str, str], fpr_rule: Any, common: Row) -> Iterable[Row]:

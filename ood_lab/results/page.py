@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ood_lab.results.store import Results
-from ood_lab.results.table import METRICS, Line
+from ood_lab.results.table import METRICS, Line, Selection, lines
 
 STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
 COLUMNS = (
@@ -53,22 +53,22 @@ def summary_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def detail_rows(results: Results, scorers: Sequence[str], ood_sets: Sequence[str]) -> list[list[str]]:
+def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
     """One row per run, detector and OOD set."""
-    out = [row for needed in results.stands_on for row in detail_rows(needed, scorers, ood_sets)]
-    for scorer in scorers:
-        for ood_set in ood_sets:
-            mine = {r["metric"]: r for r in results.rows if r["scorer"] == scorer and r["ood_set"] == ood_set}
+    out = [row for needed in results.stands_on for row in detail_rows(needed, selection)]
+    for scorer in selection.options:
+        for ood_set, group in selection.groups.items():
+            mine = {row["metric"]: row for row in selection.rows(results, scorer) if row["ood_set"] == ood_set}
             if mine:
                 first = mine["auroc"]
-                named = [first["method"], scorer, first["space"], ood_set, first["group"], f"{first['n_ood']:,}"]
+                named = [first["method"], scorer, first["space"], ood_set, group, f"{first['n_ood']:,}"]
                 out.append(named + [percent(mine[metric]["value"]) for metric in METRICS])
     return out
 
 
 def render_page(
     results: Results,
-    lines: Sequence[Line],
+    selection: Selection,
     figures: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
 ) -> str:
@@ -76,15 +76,16 @@ def render_page(
 
     Args:
         figures: title, caption and PNG bytes of each picture.
-        about: scorers, ood_sets, protocol, config (text), command.
+        about: protocol, skipped (OOD sets that are not there), config (text), command.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
     )
-    first = {line.run_id: line for line in lines}
+    found = lines(results, selection)
+    first = {line.run_id: line for line in found}
     last = results.rows[-1]
-    near = [n for n in about["ood_sets"] if n in about["protocol"]["near"]]
-    far = [n for n in about["ood_sets"] if n not in near]
+    near = [name for name, group in selection.groups.items() if group == "near"]
+    far = [name for name, group in selection.groups.items() if group == "far"]
     headline = {"ood_pos": "OOD+", "id_pos": "ID+"}[about["protocol"]["fpr95"]]
     return environment.get_template("report.html.j2").render(
         run_id=results.run_id,
@@ -98,8 +99,9 @@ def render_page(
             {"label": f"{line.method}, {STAGES[line.stage]}", "accuracy": percent(line.accuracy)}
             for line in first.values()
         ],
-        summary=summary_rows(lines),
-        details=detail_rows(results, about["scorers"], about["ood_sets"]),
+        summary=summary_rows(found),
+        details=detail_rows(results, selection),
+        skipped=", ".join(about["skipped"]),
         figures=[{**f, "png": base64.b64encode(f["png"]).decode()} for f in figures],
         provenance=(
             f"{last['hardware']}; commit {last['commit'] or 'unknown'}; "

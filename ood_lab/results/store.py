@@ -36,8 +36,11 @@ class Results:
         """All rows, those of the needed runs first, as a pandas frame."""
         import pandas as pd
 
-        rows = [row for results in self.stands_on for row in results.rows] + self.rows
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        return pd.DataFrame(self.all_rows(), columns=list(COLUMNS))
+
+    def all_rows(self) -> list[Row]:
+        """The rows of every run below this one, then its own."""
+        return [row for results in self.stands_on for row in results.all_rows()] + self.rows
 
 
 def read_rows(run_dir: Path) -> list[Row]:

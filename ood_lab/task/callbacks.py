@@ -54,6 +54,9 @@ class Curves(L.Callback):
         if hasattr(self, "_file"):
             self._file.close()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
     """The rows written so far; an unfinished last line is left out."""
@@ -105,3 +108,8 @@ class Bar(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if hasattr(self, "_meter"):
             self._meter.__exit__(None, None, None)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+        if isinstance(exception, KeyboardInterrupt):  # Lightning exits by itself after this
+            print("ood_lab: interrupted; the same command goes on from the last checkpoint", flush=True)

@@ -6,6 +6,7 @@ import hashlib
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from ood_lab.config import Request, RunError
@@ -18,7 +19,7 @@ from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, options_text, read_rows
-from ood_lab.run_dir import FINAL, is_trained, locked, unscored
+from ood_lab.run_dir import FINAL, claim, is_trained, locked, unscored
 from ood_lab.task import report
 from ood_lab.task.build import build, build_method, device
 from ood_lab.types import Images, LinearHead, Outliers
@@ -33,6 +34,7 @@ def run(request: Request) -> Results:
     if not is_trained(request):
         raise RunError(f"{request.run_id} is not trained yet; run the same command with task=train first")
     with locked(request):
+        torch.set_num_threads(claim(request).trainer.threads)
         stands_on = ensure(request)
         measure(request)
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
@@ -51,15 +53,13 @@ def measure(request: Request) -> None:
     head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
     nodes = request.composed.plain("scorer")
     scorers = {name: build(nodes[name]) for name in names}
-    scored = score_all(scorers, sets, head, request.run_dir)
-    near = request.composed.plain("protocol.near")
-    groups = {name: "near" if name in near else "far" for name in request.ood_sets}
     rule = request.cfg.protocol.fpr_rule
+    options = {name: options_text(nodes[name], rule) for name in names}
+    scored = score_all(scorers, sets, head, request.run_dir, options)
     rows = [_accuracy_row(request, sets["test"])]
     for name in names:
-        options = options_text(nodes[name], rule)
-        common = _row(request) | {"scorer": name, "options": options, "space": scorers[name].space}
-        rows += metric_rows(scored[name], groups, rule, common)
+        common = _row(request) | {"scorer": name, "options": options[name], "space": scorers[name].space}
+        rows += metric_rows(scored[name], request.groups, rule, common)
     add_rows(request.run_dir, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,6 @@ def job(_: Any) -> None:
     except OodLabError as error:
         print(f"ood_lab: {error}", file=sys.stderr)
         exit_codes.append(error.exit_code)
+    except Exception:  # whatever stopped this job must not stop the others; it is shown and counted
+        traceback.print_exc()
+        exit_codes.append(1)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
-from ood_lab.evaluation.evaluator import load_scores, scores_path
+from ood_lab.evaluation.evaluator import load_scores
 from ood_lab.evaluation.extract import load_features
 from ood_lab.progress import stdout, track
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import STAGES, png, render_page
 from ood_lab.results.render import terminal_table
-from ood_lab.results.store import Results, read_rows
-from ood_lab.results.table import lines
+from ood_lab.results.store import Results, options_text, read_rows
+from ood_lab.results.table import Selection, lines
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
@@ -59,39 +59,38 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
             picture = png(drawn)
             write_atomically(request.run_dir / "figures" / f"{name}.png", picture)
             figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
+    protocol = request.composed.plain("protocol")
     about = {
-        "scorers": list(request.composed.plain("scorer")),
-        "ood_sets": request.ood_sets,
-        "protocol": request.composed.plain("protocol"),
+        "protocol": protocol,
+        "skipped": [name for name in (*protocol["near"], *protocol["far"]) if name not in request.ood_sets],
         "command": " ".join(["python -m ood_lab", *request.overrides]),
         "config": OmegaConf.to_yaml(request.cfg, resolve=True),
     }
-    page = render_page(results, summary(request, results), figures, about)
+    page = render_page(results, selection(request), figures, about)
     write_atomically(request.run_dir / "report.html", page.encode())
     return figures
 
 
-def summary(request: Request, results: Results) -> Sequence[Any]:
-    """The table's lines: needed runs first, the protocol's sets, the requested detectors."""
-    return lines(results, list(request.composed.plain("scorer")), request.ood_sets)
+def selection(request: Request) -> Selection:
+    """The detectors, options, sets and groups that the request asks for."""
+    rule = request.cfg.protocol.fpr_rule
+    options = {name: options_text(node, rule) for name, node in request.composed.plain("scorer").items()}
+    return Selection(options, request.groups)
 
 
 def show(request: Request, results: Results) -> None:
     """The last thing a command prints."""
-    protocol = request.composed.plain("protocol")
-    near = [name for name in request.ood_sets if name in protocol["near"]]
-    far = [name for name in request.ood_sets if name not in near]
     page = request.run_dir / "report.html"
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False)
-    stdout.print(terminal_table(summary(request, results), protocol["name"], near, far))
+    protocol = request.composed.plain("protocol")
+    stdout.print(terminal_table(lines(results, selection(request)), protocol, request.groups))
 
 
 def gather(request: Request) -> Material:
     """Curves, scores and features of a run and of those it stands on."""
-    near = request.composed.plain("protocol.near")
-    groups = {name: "near" if name in near else "far" for name in request.ood_sets}
-    return Material([_run_material(r, groups) for r in (*_ancestors(request), request)], groups)
+    runs = (*_ancestors(request), request)
+    return Material([_run_material(r, request.groups) for r in runs], request.groups)
 
 
 def _ancestors(request: Request) -> list[Request]:
@@ -104,8 +103,8 @@ def _run_material(request: Request, groups: Mapping[str, str]) -> RunMaterial:
     newest = {name: max(folder.glob(f"{name}-*"), key=lambda p: p.stat().st_mtime, default=None) for name in names}
     sets = {name: load_features(path) for name, path in newest.items() if path is not None}
     features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
-    scorers = request.composed.plain("scorer")
-    scores = {n: load_scores(request.run_dir, n) for n in scorers if scores_path(request.run_dir, n).is_file()}
+    loaded = {name: load_scores(request.run_dir, name, text) for name, text in selection(request).options.items()}
+    scores = {name: found for name, found in loaded.items() if found}
     outliers = folder / "outliers.safetensors"
     return RunMaterial(
         label=f"{request.composed.choices['method']} ({STAGES[request.cfg.method.stage]})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -103,7 +105,10 @@ def load_initial(method: Method, path: Path | None) -> None:
     """
     if path is None:
         return
-    tensors = load_file(path) if path.suffix == ".safetensors" else _torch_weights(path)
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else _torch_weights(path)
+    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AttributeError) as error:
+        raise RequestError(f"{path} is no checkpoint of tensors: {' '.join(str(error).split())[:300]}") from None
     prefix = "backbone."
     part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try:

@@ -19,6 +19,9 @@ from ood_lab.types import FeatureSet, LinearHead
 HEAD = LinearHead(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
 
 
+OPTIONS = dict.fromkeys(("recorder", *groups()["scorer"]), "{}")
+
+
 def sets() -> dict[str, Extracted]:
     draw = torch.Generator().manual_seed(1)
     sizes = {"train": 60, "val": 9, "test": 20, "letters": 15, "photos": 11}
@@ -52,7 +55,7 @@ class Recorder(Scorer):
 
 def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_space(tmp_path: Path) -> None:
     recorder, data = Recorder(), sets()
-    scored = score_all({"recorder": recorder}, data, HEAD, tmp_path)
+    scored = score_all({"recorder": recorder}, data, HEAD, tmp_path, OPTIONS)
     ((train, head, val),) = recorder.fitted
     assert torch.equal(train.features, data["train"].tensors["projection"])
     assert torch.equal(val.features, data["val"].tensors["projection"])
@@ -65,10 +68,10 @@ def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_sp
 
 
 def test_scores_are_kept_beside_the_run(tmp_path: Path) -> None:
-    scored = score_all({"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}, sets(), HEAD, tmp_path)
+    scored = score_all({"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}, sets(), HEAD, tmp_path, OPTIONS)
     for name in ("msp", "knn"):
-        assert scores_path(tmp_path, name) == tmp_path / "scores" / f"{name}.safetensors"
-        kept = load_scores(tmp_path, name)
+        assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
+        kept = load_scores(tmp_path, name, "{}")
         assert kept.keys() == scored[name].keys()
         assert all(torch.equal(kept[k], scored[name][k]) for k in kept)
 
@@ -77,7 +80,7 @@ def test_scores_are_kept_beside_the_run(tmp_path: Path) -> None:
 def test_no_detector_writes_into_the_features(name: str, tmp_path: Path) -> None:
     data = sets()
     before = {k: {t: v.clone() for t, v in s.tensors.items()} for k, s in data.items()}
-    score_all({name: build_scorer(name)}, data, HEAD, tmp_path)
+    score_all({name: build_scorer(name)}, data, HEAD, tmp_path, OPTIONS)
     for key, extracted in data.items():
         assert all(torch.equal(v, before[key][t]) for t, v in extracted.tensors.items())
 

@@ -11,10 +11,18 @@ from rich.console import Console
 from ood_lab.results.page import detail_rows, percent, render_page, summary_rows
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import COLUMNS, Results, Row
-from ood_lab.results.table import METRICS, lines
+from ood_lab.results.table import METRICS, Selection, lines
 
 VALUES = {"letters": 0.8, "photos": 0.9, "noise": 0.4}
 GROUPS = {"letters": "near", "photos": "far", "noise": "far"}
+
+
+K50, K10 = '{"k": 50}', '{"k": 10}'
+PROTOCOL = {"name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos", "fpr_rule": "first"}
+
+
+def asked(*sets: str, options: str = K50) -> Selection:
+    return Selection({"knn": options}, {name: GROUPS[name] for name in sets or VALUES})
 
 
 def rows(run_id: str, method: str, stage: str, shift: float) -> list[Row]:
@@ -24,8 +32,9 @@ def rows(run_id: str, method: str, stage: str, shift: float) -> list[Row]:
     out: list[Row] = [{**common, "metric": "accuracy", "value": 0.9 + shift}]
     for ood_set, value in VALUES.items():
         for metric in METRICS:
-            named = {"scorer": "knn", "space": "method", "ood_set": ood_set, "group": GROUPS[ood_set]}
+            named = {"scorer": "knn", "space": "method", "ood_set": ood_set, "group": GROUPS[ood_set], "options": K50}
             out.append({**common, **named, "metric": metric, "value": value + shift})
+            out.append({**common, **named, "metric": metric, "value": 0.1, "options": K10})
     return out
 
 
@@ -35,7 +44,7 @@ def results() -> Results:
 
 
 def test_means_are_unweighted_over_the_sets_of_a_group() -> None:
-    ce, hamos = lines(results(), ["knn"], list(VALUES))
+    ce, hamos = lines(results(), asked())
     assert (ce.method, hamos.method) == ("ce", "hamos")
     assert ce.means["near", "auroc"] == pytest.approx(0.8)
     assert ce.means["far", "auroc"] == pytest.approx(0.65)
@@ -45,14 +54,15 @@ def test_means_are_unweighted_over_the_sets_of_a_group() -> None:
 
 
 def test_sets_outside_the_protocol_and_detectors_not_asked_for_are_left_out() -> None:
-    ce, _ = lines(results(), ["knn", "msp"], ["letters"])
+    selection = asked("letters")
+    ce, _ = lines(results(), Selection({**selection.options, "msp": "{}"}, selection.groups))
     assert ce.scorer == "knn"
     assert ce.means["all", "auroc"] == pytest.approx(0.8)
     assert percent(ce.means["far", "auroc"]) == "-"
 
 
 def test_the_best_of_each_metric_is_marked_low_for_fpr() -> None:
-    (row,) = summary_rows(lines(results(), ["knn"], list(VALUES)))
+    (row,) = summary_rows(lines(results(), asked()))
     best = [cell["best"] for cell in row["cells"]]
     # AUROC near, far; FPR95 twice; AUPR twice, for ce and then hamos, whose values are all higher.
     assert best == [False, False, True, True, False, False, True, True, False, False, True, True]
@@ -60,7 +70,7 @@ def test_the_best_of_each_metric_is_marked_low_for_fpr() -> None:
 
 def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_table(lines(results(), ["knn"], list(VALUES)), "digits", ["letters"], ["photos", "noise"]))
+    console.print(terminal_table(lines(results(), asked()), PROTOCOL, asked().groups))
     text = console.export_text()
     assert max(map(len, text.splitlines()[:8])) <= 80
     for part in ("pretrained", "fine-tuned", "80.0", "65.0", "95.0"):
@@ -69,19 +79,38 @@ def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
 
 def test_the_page_is_self_contained_and_holds_every_set() -> None:
     found = results()
-    about = {
-        "scorers": ["knn"],
-        "ood_sets": list(VALUES),
-        "protocol": {"name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos"},
-        "command": "python -m ood_lab <x>",
-        "config": "seed: 0",
-    }
+    about = {"protocol": PROTOCOL, "skipped": ["svhn"], "command": "python -m ood_lab <x>", "config": "seed: 0"}
     figures = [{"title": "A & B", "caption": "c", "png": b"png"}]
-    page = render_page(found, lines(found, ["knn"], list(VALUES)), figures, about)
-    assert len(detail_rows(found, ["knn"], list(VALUES))) == 6
+    page = render_page(found, asked(), figures, about)
+    assert len(detail_rows(found, asked())) == 6
     assert "http://" not in page
     assert "https://" not in page
     assert "data:image/png;base64,cG5n" in page
     assert "A &amp; B" in page
     assert "&lt;x&gt;" in page
     assert "headline of this protocol is ID+" in page
+    assert "left out of every mean: svhn" in page
+
+
+def test_rows_of_other_options_stay_out_of_the_means() -> None:
+    for options, expected in ((K50, 0.8), (K10, 0.1)):
+        ce, _ = lines(results(), asked(options=options))
+        assert ce.means["near", "auroc"] == pytest.approx(expected)
+
+
+def test_the_groups_are_those_asked_for_not_those_stored() -> None:
+    ce, _ = lines(results(), Selection({"knn": K50}, {"letters": "far", "photos": "near"}))
+    assert ce.means["near", "auroc"] == pytest.approx(0.9)
+    assert ce.means["far", "auroc"] == pytest.approx(0.8)
+
+
+def test_sets_that_are_not_there_are_named_below_the_table() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal_table(lines(results(), asked("letters")), PROTOCOL, {"letters": "near"}))
+    assert "left out of every mean: photos, noise" in console.export_text()
+
+
+def test_a_frame_holds_every_run_below() -> None:
+    below = results()
+    above = Results("x", Path("x"), rows("x", "hamos", "finetune", 0.0), [below])
+    assert set(above.frame()["run_id"]) == {"ce-x", "hamos-x", "x"}
