@@ -1,17 +1,26 @@
-"""Serving a resident image set: uint8 tensors on the device, augmented there in batches, resumable to the step."""
+"""Serving image sets to training: batches that are a function of (seed, epoch, step), resumable to the step.
+
+Nothing else decides what a batch holds: not the number of decoding processes, not the number of devices (rank r of W
+takes rows r, r + W, ... of every batch), not the auxiliary set.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from ood_lab.augmentation.base import Augmentation
+from ood_lab.augmentation.base import Augmentation, Draws, share
 from ood_lab.dataset.base import ImageSet, stratified
+from ood_lab.pixels import Decoded, Pixels, Reading
 from ood_lab.random import generator
-from ood_lab.types import Batch, Images
+from ood_lab.training_images import TrainingImages, training_images
+from ood_lab.types import Batch
 
 
 class Normalise:
@@ -27,105 +36,249 @@ class Normalise:
         return (images - self.mean.to(images.device)) / self.std.to(images.device)
 
 
-class TrainLoader:
-    """Batches as a function of (seed, epoch, step), so that a resumed run continues exactly where it was.
+@dataclass(frozen=True)
+class Sizes:
+    """Images a step: `batch` before views and `auxiliary`, both over all devices, and `evaluation`."""
 
-    The rows of an epoch are a permutation drawn from (seed, epoch); the last incomplete batch is dropped. The
-    iterator asks the trainer where it is when the first batch is wanted, since Lightning makes iterators early.
+    batch: int
+    auxiliary: int
+    evaluation: int
+
+
+class Order:
+    """Row numbers of an endless stream: one permutation of the set after the other, each drawn from (seed, pass)."""
+
+    def __init__(self, count: int, *seed: int | str) -> None:
+        self.count, self.seed = count, seed
+        self._kept: dict[int, Tensor] = {}
+
+    def permutation(self, number: int) -> Tensor:
+        """The rows of one pass over the set, in order."""
+        if number not in self._kept:
+            self._kept = {k: v for k, v in self._kept.items() if k == number - 1}
+            self._kept[number] = torch.randperm(self.count, generator=generator(*self.seed, number))
+        return self._kept[number]
+
+    def rows(self, start: int, size: int) -> Tensor:
+        """`size` rows from position `start` of the stream."""
+        parts, position = [], start
+        while position < start + size:
+            number, first = divmod(position, self.count)
+            last = min(self.count, first + start + size - position)
+            parts.append(self.permutation(number)[first:last])
+            position += last - first
+        return torch.cat(parts)
+
+
+class _Steps(Dataset[dict[str, list[Tensor]]]):
+    """The decoded pictures of each step of an epoch, as torch's worker processes want them."""
+
+    def __init__(self, loader: TrainLoader, epoch: int) -> None:
+        self.loader, self.epoch = loader, epoch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getitem__(self, step: int) -> dict[str, list[Tensor]]:
+        return self.loader.decoded(self.epoch, step)
+
+
+class TrainLoader:
+    """Batches of an epoch, from the step at which training stands.
+
+    The rows of an epoch are a permutation; the last incomplete batch is dropped. The auxiliary stream goes on through
+    the epochs, wherever the ID set's end. The iterator asks the trainer where it is when the first batch is wanted,
+    since Lightning makes iterators early.
     """
 
-    def __init__(self, module: ResidentDataModule, images: Images) -> None:
-        self.module, self.images = module, images
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+    def __init__(self, module: DataModule) -> None:
+        self.module = module
+        self.id_order = Order(module.train_images.count, module.seed, "order")
+        auxiliary = module.auxiliary_images
+        self.auxiliary_order = Order(auxiliary.count, module.seed, "auxiliary order") if auxiliary else None
 
     def __len__(self) -> int:
         return self.module.steps_per_epoch
-
-    def order(self, epoch: int) -> Tensor:
-        """The rows of an epoch, in order."""
-        if self._order[0] != epoch:
-            draw = generator(self.module.seed, "order", epoch)
-            rows = torch.randperm(len(self.images.labels), generator=draw)
-            self._order = (epoch, rows.to(self.images.pixels.device))
-        return self._order[1]
 
     def __iter__(self) -> Iterator[Batch]:
         trainer = self.module.trainer
         assert trainer is not None
         epoch = trainer.current_epoch
         start = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        for step in range(start, len(self)):
-            yield self.batch(epoch, step)
+        steps = range(start, len(self))
+        if not self.module.streams:
+            for step in steps:
+                yield self.batch(epoch, step)
+            return
+        for step, pictures in zip(steps, self._ahead(epoch, steps), strict=True):
+            yield self.batch(epoch, step, pictures)
 
-    def batch(self, epoch: int, step: int) -> Batch:
-        """The batch of one step."""
+    def _ahead(self, epoch: int, steps: range) -> DataLoader[dict[str, list[Tensor]]]:
+        """The decoded pictures of `steps`, read by worker processes a few steps ahead of training."""
+        workers = self.module.reading.workers
+        # Forked, since a trainer can't be pickled; workers touch no device.
+        context = "fork" if workers else None
+        return DataLoader(
+            _Steps(self, epoch), batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context=context
+        )
+
+    def batch(self, epoch: int, step: int, decoded: dict[str, list[Tensor]] | None = None) -> Batch:
+        """The batch of one step (this device's part of it); `decoded` holds what a worker has read already."""
+        m, decoded = self.module, decoded or {}
+        rows, views = self._id_rows(epoch, step), self._views(epoch, step)
+        pictures = decoded.get("id") or m.train_images.pixels(rows, views)
+        images = self._augmented(pictures, m.train_images, views)
+        labels = m.train_labels[rows].to(m.device).repeat(m.views)
+        if m.auxiliary_images is None:
+            return Batch(images, labels)
+        draws = [self._auxiliary_draws(epoch, step)]
+        pictures = decoded.get("auxiliary") or m.auxiliary_images.pixels(self._auxiliary_rows(epoch, step), draws)
+        return Batch(images, labels, self._augmented(pictures, m.auxiliary_images, draws))
+
+    def decoded(self, epoch: int, step: int) -> dict[str, list[Tensor]]:
+        """The pictures of a step that lie in files, one tensor a view; resident ones may be on a device."""
+        m, out = self.module, {}
+        if not m.train_images.resident:
+            out["id"] = m.train_images.pixels(self._id_rows(epoch, step), self._views(epoch, step))
+        if m.auxiliary_images is not None and not m.auxiliary_images.resident:
+            rows = self._auxiliary_rows(epoch, step)
+            out["auxiliary"] = m.auxiliary_images.pixels(rows, [self._auxiliary_draws(epoch, step)])
+        return out
+
+    def _id_rows(self, epoch: int, step: int) -> Tensor:
+        size = self.module.batch_size
+        return self.id_order.permutation(epoch)[step * size : (step + 1) * size][self.module.mine]
+
+    def _auxiliary_rows(self, epoch: int, step: int) -> Tensor:
+        assert self.auxiliary_order is not None
+        size = self.module.sizes.auxiliary
+        return self.auxiliary_order.rows((epoch * len(self) + step) * size, size)[self.module.mine]
+
+    def _views(self, epoch: int, step: int) -> list[Draws]:
         m = self.module
-        rows = self.order(epoch)[step * m.batch_size : (step + 1) * m.batch_size]
-        pixels, labels = self.images.pixels[rows], self.images.labels[rows]
         draw = generator(m.seed, "augment", epoch, step)
-        views = [m.augmentation(pixels, draw) for _ in range(m.views)]
-        return Batch(m.normalise(torch.cat(views)), labels.repeat(m.views))
+        return [share(m.augmentation.draw(m.batch_size, draw), *m.place) for _ in range(m.views)]
+
+    def _auxiliary_draws(self, epoch: int, step: int) -> Draws:
+        m = self.module
+        draw = generator(m.seed, "augment auxiliary", epoch, step)
+        return share(m.augmentation.draw(m.sizes.auxiliary, draw), *m.place)
+
+    def _augmented(self, pictures: list[Tensor], source: TrainingImages, views: list[Draws]) -> Tensor:
+        m = self.module
+        parts = [
+            m.augmentation.apply(pixels.to(m.device), draws, source.cropped)
+            for pixels, draws in zip(pictures, views, strict=True)
+        ]
+        return m.normalise(torch.cat(parts))
 
 
 class EvalLoader:
-    """A split in order, normalised, without augmentation."""
+    """A set in order, normalised, without augmentation; only one batch of it is in memory."""
 
-    def __init__(self, images: Images, normalise: Normalise, batch_size: int) -> None:
-        self.images, self.normalise, self.batch_size = images, normalise, batch_size
+    def __init__(
+        self, pixels: Pixels, labels: np.ndarray, normalise: Normalise, batch_size: int, device: torch.device
+    ) -> None:
+        self.pixels, self.labels, self.normalise = pixels, labels, normalise
+        self.batch_size, self.device = batch_size, device
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return len(self.pixels)
 
     def __len__(self) -> int:
-        return -(-len(self.images.labels) // self.batch_size)
+        return -(-len(self.pixels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        pairs = zip(self.images.pixels.split(self.batch_size), self.images.labels.split(self.batch_size), strict=True)
-        for pixels, labels in pairs:
-            yield Batch(self.normalise(pixels), labels)
+        start = 0
+        for pixels in self.pixels.chunks(self.batch_size):
+            labels = torch.from_numpy(self.labels[start : start + len(pixels)])
+            start += len(pixels)
+            yield Batch(self.normalise(pixels.to(self.device)), labels.to(self.device))
 
 
-class ResidentDataModule(L.LightningDataModule):
-    """Train and validation batches of an image set that fits the device.
+class DataModule(L.LightningDataModule):
+    """Training and validation batches of an ID set, with or without an auxiliary set beside it.
 
     Args:
         source: the ID set.
-        augmentation: applied per row to training images.
+        augmentation: applied per row to training and auxiliary images.
+        reading: sizes, cache and workers.
+        auxiliary: a set whose images training uses as outliers.
+        normalise: of every image.
         views: augmented copies of each training image in a batch.
-        batch_size: training images a step, before views.
-        eval_batch_size: images a step without gradients.
-        seed: of the order and the augmentation.
-        device: where the images lie.
+        sizes: images a step.
+        stream: whether the ID set is decoded for each step; else it is resident.
+        id_val: see `ImageSet.listing`.
+        seed: of the orders and the augmentation.
+        device: where the images lie and are augmented.
     """
 
     def __init__(
         self,
         source: ImageSet,
         augmentation: Augmentation,
+        reading: Reading,
         *,
+        auxiliary: ImageSet | None = None,
+        normalise: Normalise,
         views: int,
-        batch_size: int,
-        eval_batch_size: int,
+        sizes: Sizes,
+        stream: bool = False,
+        id_val: int = 0,
         seed: int,
         device: torch.device,
     ) -> None:
         super().__init__()
         self.augmentation, self.views, self.seed = augmentation, views, seed
-        self.eval_batch_size = eval_batch_size
-        self.normalise = Normalise(source.mean, source.std)
-        self.train_images = Images(*(part.to(device) for part in source.load("train")))
-        self.val_images = Images(*(part.to(device) for part in source.load("val")))
-        self.batch_size = min(batch_size, len(self.train_images.labels))
+        self.reading, self.normalise, self.device, self.sizes = reading, normalise, device, sizes
+        self.listing = source.listing("train")
+        self.train_labels = torch.from_numpy(self.listing.labels)
+        self.train_images = training_images(
+            self.listing, f"{source.name} train", reading, augmentation, stream=stream, device=device
+        )
+        self.val_listing = source.listing("val", id_val)
+        self.name = source.name
+        self.auxiliary_images: TrainingImages | None = None
+        if auxiliary is not None:
+            self.auxiliary_images = training_images(
+                auxiliary.listing("auxiliary"), auxiliary.name, reading, augmentation, stream=False, device=device
+            )
+        self.batch_size = min(sizes.batch, len(self.train_labels))
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.train_images.labels) // self.batch_size
+        return len(self.train_labels) // self.batch_size
+
+    @property
+    def streams(self) -> bool:
+        """Whether any training image is decoded in worker processes."""
+        return not (self.train_images.resident and (self.auxiliary_images is None or self.auxiliary_images.resident))
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(rank, number of devices)."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    @property
+    def mine(self) -> slice:
+        """This device's rows of a batch."""
+        return slice(self.place[0], None, self.place[1])
 
     def train_dataloader(self) -> TrainLoader:
-        return TrainLoader(self, self.train_images)
+        return TrainLoader(self)
 
     def val_dataloader(self) -> EvalLoader:
-        return EvalLoader(self.val_images, self.normalise, self.eval_batch_size)
+        pixels = self.reading.open(self.val_listing, f"{self.name} val")
+        return EvalLoader(pixels, self.val_listing.labels, self.normalise, self.sizes.evaluation, self.device)
 
     def train_sample(self, per_class: int) -> EvalLoader:
         """A fixed, class-balanced part of the training images without augmentation (for initial class means)."""
-        rows = stratified(self.train_images.labels.cpu(), per_class, generator(self.seed, "train sample"))
-        part = Images(*(t[rows.to(t.device)] for t in self.train_images))
-        return EvalLoader(part, self.normalise, self.eval_batch_size)
+        rows = stratified(self.train_labels, per_class, generator(self.seed, "train sample")).numpy()
+        if self.train_images.resident:
+            opened = self.reading.open(self.listing, f"{self.name} train")
+            pixels: Pixels = Decoded(opened.array[rows]) if isinstance(opened, Decoded) else opened
+        else:
+            pixels = self.reading.open(self.listing.take(rows), f"{self.name} train sample")
+        return EvalLoader(pixels, self.listing.labels[rows], self.normalise, self.sizes.evaluation, self.device)

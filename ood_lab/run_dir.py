@@ -22,6 +22,7 @@ from ood_lab.results.store import options_text, read_rows
 from ood_lab.storage import write_atomically
 
 FINAL = "checkpoints/final.safetensors"
+OUTLIERS = "features/outliers.safetensors"
 
 
 @contextmanager
@@ -48,18 +49,14 @@ def is_trained(request: Request) -> bool:
     return (request.run_dir / FINAL).is_file()
 
 
-def measured(request: Request) -> set[tuple[str | None, str, str | None]]:
-    """(scorer, options, OOD set) of every stored row."""
-    return {(row["scorer"], row["options"], row["ood_set"]) for row in read_rows(request.run_dir)}
-
-
 def unscored(request: Request) -> list[str]:
-    """The requested detectors that lack a row on some set of the protocol."""
-    have = measured(request)
+    """The requested detectors that lack a row on some set of the protocol, by its conventions."""
+    rows = read_rows(request.run_dir)
+    have = {(row["scorer"], row["options"], row["ood_set"], row["convention"]) for row in rows}
     missing = []
     for name, node in request.composed.plain("scorer").items():
-        options = options_text(node, request.cfg.protocol.fpr_rule)
-        if any((name, options, ood_set) not in have for ood_set in request.ood_sets):
+        options = options_text(node)
+        if any((name, options, s, request.convention(s)) not in have for s in request.ood_sets):
             missing.append(name)
     return missing
 

@@ -15,10 +15,14 @@ class Images(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's input. With two views, rows 0..B-1 are the first view and B..2B-1 the second, labels repeated."""
+    """One step's input. With two views, rows 0..B-1 are the first view and B..2B-1 the second, labels repeated.
+
+    `auxiliary` holds images of the auxiliary set, for methods that use one; their number is independent of B.
+    """
 
     images: Tensor
     labels: Tensor
+    auxiliary: Tensor | None = None
 
 
 class BackboneOutput(NamedTuple):

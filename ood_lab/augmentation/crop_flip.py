@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.augmentation.base import Augmentation
+from ood_lab.augmentation.base import Augmentation, Draws
 from ood_lab.config.ranges import Fraction, NonNegativeInt
 
 
@@ -44,10 +44,11 @@ class CropFlip(Augmentation):
     def __init__(self, *, padding: NonNegativeInt, flip: Fraction) -> None:
         self.padding, self.flip = padding, flip
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        rows = len(pixels)
+    def draw(self, rows: int, generator: torch.Generator) -> Draws:
         source = generator.device
-        offsets = torch.randint(0, 2 * self.padding + 1, (2, rows), generator=generator, device=source)
-        mirrored = torch.rand(rows, generator=generator, device=source) < self.flip
-        dy, dx = offsets.to(pixels.device)
-        return crop_flip(pixels, self.padding, dy, dx, mirrored.to(pixels.device)).float().div_(255)
+        dy, dx = torch.randint(0, 2 * self.padding + 1, (2, rows), generator=generator, device=source)
+        return {"dy": dy, "dx": dx, "mirrored": torch.rand(rows, generator=generator, device=source) < self.flip}
+
+    def apply(self, pixels: Tensor, draws: Draws, cropped: bool = False) -> Tensor:
+        dy, dx, mirrored = (draws[name].to(pixels.device) for name in ("dy", "dx", "mirrored"))
+        return crop_flip(pixels, self.padding, dy, dx, mirrored).float().div_(255)

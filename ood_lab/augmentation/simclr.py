@@ -11,29 +11,36 @@ import math
 import torch
 from torch import Tensor
 
-from ood_lab.augmentation.base import Augmentation, uniform
+from ood_lab.augmentation.base import Augmentation, Draws, uniform
 from ood_lab.config.ranges import Fraction, NonNegativeFloat, PositiveFloat
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 
 
-def crop_boxes(
-    rows: int, scale: list[float], ratio: list[float], generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (top, left, height, width), each [B] as shares of the image, area and aspect drawn as torchvision does.
+def box_draws(rows: int, scale: list[float], ratio: list[float], generator: torch.Generator) -> Draws:
+    """Area and log-aspect as torchvision draws them, and where in the room that is left the box lies, each [B].
 
-    torchvision draws up to ten times until a box fits and rounds it to pixels; here the aspect is drawn within what
-    fits the area, and boxes are not rounded.
+    torchvision draws up to ten times until a box fits and rounds it to pixels; here the aspect is cut to what fits the
+    area, and boxes are not rounded.
     """
-    area = uniform(rows, scale[0], scale[1], generator)
-    log_ratio = uniform(rows, math.log(ratio[0]), math.log(ratio[1]), generator)
-    fits = -area.log()  # height = sqrt(area / r) <= 1 and width = sqrt(area * r) <= 1 bound |log r|
+    return {
+        "area": uniform(rows, scale[0], scale[1], generator),
+        "log_ratio": uniform(rows, math.log(ratio[0]), math.log(ratio[1]), generator),
+        "top": uniform(rows, 0, 1, generator),
+        "left": uniform(rows, 0, 1, generator),
+    }
+
+
+def crop_boxes(draws: Draws, aspect: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (top, left, height, width), each [B], as shares of pictures of the given aspect (width / height)."""
+    area = draws["area"]
+    # Height and width share sqrt(area / r) and sqrt(area * r) with r = ratio / aspect; both <= 1 bounds |log r|.
+    fits = -area.log()
+    log_ratio = draws["log_ratio"] - torch.as_tensor(aspect, dtype=area.dtype, device=area.device).log()
     log_ratio = log_ratio.clamp(-fits, fits)
     height = (area / log_ratio.exp()).sqrt().clamp(max=1)
     width = (area * log_ratio.exp()).sqrt().clamp(max=1)
-    top = uniform(rows, 0, 1, generator) * (1 - height)
-    left = uniform(rows, 0, 1, generator) * (1 - width)
-    return top, left, height, width
+    return draws["top"] * (1 - height), draws["left"] * (1 - width), height, width
 
 
 def _interpolation(start: Tensor, extent: Tensor, side: int, mirrored: Tensor | None = None) -> Tensor:
@@ -121,24 +128,40 @@ class SimCLR(Augmentation):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.grey = grey
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        rows, device = len(pixels), pixels.device
-        top, left, height, width = (p.to(device) for p in crop_boxes(rows, self.scale, self.ratio, generator))
-        mirrored = uniform(rows, 0, 1, generator, device) < self.flip
-        images = resized_crop(pixels.float().div_(255), top, left, height, width, mirrored)
-        chosen = (uniform(rows, 0, 1, generator, device) < self.jitter).nonzero().squeeze(1)
-        images[chosen] = self._jitter(images[chosen], generator)
-        greyed = (uniform(rows, 0, 1, generator, device) < self.grey).nonzero().squeeze(1)
-        images[greyed] = grey(images[greyed]).expand(-1, 3, -1, -1)
+    crops = True
+
+    def draw(self, rows: int, generator: torch.Generator) -> Draws:
+        def spread(value: float) -> Tensor:
+            return uniform(rows, max(0.0, 1 - value), 1 + value, generator)
+
+        return {
+            **box_draws(rows, self.scale, self.ratio, generator),
+            "mirrored": uniform(rows, 0, 1, generator) < self.flip,
+            "jittered": uniform(rows, 0, 1, generator) < self.jitter,
+            "brightness": spread(self.brightness),
+            "contrast": spread(self.contrast),
+            "saturation": spread(self.saturation),
+            "hue": uniform(rows, -self.hue, self.hue, generator),
+            "greyed": uniform(rows, 0, 1, generator) < self.grey,
+        }
+
+    def apply(self, pixels: Tensor, draws: Draws, cropped: bool = False) -> Tensor:
+        d = {name: values.to(pixels.device) for name, values in draws.items()}
+        images = pixels.float().div_(255)
+        if cropped:
+            images = torch.where(d["mirrored"].view(-1, 1, 1, 1), images.flip(3), images)
+        else:
+            images = resized_crop(images, *crop_boxes(d), d["mirrored"])
+        rows = d["jittered"].nonzero().squeeze(1)
+        images[rows] = jittered(images[rows], *(d[k][rows] for k in ("brightness", "contrast", "saturation", "hue")))
+        rows = d["greyed"].nonzero().squeeze(1)
+        images[rows] = grey(images[rows]).expand(-1, 3, -1, -1)
         return images
 
-    def _jitter(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        rows, device = len(images), images.device
 
-        def factor(spread: float) -> Tensor:
-            return uniform(rows, max(0.0, 1 - spread), 1 + spread, generator, device)
-
-        images = blend(images, 0.0, factor(self.brightness))
-        images = blend(images, grey(images).mean((2, 3), keepdim=True), factor(self.contrast))
-        images = blend(images, grey(images), factor(self.saturation))
-        return rotate_hue(images, uniform(rows, -self.hue, self.hue, generator, device))
+def jittered(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
+    """The four colour changes, one after the other; a factor or turn [B] for each row."""
+    images = blend(images, 0.0, brightness)
+    images = blend(images, grey(images).mean((2, 3), keepdim=True), contrast)
+    images = blend(images, grey(images), saturation)
+    return rotate_hue(images, turn)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from ood_lab.types import BackboneOutput, LinearHead
@@ -25,3 +27,24 @@ class Backbone(nn.Module):
     def head(self) -> LinearHead:
         """The classifier's weights, detached."""
         return LinearHead(self.fc.weight.detach(), self.fc.bias.detach())
+
+
+Norm = Literal["batch", "group"]
+
+
+def normalisation(kind: Norm, channels: int) -> nn.Module:
+    """Batch normalisation, or group normalisation with as many groups (32 at most) as divide the channels.
+
+    Group normalisation treats each image by itself: the devices of a distributed run then compute what one device
+    with the whole batch would.
+    """
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0), channels)
+
+
+def he_normal(network: nn.Module) -> None:
+    """Draw every convolution from He's normal distribution (fan out)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

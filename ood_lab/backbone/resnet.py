@@ -1,4 +1,4 @@
-"""Residual networks for 32x32 images (He et al. 2016; the CIFAR stem: 3x3 convolution, stride 1, no max-pooling)."""
+"""Residual networks (He et al. 2016), with the stem for 32x32 images or ImageNet's."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ood_lab.backbone.base import Backbone
+from ood_lab.backbone.base import Backbone, Norm, he_normal, normalisation
 from ood_lab.config.ranges import PositiveInt
 
+STAGES = 4
 
-def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+
+def _conv_norm(norm: Norm, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
+        normalisation(norm, outputs),
     )
 
 
@@ -24,14 +26,18 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, norm: Norm, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = width * self.expansion
-        self.branch = nn.Sequential(
-            _conv_bn(inputs, width, 3, stride), nn.ReLU(inplace=True), _conv_bn(width, outputs, 3)
-        )
+        self.branch = self.layers(norm, inputs, width, stride)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv_bn(inputs, outputs, 1, stride)
+        self.shortcut = nn.Identity() if same else _conv_norm(norm, inputs, outputs, 1, stride)
+
+    def layers(self, norm: Norm, inputs: int, width: int, stride: int) -> nn.Sequential:
+        """The branch beside the shortcut."""
+        return nn.Sequential(
+            _conv_norm(norm, inputs, width, 3, stride), nn.ReLU(inplace=True), _conv_norm(norm, width, width, 3)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.branch(x) + self.shortcut(x), inplace=True)
@@ -42,25 +48,30 @@ class Bottleneck(BasicBlock):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__(inputs, width, stride)
-        self.branch = nn.Sequential(
-            _conv_bn(inputs, width, 1),
+    def layers(self, norm: Norm, inputs: int, width: int, stride: int) -> nn.Sequential:
+        """The branch beside the shortcut."""
+        return nn.Sequential(
+            _conv_norm(norm, inputs, width, 1),
             nn.ReLU(inplace=True),
-            _conv_bn(width, width, 3, stride),
+            _conv_norm(norm, width, width, 3, stride),
             nn.ReLU(inplace=True),
-            _conv_bn(width, width * self.expansion, 1),
+            _conv_norm(norm, width, width * self.expansion, 1),
         )
 
 
 class ResNet(Backbone):
-    """A four-stage residual network with the CIFAR stem; each stage halves the side and doubles the width.
+    """A four-stage residual network; each stage halves the side and doubles the width.
 
     Args:
         num_classes: rows of the head.
         block: "basic" (ResNet-18, -34) or "bottleneck" (ResNet-50).
-        depths: blocks in each stage.
+        depths: blocks in each of the four stages.
         width: channels of the first stage; 64 in the papers.
+        stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, max-pooling).
+        norm: "batch" or "group", see `normalisation`.
+
+    Raises:
+        ValueError: not four depths.
     """
 
     def __init__(
@@ -70,22 +81,29 @@ class ResNet(Backbone):
         block: Literal["basic", "bottleneck"],
         depths: list[PositiveInt],
         width: PositiveInt,
+        stem: Literal["cifar", "imagenet"],
+        norm: Literal["batch", "group"],
     ) -> None:
         super().__init__()
+        if len(depths) != STAGES:
+            raise ValueError(f"backbone.depths={depths}: expected the number of blocks of each of {STAGES} stages")
         kind = {"basic": BasicBlock, "bottleneck": Bottleneck}[block]
-        self.stem = nn.Sequential(_conv_bn(3, width, 3), nn.ReLU(inplace=True))
+        large = stem == "imagenet"
+        self.stem = nn.Sequential(
+            _conv_norm(norm, 3, width, 7 if large else 3, 2 if large else 1),
+            nn.ReLU(inplace=True),
+            *([nn.MaxPool2d(3, 2, 1)] if large else []),
+        )
         stages, channels = [], width
         for stage, depth in enumerate(depths):
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1
-                stages.append(kind(channels, width * 2**stage, stride))
+                stages.append(kind(norm, channels, width * 2**stage, stride))
                 channels = width * 2**stage * kind.expansion
         self.stages = nn.Sequential(*stages)
         self.feature_dim = channels
         self.fc = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
         # Channels-last is 1.1 to 1.3 times faster for narrow networks on the CPU, and what tensor cores want. With
         # fewer than 8 channels its CPU backward corrupts memory (torch 2.15, AVX2): such widths stay contiguous.
         self.layout = torch.channels_last if width % 8 == 0 else torch.contiguous_format

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.compose import Composed, groups
-from ood_lab.config.errors import RequestError
 from ood_lab.config.signature import Signature, accepts, describe, signature
+from ood_lab.errors import RequestError
 
 SECTIONS = {
     "": "Root",
@@ -31,7 +31,7 @@ SECTIONS = {
 }
 
 # Groups that a request may leave out.
-OPTIONAL = ("experiment", "synthesizer", "figure")
+OPTIONAL = ("experiment", "synthesizer", "figure", "auxiliary")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -66,7 +66,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
             continue
         if key not in known:
             first = key.split(".")[0]
-            if first not in {*known, *SECTIONS, "seed"}:
+            if first not in {*known, *SECTIONS, "seed", "benchmark"}:
                 raise RequestError(f"unknown option {key!r}.{nearest(first, [*known, 'seed', 'paths'])}")
             continue
         value = override.value()
@@ -75,7 +75,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
         if value == []:
             raise RequestError(f"{key}=[]: name at least one.{nearest('', known[key])}")
         for choice in value if isinstance(value, list) else [value]:
-            if choice is None and not override.is_delete():
+            if choice is None and not override.is_delete() and key != "auxiliary":
                 without = f"to go without, write ~{key}" if key in OPTIONAL else f"a run needs a {key}"
                 raise RequestError(f"{key}=null: {without}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
@@ -130,12 +130,22 @@ def check_values(composed: Composed) -> None:
                 "use space=method (the projection where there is one) or space=penultimate"
             )
     if "method" in plain:
-        wanted = "synthesizer" in signature(plain["method"]["_target_"]).injected
-        method, chosen = composed.choices["method"], composed.choices.get("synthesizer")
-        if wanted and chosen in (None, "null"):
-            raise RequestError(f"method={method} needs a synthesizer; add synthesizer=hmc")
-        if not wanted and chosen not in (None, "null"):
-            raise RequestError(f"method={method} takes no synthesizer, but synthesizer={chosen} was given; remove it")
+        _check_sources(composed, {str(key): value for key, value in plain.items()})
+
+
+def _check_sources(composed: Composed, plain: dict[str, Any]) -> None:
+    """A method that trains with outliers needs a source of them; another one takes none."""
+    spec = signature(plain["method"]["_target_"])
+    uses = {"synthesizer": "synthesizer" in spec.injected, "auxiliary": spec.constants.get("uses_auxiliary", False)}
+    example = {"synthesizer": "hmc", "auxiliary": "randomimages300k"}
+    method = composed.choices["method"]
+    for group, wanted in uses.items():
+        choice = composed.choices.get(group)
+        given = choice not in (None, "null")
+        if wanted and not given:
+            raise RequestError(f"method={method} needs a source of outliers; add {group}={example[group]}")
+        if given and not wanted:
+            raise RequestError(f"method={method} takes no {group}, but {group}={choice} was given; remove it")
 
 
 def _walk(path: str, node: Any) -> None:
@@ -167,6 +177,19 @@ def check_machine(composed: Composed) -> None:
         raise RequestError(
             "trainer=gpu: no CUDA device is visible on this machine. "
             "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
+        )
+    if composed.cfg.trainer.batch_size % composed.cfg.trainer.devices:
+        raise RequestError(
+            f"trainer.batch_size={composed.cfg.trainer.batch_size} is shared by "
+            f"trainer.devices={composed.cfg.trainer.devices}; choose a multiple"
+        )
+    if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() < composed.cfg.trainer.devices:
+        raise RequestError(f"trainer.devices={composed.cfg.trainer.devices}: this machine shows {cuda_devices()} GPUs")
+    weights = composed.plain("init.weights")
+    if weights is not None and not Path(weights["file"]).is_file():
+        raise RequestError(
+            f"init={composed.choices['init']}: {weights['file']} is not there. {weights['how_to_get']} "
+            "task=data action=download gets what is public."
         )
     checkpoint = composed.cfg.init.checkpoint
     if checkpoint is not None and not Path(checkpoint).is_file():

@@ -15,11 +15,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ood_lab.config.errors import RequestError
+from ood_lab.errors import RequestError
 
 # Groups of which a request names several; each file sits in its own node, of the file's name.
 LIST_GROUPS = ("scorer", "figure")
+# A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
+ROLES = {"auxiliary": "dataset"}
 PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def _for_id_set(key: str, default: Any, *, _root_: DictConfig) -> Any:
+    """`${for_id_set:key,default}`: what a protocol says for the chosen ID set; the names of a set of counts."""
+    stated = _root_.protocol.sets.get(_root_.dataset.name) or {}
+    value = stated.get(key, default)
+    return list(value) if OmegaConf.is_dict(value) else value
+
+
+OmegaConf.register_new_resolver("for_id_set", _for_id_set, replace=True)
 
 
 @cache
@@ -52,7 +64,15 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
             parent = path.parent.relative_to(root).as_posix()
             if parent != ".":
                 found.setdefault(parent, set()).add(path.stem)
+    for role, group in ROLES.items():
+        found[role] = found[group]
     return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+def in_hydra(override: str) -> str:
+    """An override with this project's short form for a role written out."""
+    key, equals, value = override.partition("=")
+    return f"{ROLES[key]}@{key}={value}" if equals and key in ROLES else override
 
 
 def compose(overrides: Sequence[str] = (), *, config_name: str = "config", folder: Path | None = None) -> Composed:
@@ -71,7 +91,7 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) 
     extra = [f"hydra.searchpath=[{folder}]"] if folder else []
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            cfg = hydra_compose(config_name, overrides=[*overrides, *extra], return_hydra_config=True)
+            cfg = hydra_compose(config_name, overrides=[*map(in_hydra, overrides), *extra], return_hydra_config=True)
             choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(" ".join(str(error).split())) from None
@@ -81,7 +101,7 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) 
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
-    picked = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")}
+    picked = {str(k).rpartition("@")[2]: v for k, v in choices.items() if not str(k).startswith("hydra/")}
     for group in LIST_GROUPS:  # Hydra does not record a choice of several
         if group in cfg and cfg[group] is not None:
             picked[group] = [str(name) for name in cfg[group]]

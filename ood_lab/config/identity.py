@@ -14,7 +14,7 @@ from ood_lab.config.compose import Composed
 
 # Groups whose choice shapes the weights. A neutral choice (null, random) is left out of the hash, so that a
 # group added later with a neutral default keeps every old id.
-SHAPING_GROUPS = ("method", "backbone", "dataset", "augmentation", "synthesizer", "init")
+SHAPING_GROUPS = ("method", "backbone", "dataset", "auxiliary", "augmentation", "synthesizer", "init")
 NEUTRAL = {None, "null", "random"}
 
 # Subtrees whose changed leaves count. Where a group mixes concerns, its leaves are chosen one by one; `init` counts
@@ -23,6 +23,7 @@ SHAPING_NODES = (
     "method",
     "backbone",
     "dataset",
+    "auxiliary",
     "augmentation",
     "synthesizer",
     "trainer.max_epochs",
@@ -30,16 +31,42 @@ SHAPING_NODES = (
     "trainer.precision",
 )
 
-# Where the images lie and what is said about them shapes nothing.
-NOT_SHAPING = ("dataset.root", "dataset.layouts", "dataset.how_to_get", "dataset.licence")
+# Where the images lie, how they are read and what is said about them shapes nothing.
+NOT_SHAPING = (
+    "_target_",
+    "root",
+    "layouts",
+    "how_to_get",
+    "licence",
+    "checksums",
+    "downloads",
+    "count",
+    "recipe.serve",
+    "recipe.benchmark",
+    "benchmark",
+)
 
 
 def shaping_leaves(composed: Composed) -> dict[str, Any]:
-    """Every resolved leaf that shapes the weights, by dotted key."""
+    """Every resolved leaf that shapes the weights, by dotted key.
+
+    Training normalises as the protocol says, so its constants stand in the place of the data set's.
+    """
     leaves: dict[str, Any] = {}
     for key in SHAPING_NODES:
         _flatten(key, composed.plain(key), leaves)
-    return {k: v for k, v in leaves.items() if not k.startswith(NOT_SHAPING)}
+    if composed.plain("auxiliary") is None:
+        leaves.pop("auxiliary")
+    else:
+        _flatten("trainer.auxiliary_batch_size", composed.plain("trainer.auxiliary_batch_size"), leaves)
+    if composed.plain("protocol") is not None:
+        leaves |= {f"dataset.{key}": composed.plain(f"protocol.{key}") for key in ("mean", "std")}
+    skipped = tuple(f"{role}.{name}" for role in ("dataset", "auxiliary") for name in NOT_SHAPING)
+    return {key: value for key, value in leaves.items() if not _below(key, skipped)}
+
+
+def _below(key: str, nodes: Sequence[str]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def all_leaves(composed: Composed) -> dict[str, Any]:
@@ -66,12 +93,14 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
     option with a default therefore changes no id.
     """
     mine, theirs = shaping_leaves(composed), shaping_leaves(default)
+    theirs |= {f"dataset.{key}": default.plain(f"dataset.{key}") for key in ("mean", "std")}
     changed = {k: v for k, v in sorted(mine.items()) if k not in theirs or theirs[k] != v}
     choices = {g: c for g in SHAPING_GROUPS if not isinstance(c := composed.choices.get(g), list) and c not in NEUTRAL}
     parts: dict[str, Any] = {"choices": choices, "changed": changed, "needs": list(needs)}
     checkpoint = OmegaConf.select(composed.cfg, "init.checkpoint")
-    if checkpoint:
-        parts["checkpoint"] = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    weights = checkpoint or OmegaConf.select(composed.cfg, "init.weights.file")
+    if weights:
+        parts["checkpoint"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join(str(composed.choices[group]) for group in ("method", "dataset", "backbone"))
     return f"{name}-s{composed.cfg.seed}-{digest}"

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ood_lab.config.check import check_groups, nearest, parse
 from ood_lab.config.compose import Composed, compose, groups
-from ood_lab.config.errors import RequestError
+from ood_lab.errors import RequestError, RunError
+from ood_lab.reader.layout import class_names, count, find_layout, lacking, layouts_of
+
+
+@dataclass(frozen=True)
+class ImageSetUse:
+    """One set in one role of a request: "id", "auxiliary", "near" or "far".
+
+    Args:
+        node: its description.
+        expected: images that the protocol, or else the set's own description, states; None where neither does.
+    """
+
+    role: str
+    name: str
+    node: dict[str, Any]
+    expected: int | None
+
+    @property
+    def split(self) -> str:
+        """What is read of it: all of an ID set, or the "ood" or "auxiliary" split."""
+        return self.role if self.role in ("id", "auxiliary") else "ood"
+
+    @property
+    def layout(self) -> str | None:
+        """The layout that is there; None if none is complete."""
+        return find_layout(self.node, self.split)
+
+    def found(self) -> int | None:
+        """How many images are there (of an ID set: in its test split), where that is quickly told."""
+        layout = self.layout
+        return None if layout is None else count(self.node, layout, "test" if self.role == "id" else self.split)
+
+    def missing(self) -> str:
+        """What was looked for, and how to get it."""
+        root = Path(self.node["root"])
+        wanted = []
+        for layout in layouts_of(self.node):
+            absent = lacking(self.node, layout, self.split)
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            wanted.append(f"{root / absent[0]}{more} ({layout} layout)")
+        return f"{self.name}: missing {', or '.join(wanted)}. {self.node['how_to_get']}"
 
 
 @cache
-def image_set_config(name: str, data: str, folder: Path | None = None) -> dict[str, Any]:
-    """The node of `conf/dataset/<name>.yaml`, composed beside `paths.data`."""
-    overrides = [f"dataset={name}", f"paths.data={quote(data)}"]
+def image_set_config(name: str, data: str, folder: Path | None = None, benchmark: str = "cifar10") -> dict[str, Any]:
+    """The node of `conf/dataset/<name>.yaml`, composed beside `paths.data` and the ID set's benchmark."""
+    overrides = [f"dataset={name}", f"paths.data={quote(data)}", f"benchmark={benchmark}"]
     check_groups(parse(overrides), folder)
     node = compose(overrides, config_name="image_set", folder=folder).plain("dataset")
     assert isinstance(node, dict)
@@ -29,58 +71,99 @@ def quote(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def find_layout(node: dict[str, Any]) -> str | None:
-    """The first layout whose files all exist; "embedded" for a set that needs none."""
-    if not node["layouts"]:
-        return "embedded"
-    root = Path(node["root"])
-    for layout, files in node["layouts"].items():
-        if all((root / file).exists() for file in files):
-            return str(layout)
-    return None
-
-
-def describe_missing(node: dict[str, Any]) -> str:
-    """What was looked for and how to get it."""
-    root = Path(node["root"])
-    wanted = []
-    for layout, files in node["layouts"].items():
-        absent = [file for file in files if not (root / file).exists()]
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        wanted.append(f"{root / absent[0]}{more} ({layout} layout)")
-    return f"{node['name']}: missing {', or '.join(wanted)}. {node['how_to_get']}"
-
-
-def check_image_sets(composed: Composed, folder: Path | None = None) -> list[str]:
-    """The names of the OOD sets that can be scored.
+def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetUse]:
+    """Every set that a request reads, whether or not it is there: the ID set, the auxiliary set, near, far.
 
     Raises:
-        RequestError: the ID set is missing, an OOD set is unknown, named twice or the ID set itself, or an OOD set is
-            missing and `protocol.missing` is "error"; or no set is left to score.
+        RequestError: no OOD set, one that is unknown, named twice or the ID set itself.
     """
-    data = str(composed.cfg.paths.data)
-    id_node = composed.plain("dataset")
-    if find_layout(id_node) is None:
-        raise RequestError(f"the data set is not there. {describe_missing(id_node)}{_remedy(data)}")
+    data, id_node = str(composed.cfg.paths.data), composed.plain("dataset")
+    uses = [ImageSetUse("id", id_node["name"], id_node, None)]
+    auxiliary = composed.plain("auxiliary")
+    if auxiliary is not None:
+        if auxiliary["name"] == id_node["name"]:
+            raise RequestError(f"auxiliary={auxiliary['name']}: that is the ID set itself; choose another")
+        tested = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
+        apart = any({"train", "auxiliary"} & set(layout) for layout in layouts_of(auxiliary).values())
+        if auxiliary["name"] in tested and not apart:
+            raise RequestError(
+                f"auxiliary={auxiliary['name']} is also a test set of the protocol: it would be trained on. "
+                "Choose another auxiliary set, or leave it out of protocol.near and protocol.far"
+            )
+        uses.append(ImageSetUse("auxiliary", auxiliary["name"], auxiliary, auxiliary.get("count")))
     names = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
-    known = groups(folder)["dataset"]
-    present: list[str] = []
+    if not names:
+        protocol, known = composed.choices["protocol"], list(composed.plain("protocol.sets"))
+        raise RequestError(
+            f"protocol={protocol} names no OOD set for dataset={id_node['name']}"
+            + (f" (it has some for {', '.join(known)})" if known else "")
+            + "; choose another protocol, or name sets in protocol.near and protocol.far"
+        )
+    stated: dict[str, int | None] = {}
+    for group in ("near", "far"):
+        stated |= (composed.plain("protocol.sets").get(id_node["name"]) or {}).get(group, {})
     for name in names:
         if name == id_node["name"] or names.count(name) > 1:
             why = "is the ID set itself" if name == id_node["name"] else "is named twice"
             raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
-        if name not in known:
-            raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, known)}")
-        node = image_set_config(name, data, folder)
-        if find_layout(node) is not None:
-            present.append(name)
-        elif composed.cfg.protocol.missing == "error":
+        if name not in groups(folder)["dataset"]:
+            raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, groups(folder)['dataset'])}")
+        node = image_set_config(name, data, folder, str(composed.cfg.benchmark))
+        role = "near" if name in composed.plain("protocol.near") else "far"
+        uses.append(ImageSetUse(role, name, node, stated.get(name) or node.get("count")))
+    return uses
+
+
+def check_image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetUse]:
+    """The sets of a request that are there.
+
+    Raises:
+        RequestError: the ID or the auxiliary set is missing; an OOD set is missing and `protocol.missing` is "error";
+            a set has another number of images than stated and `protocol.check` is "strict"; a set shares a class with
+            the ID set; no OOD set is left to score.
+    """
+    data, protocol = str(composed.cfg.paths.data), composed.cfg.protocol
+    where = f" The folder searched is paths.data={data} (or the environment variable OOD_LAB_DATA)."
+    where += " task=data lists every set that is needed and how to get it."
+    present: list[ImageSetUse] = []
+    for use in image_sets(composed, folder):
+        if use.layout is not None:
+            _check_one(use, present[0] if present else use, protocol.check)
+            present.append(use)
+        elif use.role in ("id", "auxiliary"):
+            raise RequestError(f"the {_spoken(use.role)} set is not there. {use.missing()}{where}")
+        elif protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."
-            raise RequestError(f"an OOD set is not there. {describe_missing(node)}{_remedy(data)}{skip}")
-    if not present:
-        raise RequestError("no OOD set to score: name some in protocol.near or protocol.far, or set paths.data")
+            raise RequestError(f"an OOD set is not there. {use.missing()}{where}{skip}")
+    if not any(use.role in ("near", "far") for use in present):
+        raise RequestError(f"no OOD set of the protocol is there.{where}")
     return present
 
 
-def _remedy(data: str) -> str:
-    return f" The folder searched is paths.data={data} (or the environment variable OOD_LAB_DATA)."
+def _check_one(use: ImageSetUse, id_use: ImageSetUse, check: str) -> None:
+    if use is id_use:
+        return
+    try:
+        found = use.found()
+        shared = _shared_classes(use, id_use)
+    except RunError as error:
+        raise RequestError(str(error)) from None
+    if shared:
+        raise RequestError(
+            f"{use.name} shares {len(shared)} classes with {id_use.name} ({', '.join(sorted(shared)[:3])}): "
+            f"they would count as OOD. Leave them out with exclude in its conf/dataset/{use.name}.yaml"
+        )
+    if check == "strict" and use.expected is not None and found is not None and found != use.expected:
+        raise RequestError(
+            f"{use.name}: {found:,} images ({use.layout} layout) where {use.expected:,} are stated. "
+            "Complete the set, or accept it with protocol.check=loose: it is then marked as partial."
+        )
+
+
+def _shared_classes(use: ImageSetUse, id_use: ImageSetUse) -> set[str]:
+    theirs, mine = (class_names(u.node, str(u.layout), u.split) for u in (use, id_use))
+    return {n for n in theirs if n.casefold() in {m.casefold() for m in mine}}
+
+
+def _spoken(role: str) -> str:
+    return {"id": "ID"}.get(role, role)

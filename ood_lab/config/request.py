@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 from ood_lab.config.check import check_groups, check_keys, check_machine, check_output, check_values, parse
 from ood_lab.config.compose import Composed, compose, groups
-from ood_lab.config.errors import RequestError
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
-from ood_lab.config.image_sets import check_image_sets, quote
+from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
+from ood_lab.errors import RequestError
 
 # What a needed run takes over from the run that needs it: the same network and data, places, protocol, detectors and
 # machine. Its own training (method, epochs, batch size, precision) it does not.
@@ -27,6 +27,9 @@ INHERITED = (
     "scorer.",
     "logger.",
     "trainer.accelerator",
+    "trainer.devices",
+    "trainer.workers",
+    "trainer.cache_gb",
     "trainer.threads",
     "trainer.eval_batch_size",
     "trainer.checkpoint_minutes",
@@ -41,7 +44,7 @@ class Request:
     overrides: tuple[str, ...]
     composed: Composed
     run_id: str
-    ood_sets: tuple[str, ...]
+    image_sets: tuple[ImageSetUse, ...]
     needs: tuple[Request, ...]
     folder: Path | None = None
 
@@ -52,6 +55,25 @@ class Request:
     @property
     def run_dir(self) -> Path:
         return Path(self.cfg.paths.output).absolute() / self.run_id
+
+    @property
+    def ood_sets(self) -> tuple[str, ...]:
+        """The OOD sets of the protocol that are there, near ones first."""
+        return tuple(use.name for use in self.image_sets if use.role in ("near", "far"))
+
+    def use(self, role: str) -> ImageSetUse:
+        """The set in the role "id" or "auxiliary", or the OOD set of that name."""
+        return next(use for use in self.image_sets if role in (use.role, use.name))
+
+    def convention(self, ood_set: str | None = None) -> str:
+        """All that a measured number depends on besides the detector: which images, how prepared, how counted."""
+        protocol = self.cfg.protocol
+        parts = [f"id_val={protocol.id_val}"]
+        if ood_set is not None:
+            parts.append(f"transform={protocol.transforms.get(ood_set, protocol.transform)}")
+            parts.append(f"subset={protocol.subset}x{protocol.draws}" if protocol.subset else "subset=none")
+            parts.append(f"fpr_rule={protocol.fpr_rule}")
+        return " ".join(parts)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -91,8 +113,10 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
             "(name it in protocol.near or protocol.far) but not trained on. Train on digits, cifar10 or cifar100."
         )
     check_values(composed)
+    if composed.cfg.task.name == "data":  # about what is not there; nothing is run
+        return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), folder)
+    sets = check_image_sets(composed, folder)
     check_machine(composed)
-    ood_sets = check_image_sets(composed, folder)
     check_output(composed)
     if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
         # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
@@ -102,7 +126,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
     needs = tuple(prepare(need, folder) for need in _needs(composed, default))
     identity = run_id(composed, default, [need.run_id for need in needs])
-    return Request(tuple(overrides), composed, identity, tuple(ood_sets), needs, folder)
+    return Request(tuple(overrides), composed, identity, tuple(sets), needs, folder)
 
 
 def expand_sweep(overrides: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
@@ -162,7 +186,7 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     mine, theirs = all_leaves(composed), all_leaves(default)
     need = [f"{group}={_text(composed.choices.get(group))}" for group in INHERITED_GROUPS]
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
-    need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output")]
+    need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output", "cache")]
     changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}
     for key, value in changed.items():
         # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ood_lab.config.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @dataclass
@@ -12,6 +12,7 @@ class Root:
 
     seed: NonNegativeInt
     paths: dict
+    benchmark: str
 
 
 @dataclass
@@ -20,24 +21,33 @@ class Paths:
 
     data: str
     output: str
+    cache: str
 
 
 @dataclass
 class Task:
     """What the command does."""
 
-    name: Literal["train", "evaluate", "report"]
+    name: Literal["train", "evaluate", "report", "data"]
+    action: Literal["list", "verify", "download"] | None
 
 
 @dataclass
 class Trainer:
-    """How long and on what a run trains. `max_epochs`, `batch_size` and `precision` belong to its identity."""
+    """How long and on what a run trains. Epochs, batch sizes (of all devices together) and precision are its identity.
+
+    `workers` decode the images of a streaming set; decoded test sets of up to `cache_gb` are kept below paths.cache.
+    """
 
     accelerator: Literal["cpu", "gpu"]
-    max_epochs: PositiveInt
+    devices: PositiveInt
+    max_epochs: NonNegativeInt
     batch_size: PositiveInt
+    auxiliary_batch_size: PositiveInt
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     threads: PositiveInt
+    workers: NonNegativeInt
+    cache_gb: NonNegativeFloat
     eval_batch_size: PositiveInt
     log_every_n_steps: PositiveInt
     checkpoint_minutes: PositiveFloat
@@ -50,16 +60,33 @@ class Init:
     method: str | None
     overrides: list[str]
     checkpoint: str | None
+    weights: dict | None
 
 
 @dataclass
 class Protocol:
-    """Which OOD sets are scored, and by which convention the headline FPR95 is taken."""
+    """Which OOD sets are scored, on which images, and by which convention the headline FPR95 is taken.
+
+    `missing` and `check` say what a set that isn't there, or has another number of images than the source states,
+    means: an error, or a mark in the table. Of the ID test images `id_val` are kept for validation. With `subset`,
+    metrics are means over `draws` seeded draws of so many images of each OOD set. `transforms` names the chain of a set
+    that isn't read by `transform`. `mean` and `std` normalise in training and test.
+    """
 
     name: str
+    source: str
+    sets: dict
     near: list[str]
     far: list[str]
     missing: Literal["error", "skip"]
+    check: Literal["strict", "loose"]
+    id_val: NonNegativeInt
+    subset: PositiveInt | None
+    draws: PositiveInt
+    transform: Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]
+    transforms: dict
+    mean: list[NonNegativeFloat]
+    std: list[PositiveFloat]
     fpr95: Literal["ood_pos", "id_pos"]
     fpr_rule: Literal["first", "nearest"]
 
@@ -69,7 +96,10 @@ class Recipe:
     """What training on an image set takes: sizes that the papers give by data set."""
 
     num_classes: PositiveInt
-    sibling: str
+    benchmark: str
+    serve: Literal["resident", "streaming"]
+    resize: PositiveInt
+    side: PositiveInt
     epochs: dict
     projection_dim: PositiveInt
     bank_size: PositiveInt

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from ood_lab.config.compose import PACKAGE
-from ood_lab.config.errors import RequestError
 from ood_lab.config.ranges import RANGES
+from ood_lab.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The keyword-only parameters of a class are the keys of its YAML; the positional ones the program injects."""
+    """The keyword-only parameters of a class are the keys of its YAML; the positional ones the program injects.
+
+    `constants` are plain values that the class body assigns itself (what a method declares that it uses).
+    """
 
     target: str
     parameters: dict[str, ast.expr]
     injected: tuple[str, ...] = ()
+    constants: dict[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -46,24 +50,31 @@ def signature(target: str) -> Signature:
     for node in tree.body:
         if not (isinstance(node, ast.ClassDef) and node.name == name):
             continue
+        constants = {
+            m.targets[0].id: m.value.value
+            for m in node.body
+            if isinstance(m, ast.Assign) and isinstance(m.targets[0], ast.Name) and isinstance(m.value, ast.Constant)
+        }
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and member.name == "__init__":
                 pairs = {a.arg: a.annotation or ast.Name("Any") for a in member.args.kwonlyargs}
-                return Signature(target, pairs, tuple(a.arg for a in member.args.args[1:]))
+                return Signature(target, pairs, tuple(a.arg for a in member.args.args[1:]), constants)
         fields: dict[str, ast.expr] = {}
         injected: tuple[str, ...] = ()
+        inherited: dict[str, Any] = {}
         for base in node.bases:
             parent = _imported(tree, module, base)
             if parent is not None:
                 fields |= signature(parent).parameters
                 injected += signature(parent).injected
+                inherited |= signature(parent).constants
         if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
             fields |= {
                 m.target.id: m.annotation
                 for m in node.body
                 if isinstance(m, ast.AnnAssign) and isinstance(m.target, ast.Name)
             }
-        return Signature(target, fields, injected)
+        return Signature(target, fields, injected, inherited | constants)
     raise RequestError(f"_target_ names {target!r}, but {module} has no class {name!r}")
 
 
@@ -111,8 +122,8 @@ def accepts(annotation: ast.expr, value: Any) -> bool:
             return value in _literals(choices)
         case ast.Subscript(value=ast.Name(id=("list" | "tuple" | "Sequence")), slice=item):
             inner = item.elts[0] if isinstance(item, ast.Tuple) else item
-            # A list of names may be empty (nothing to exclude); a list of numbers has a meaning only with some.
-            enough = ast.unparse(inner) == "str" or bool(value)
+            # A list of names or of mappings may be empty; a list of numbers has a meaning only with some.
+            enough = ast.unparse(inner).startswith(("str", "dict")) or bool(value)
             return isinstance(value, list) and enough and all(accepts(inner, v) for v in value)
         case ast.Subscript(value=ast.Name(id="dict")):
             return isinstance(value, dict)

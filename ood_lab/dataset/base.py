@@ -1,9 +1,10 @@
-"""What an image set is to the rest of the program, and how PIL images become its tensors."""
+"""What an image set is to the rest of the program: a description, and the listing of each of its splits."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,31 +12,36 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ood_lab.config.image_sets import describe_missing, find_layout
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat
+from ood_lab.random import generator
+from ood_lab.reader.base import UNLABELLED, Listing
 from ood_lab.types import Images
 
-Split = Literal["train", "val", "test"]
-SIDE = 32
+# "ood": all images by which a set is scored; "auxiliary": those that training may use as outliers.
+Split = Literal["train", "val", "test", "ood", "auxiliary"]
+SIDE = 32  # of generated images
+SAID = ("root", "layouts", "how_to_get", "licence", "mean", "std", "recipe")  # changes no pixel
 
 
 @dataclass(kw_only=True)
 class ImageSet:
     """A named set of images.
 
+    A set that is embedded or generated defines `load`; one that lies on the disk defines `listing`.
+
     Args:
         name: as in results.
         root: folder under which its files lie.
-        layouts: layout name to the files (relative to root) that show it is there; empty for an embedded set.
+        layouts: layout name to the source of each split (see `ood_lab.reader.layout`); empty for an embedded set.
         how_to_get: one sentence for whoever lacks it.
         licence: as stated by its source.
         mean, std: per channel on the 0..1 scale; used where the set is ID.
-        recipe: what training on it takes (classes, epochs, sizes); None for a set that is only scored.
+        recipe: what training on it takes (classes, sizes, epochs); None for a set that is only scored.
     """
 
     name: str
     root: str
-    layouts: dict[str, list[str]]
+    layouts: dict[str, dict[str, Any] | None]
     how_to_get: str
     licence: str
     mean: list[NonNegativeFloat]
@@ -43,43 +49,54 @@ class ImageSet:
     recipe: dict[str, Any] | None
 
     def load(self, split: Split) -> Images:
-        """Pixels and labels of a split; a set that is only scored has "test"."""
-        raise NotImplementedError(f"{type(self).__name__} must define load()")
+        """Pixels and labels of a split of an embedded or generated set."""
+        raise NotImplementedError(f"{type(self).__name__} must define load() or listing()")
 
-    def layout(self) -> str:
-        """The layout found under `root`.
+    def listing(self, split: Split, id_val: int = 0) -> Listing:
+        """The images of a split.
 
-        Raises:
-            FileNotFoundError: none is complete; the message names the missing files and how to get them.
+        Args:
+            id_val: test images that are set aside for validation where the set has no validation split of its own.
+                They are drawn evenly from the classes by a fixed seed; 0 keeps the whole test set, and validation
+                shows the same images.
         """
-        node = {"name": self.name, "root": self.root, "layouts": self.layouts, "how_to_get": self.how_to_get}
-        found = find_layout(node)
-        if found is None:
-            raise FileNotFoundError(describe_missing(node))
-        return found
+        images = self.load(split)
+        pixels = images.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        labels = images.labels.numpy()
+        classes = tuple(map(str, range(int(labels.max()) + 1))) if (labels >= 0).any() else None
+        made = {k: v for k, v in self.description().items() if k not in SAID}
+        return Listing(labels, classes, self.name, pixels=pixels, recipe=json.dumps(made, sort_keys=True))
+
+    def description(self) -> dict[str, Any]:
+        """The configuration node that this set was built from, without its `_target_`."""
+        return asdict(self)
 
 
-def to_square(image: Image.Image, side: int = SIDE) -> Image.Image:
-    """RGB, short side to `side` (bilinear, antialiased by PIL), centre crop: OpenOOD's test transform."""
-    image = image.convert("RGB")
-    width, height = image.size
-    short = min(width, height)
-    if short != side:
-        image = image.resize((int(width * side / short), int(height * side / short)), Image.Resampling.BILINEAR)
-    width, height = image.size
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return image if (width, height) == (side, side) else image.crop((left, top, left + side, top + side))
+def held_out(listing: Listing, split: Split, count: int) -> Listing:
+    """The validation or the remaining test part of a test set, `count` images drawn evenly from the classes.
+
+    OpenOOD v1.5 cuts the same sizes from CIFAR's test set by a list of its own.
+    """
+    if count == 0:
+        return listing
+    labels = torch.from_numpy(listing.labels)
+    classes = int(labels.max()) + 1
+    rows = stratified(labels, max(1, count // classes), generator("cifar", "val"))
+    keep = torch.zeros(len(labels), dtype=torch.bool)
+    keep[rows] = True
+    keep = keep if split == "val" else ~keep
+    return listing.take(np.flatnonzero(keep.numpy()))
 
 
 def stack(images: Iterable[Image.Image]) -> Tensor:
-    """uint8 [N, 3, SIDE, SIDE] from PIL images."""
-    arrays = [np.asarray(to_square(image)) for image in images]
+    """uint8 [N, 3, H, W] from pictures of one size."""
+    arrays = [np.asarray(image.convert("RGB")) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
 def unlabelled(pixels: Tensor) -> Images:
     """An image set without labels."""
-    return Images(pixels, torch.full((len(pixels),), -1, dtype=torch.int64))
+    return Images(pixels, torch.full((len(pixels),), UNLABELLED, dtype=torch.int64))
 
 
 def stratified(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:

@@ -6,27 +6,34 @@ from dataclasses import dataclass
 
 import torch
 
-from ood_lab.config.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from ood_lab.dataset.base import SIDE, ImageSet, Split, unlabelled
+from ood_lab.noise import to_images
 from ood_lab.random import generator
 from ood_lab.types import Images
 
 
 @dataclass(kw_only=True)
 class GaussianNoise(ImageSet):
-    """Each channel of each pixel N(0.5, sigma), clipped to [0, 1].
+    """Each channel of each pixel N(centre, sigma), clipped to [0, 1].
 
     Args:
         count: images.
-        sigma: standard deviation on the 0..1 scale.
+        centre, sigma: mean and standard deviation on the 0..1 scale.
+        noise_side: at which the pixels are drawn, before they are resized to 32.
+        antialias: of that resize.
         seed: of the draws; the set does not depend on a run's seed.
     """
 
     count: PositiveInt
+    centre: Fraction
     sigma: PositiveFloat
+    noise_side: PositiveInt
+    antialias: bool
     seed: NonNegativeInt
 
     def load(self, split: Split) -> Images:
+        del split  # one set for all purposes
         draw = generator("gaussian_noise", self.seed)
-        noise = 0.5 + self.sigma * torch.randn(self.count, 3, SIDE, SIDE, generator=draw)
-        return unlabelled((noise.clamp(0, 1) * 255).round().to(torch.uint8))
+        noise = self.centre + self.sigma * torch.randn(self.count, 3, self.noise_side, self.noise_side, generator=draw)
+        return unlabelled(to_images(noise.clamp(0, 1), SIDE, self.antialias))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
-from ood_lab.dataset.base import ImageSet, Split, stack, unlabelled
+from ood_lab.dataset.base import SIDE, ImageSet, Split, stack, unlabelled
 from ood_lab.types import Images
 
 SIDES = (48, 160)  # of a crop, before it is resized to 32
@@ -37,6 +37,7 @@ class Photos(ImageSet):
             side = int(random.integers(*SIDES))
             left = int(random.integers(photograph.width - side))
             top = int(random.integers(photograph.height - side))
-            return photograph.crop((left, top, left + side, top + side))
+            box = (left, top, left + side, top + side)
+            return photograph.crop(box).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
         return unlabelled(stack(crop(i) for i in range(self.count)))

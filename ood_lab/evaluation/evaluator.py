@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save
@@ -14,10 +16,13 @@ from torch import Tensor
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.progress import Meter
+from ood_lab.random import generator
 from ood_lab.results.store import Row
 from ood_lab.scorer.base import Scorer
 from ood_lab.storage import write_atomically
-from ood_lab.types import LinearHead
+from ood_lab.types import FeatureSet, LinearHead
+
+CHUNK = 10_000  # rows scored at a time
 
 
 def scores_path(run_dir: Path, scorer: str, options: str) -> Path:
@@ -45,35 +50,75 @@ def score_all(
             scorer.fit(views["train"], head=head, val=views["val"])
             scored[name] = {}
             for key in names:
-                scored[name][key] = scorer.score(views[key]).double()
+                scored[name][key] = score(scorer, views[key])
                 meter.advance(note=f"{name} on {key}")
             path = scores_path(run_dir, name, options[name])
             kept = load_file(path) if path.is_file() else {}
-            write_atomically(path, save({**kept, **scored[name]}))
+            write_atomically(path, save({**kept, **{f"{k}-{sets[k].key}": v for k, v in scored[name].items()}}))
     return scored
 
 
-def load_scores(run_dir: Path, scorer: str, options: str) -> dict[str, Tensor]:
-    """Saved scores of one detector, by set; none if it was not scored with these options."""
+def score(scorer: Scorer, features: FeatureSet) -> Tensor:
+    """Scores [N] in float64, computed a part at a time so that intermediate tensors don't grow with N."""
+    rows = range(0, len(features.features), CHUNK)
+    parts = [FeatureSet(*(None if t is None else t[i : i + CHUNK] for t in features)) for i in rows]  # type: ignore[arg-type]
+    return torch.cat([scorer.score(part).double() for part in parts])
+
+
+def load_scores(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """Saved scores of one detector, by set; of the sets in `keys` (name to feature key) those that were scored."""
     path = scores_path(run_dir, scorer, options)
-    return load_file(path) if path.is_file() else {}
+    kept = load_file(path) if path.is_file() else {}
+    return {name: kept[f"{name}-{key}"] for name, key in keys.items() if f"{name}-{key}" in kept}
 
 
-def metric_rows(scores: Mapping[str, Tensor], groups: Mapping[str, str], fpr_rule: Any, common: Row) -> Iterable[Row]:
-    """One row per OOD set and metric from one detector's scores; `groups` maps each OOD set to near or far."""
-    for ood_set, group in groups.items():
-        metrics = ood_metrics(scores["test"].numpy(), scores[ood_set].numpy(), fpr_rule)
-        for metric, value in metrics.items():
+@dataclass(frozen=True)
+class Scoring:
+    """How metrics are taken from scores.
+
+    Args:
+        fpr_rule: see `ood_metrics`.
+        subset: images of each OOD set in one draw; None for all. (Several papers score 2,000 random images.)
+        draws: seeded draws whose metrics are averaged.
+    """
+
+    fpr_rule: Literal["first", "nearest"]
+    subset: int | None
+    draws: int
+
+    def metrics(self, ood_set: str, id_scores: Tensor, ood_scores: Tensor) -> dict[str, float]:
+        """The metrics of one detector on one OOD set, as fractions."""
+        ids, oods = id_scores.numpy(), ood_scores.numpy()
+        if self.subset is None or self.subset >= len(oods):
+            return ood_metrics(ids, oods, self.fpr_rule)
+        drawn = []
+        for draw in range(self.draws):
+            rows = torch.randperm(len(oods), generator=generator("subset", ood_set, draw))[: self.subset]
+            drawn.append(ood_metrics(ids, oods[rows.numpy()], self.fpr_rule))
+        return {name: fmean(metrics[name] for metrics in drawn) for name in drawn[0]}
+
+
+def metric_rows(
+    scores: Mapping[str, Tensor], of_sets: Mapping[str, Row], scoring: Scoring, common: Row
+) -> Iterable[Row]:
+    """One row per OOD set and metric from one detector's scores.
+
+    Args:
+        scores: by set; "test" is the ID test set.
+        of_sets: for each OOD set, the columns that are its own (group, convention, n_expected, ...).
+    """
+    for ood_set, own in of_sets.items():
+        scored = len(scores[ood_set])
+        for metric, value in scoring.metrics(ood_set, scores["test"], scores[ood_set]).items():
             yield {
                 **common,
+                **own,
                 "ood_set": ood_set,
-                "group": group,
                 "metric": metric,
                 "value": value,
                 "unit": "fraction",
                 "n_id": len(scores["test"]),
-                "n_ood": len(scores[ood_set]),
-                "convention": f"fpr_rule={fpr_rule}",
+                "n_ood": scored,
             }
 
 

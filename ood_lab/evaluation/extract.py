@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from ood_lab.config.image_sets import find_layout
 from ood_lab.datamodule import EvalLoader
 from ood_lab.progress import track
-from ood_lab.storage import write_atomically
+from ood_lab.storage import atomic_file
 from ood_lab.types import FeatureSet
 
 SPACES = ("method", "penultimate", "projection")
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 class Extracted:
-    """The saved outputs of one network on one image set: features, logits, labels, and a projection if there is one."""
+    """The saved outputs of one network on one image set: features, logits, labels, and a projection if there is one.
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
+    `key` names what they depend on (see `feature_key`).
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], key: str = "") -> None:
+        self.tensors, self.key = tensors, key
 
     def features(self, space: str) -> FeatureSet:
         """What a detector is given.
@@ -52,43 +57,66 @@ class Network(Protocol):
     def extract(self, images: Tensor) -> dict[str, Tensor]: ...
 
 
-def extract(network: Network, loader: EvalLoader, name: str) -> dict[str, Tensor]:
-    """Run the network once over `loader` in eval mode; float32 tensors on the CPU, rows in order."""
+def extract(network: Network, loader: EvalLoader, name: str) -> Iterator[dict[str, Tensor]]:
+    """Run the network once over `loader` in eval mode; float32 tensors and labels on the CPU, a batch at a time."""
     network.eval()
-    parts: dict[str, list[Tensor]] = {}
-    with torch.inference_mode():
-        for batch in track(loader, f"extract {name}", len(loader)):
-            for key, value in network.extract(batch.images).items():
-                parts.setdefault(key, []).append(value.float().cpu())
-            parts.setdefault("labels", []).append(batch.labels.cpu())
-    return {key: torch.cat(values) for key, values in parts.items()}
+    for batch in track(loader, f"extract {name}", len(loader)):
+        with torch.inference_mode():
+            outputs = {key: value.float().cpu() for key, value in network.extract(batch.images).items()}
+        yield {**outputs, "labels": batch.labels.cpu()}
 
 
-def feature_key(weights: str, image_set: dict[str, Any], split: str, transform: dict[str, Any]) -> str:
+def feature_key(weights: str, images: list[Any], transform: dict[str, Any]) -> str:
     """Twelve digits naming features by what they depend on.
 
-    That is the weights' digest, the set's description, the names and sizes of its files, and the transform. Where the
-    files lie does not count.
+    Args:
+        weights: digest of the network's.
+        images: what identifies the images: description of the set, split, names and sizes of its files.
+        transform: chain, sizes and normalisation.
     """
-    described = {k: v for k, v in image_set.items() if k not in ("root", "how_to_get", "licence", "recipe", "layouts")}
-    text = json.dumps([weights, described, files_of(image_set), split, transform], sort_keys=True)
+    text = json.dumps([weights, images, transform], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def files_of(image_set: dict[str, Any]) -> list[tuple[str, int]]:
-    """Name (below root) and size of every file that the set reads; none for an embedded set."""
-    layout = find_layout(image_set)
-    root = Path(image_set["root"])
-    listed = [root / name for name in image_set["layouts"].get(layout, ())]
-    files = [p for place in listed for p in (place.rglob("*") if place.is_dir() else [place]) if p.is_file()]
-    return sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in files)
+def save_features(path: Path, batches: Iterable[dict[str, Tensor]], rows: int) -> None:
+    """Write a safetensors file of `rows` rows batch by batch: memory holds one batch, however many there are.
+
+    Raises:
+        ValueError: the batches don't add up to `rows`.
+    """
+    stream = iter(batches)
+    first = next(stream)
+    header: dict[str, Any] = {}
+    end = 0
+    for key, value in first.items():
+        shape = [rows, *value.shape[1:]]
+        size = value.element_size() * torch.Size(shape).numel()
+        header[key] = {"dtype": DTYPES[value.dtype], "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    written = 0
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for batch in chain([first], stream):
+            for key, value in batch.items():
+                _write_rows(file, 8 + len(text) + header[key]["data_offsets"][0], written, value)
+            written += len(batch["labels"])
+        if written != rows:
+            raise ValueError(f"{path}: {written} rows were extracted where {rows} were announced")
 
 
-def save_features(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a feature file whole."""
-    write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}))
+def _write_rows(file: BinaryIO, base: int, row: int, values: Tensor) -> None:
+    width = values.element_size() * values[0].numel()
+    file.seek(base + row * width)
+    file.write(values.contiguous().numpy().tobytes())
+
+
+def features_path(run_dir: Path, name: str, key: str) -> Path:
+    """Where the features of a set lie."""
+    return run_dir / "features" / f"{name}-{key}.safetensors"
 
 
 def load_features(path: Path) -> Extracted:
     """Read a feature file (memory-mapped)."""
-    return Extracted(load_file(path))
+    return Extracted(load_file(path), path.stem.rpartition("-")[2])

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.backbone.base import Backbone
-from ood_lab.config.errors import RunError
+from ood_lab.errors import RunError
 from ood_lab.optimizer import SGD
 from ood_lab.random import derive_seed
 from ood_lab.types import BackboneOutput, Batch, Outliers
@@ -23,8 +23,9 @@ RUNNING = ("accuracy.", "means.")
 class Method(L.LightningModule):
     """A training objective on a backbone.
 
-    A subclass writes `loss` and declares `views`. What lives across steps is a buffer of fixed shape, so that a
-    checkpoint holds it; random draws come from the global generator, seeded here at every step.
+    A subclass writes `loss` and declares `views` and whether it `uses_auxiliary` images. What lives across steps is a
+    buffer of fixed shape, so that a checkpoint holds it; random draws come from the global generator, seeded here at
+    every step.
 
     Args:
         backbone: the network.
@@ -35,6 +36,7 @@ class Method(L.LightningModule):
     """
 
     views = 1
+    uses_auxiliary = False
 
     def __init__(
         self,
@@ -65,7 +67,12 @@ class Method(L.LightningModule):
         return ("total",)
 
     def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
-        """The terms of the objective; `total` is what is minimised."""
+        """The terms of the objective; `total` is what is minimised.
+
+        Args:
+            batch: the step's images and labels.
+            output: of the network for the ID images and, behind them, the auxiliary ones.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define loss()")
 
     def forward(self, images: Tensor) -> BackboneOutput:
@@ -80,11 +87,28 @@ class Method(L.LightningModule):
         """A batch of the outliers that training uses now; None for a method without any."""
         return None
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The rows of all devices [W * n, ...] in the order in which one device would have them; with their gradient.
+
+        What lives across steps (prototypes, a bank) must be written from all rows: between devices, buffers are
+        overwritten by those of the first. Each device's loss is then a mean over its own rows plus terms of the
+        gathered ones, and averaging the gradients gives those of one device with the whole batch.
+        """
+        world = self.trainer.world_size if self._trainer is not None else 1
+        if world == 1:
+            return rows
+        everywhere = self.all_gather(rows, sync_grads=rows.requires_grad)
+        assert isinstance(everywhere, Tensor)
+        # [W, V * b, ...]: device r holds rows r, r + W, ... of each view.
+        split = everywhere.unflatten(1, (self.views, -1))
+        return split.movedim(0, 2).flatten(0, 2)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        output = self.backbone(batch.images)
+        images = batch.images if batch.auxiliary is None else torch.cat([batch.images, batch.auxiliary])
+        output = self.backbone(images)
         output = BackboneOutput(output.features.float(), output.logits.float())
         # Mixed precision is for the backbone: losses and samplers compare cosines to more digits than bfloat16 has.
         with torch.autocast(self.device.type, enabled=False):
@@ -97,7 +121,7 @@ class Method(L.LightningModule):
                 "with trainer.precision=16-mixed try bf16-mixed or 32-true."
             )
         metrics = self._metrics()
-        metrics["train_accuracy"].update(output.logits.detach(), batch.labels)
+        metrics["train_accuracy"].update(output.logits[: len(batch.labels)].detach(), batch.labels)
         for name, value in losses.items():
             metrics[f"{name}_mean"].update(value.detach())
         return {"loss": losses["total"], **{k: v.detach() for k, v in losses.items()}}

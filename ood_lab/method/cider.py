@@ -76,7 +76,7 @@ class CIDER(Method):
     def id_loss(self, batch: Batch, output: BackboneOutput) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The terms on ID data, the projections, and the updated prototypes with their graph."""
         z = self.project(output.features)
-        prototypes = update_prototypes(self.prototypes, z, batch.labels, self.momentum)
+        prototypes = update_prototypes(self.prototypes, self.gathered(z), self.gathered(batch.labels), self.momentum)
         self.prototypes.copy_(prototypes.detach())
         terms = {
             "ce": F.cross_entropy(output.logits, batch.labels),
@@ -95,7 +95,7 @@ class CIDER(Method):
     def _class_means(self) -> Tensor:
         sums = torch.zeros_like(self.prototypes)
         self.eval()
-        for images, labels in self.trainer.datamodule.train_sample(self.PROTOTYPE_IMAGES):  # type: ignore[attr-defined]
-            sums.index_add_(0, labels, self.project(self.backbone(images).features))
+        for batch in self.trainer.datamodule.train_sample(self.PROTOTYPE_IMAGES):  # type: ignore[attr-defined]
+            sums.index_add_(0, batch.labels, self.project(self.backbone(batch.images).features))
         self.train()
         return F.normalize(sums, dim=1)

@@ -82,7 +82,7 @@ class HamOS(CIDER):
         if self.bank.full and self.w_ood > 0:
             terms["ood"] = self._discernment(z, batch.labels, prototypes)
             total = total + self.w_ood * terms["ood"]
-        self.bank.push(z.detach(), batch.labels)
+        self.bank.push(self.gathered(z.detach()), self.gathered(batch.labels))
         return {**terms, "total": total}
 
     def _discernment(self, z: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def render_page(
 
     Args:
         figures: title, caption and PNG bytes of each picture.
-        about: protocol, skipped (OOD sets that are not there), config (text), command.
+        about: caption (lines), config (text), command.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
@@ -84,24 +84,17 @@ def render_page(
     found = lines(results, selection)
     first = {line.run_id: line for line in found}
     last = results.rows[-1]
-    near = [name for name, group in selection.groups.items() if group == "near"]
-    far = [name for name, group in selection.groups.items() if group == "far"]
-    headline = {"ood_pos": "OOD+", "id_pos": "ID+"}[about["protocol"]["fpr95"]]
     return environment.get_template("report.html.j2").render(
         run_id=results.run_id,
         title=f"{last['method']} on {last['dataset']}",
         subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
-        protocol=about["protocol"],
-        near=", ".join(near) or "none",
-        far=", ".join(far) or "none",
-        headline=headline,
+        caption=about["caption"],
         runs=[
             {"label": f"{line.method}, {STAGES[line.stage]}", "accuracy": percent(line.accuracy)}
             for line in first.values()
         ],
         summary=summary_rows(found),
         details=detail_rows(results, selection),
-        skipped=", ".join(about["skipped"]),
         figures=[{**f, "png": base64.b64encode(f["png"]).decode()} for f in figures],
         provenance=(
             f"{last['hardware']}; commit {last['commit'] or 'unknown'}; "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -15,19 +14,10 @@ from ood_lab.results.table import Line
 KEYS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "fpr95_id_pos"))
 
 
-def terminal_table(lines: Sequence[Line], protocol: Mapping[str, Any], groups: Mapping[str, str]) -> Table:
+def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
     """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; 80 columns."""
-    near = [name for name in protocol["near"] if name in groups]
-    far = [name for name in protocol["far"] if name in groups]
-    skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
-    headline = {"ood_pos": "OOD+", "id_pos": "ID+"}[protocol["fpr95"]]
-    caption = (
-        f"protocol {protocol['name']}, percent. near: {', '.join(near) or 'none'}; far: {', '.join(far) or 'none'}\n"
-        + (f"not there, left out of every mean: {', '.join(skipped)}\n" if skipped else "")
-        + f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {headline}).\n"
-        "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID"
-    )
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.caption, table.caption_justify = "\n".join(caption), "left"
     table.add_column("\n\ndetector", no_wrap=True)
     runs = [list(part) for _, part in groupby(lines, key=lambda line: line.run_id)]
     for part in runs:

@@ -17,10 +17,10 @@ Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "synthesizer", "seed", "stage",
     "scorer", "options", "space", "ood_set", "group", "metric", "value", "unit",
-    "n_id", "n_ood", "convention", "protocol", "hardware", "commit", "versions",
+    "n_id", "n_ood", "n_expected", "layout", "features", "convention", "protocol", "hardware", "commit", "versions",
 )  # fmt: skip
 # What makes two rows the same measurement: a later one replaces the earlier.
-KEY = ("run_id", "scorer", "options", "ood_set", "metric")
+KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")
 
 
 @dataclass
@@ -63,7 +63,6 @@ def add_rows(run_dir: Path, rows: Iterable[Row]) -> None:
     write_atomically(run_dir / "results.jsonl", text.encode())
 
 
-def options_text(node: Mapping[str, Any], fpr_rule: str) -> str:
-    """What a detector's numbers depend on besides the features, as stored with its rows."""
-    options = {k: v for k, v in node.items() if k != "_target_"} | {"fpr_rule": fpr_rule}
-    return json.dumps(options, sort_keys=True)
+def options_text(node: Mapping[str, Any]) -> str:
+    """What a detector's scores depend on besides the features, as stored with its rows."""
+    return json.dumps({k: v for k, v in node.items() if k != "_target_"}, sort_keys=True)

@@ -25,24 +25,53 @@ class Line:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a table shows: detectors with the options asked for, and the protocol's sets with their groups."""
+    """What a table shows: detectors with the options asked for, and the protocol's sets by its conventions.
 
-    options: Mapping[str, str]  # scorer -> options as stored with its rows
-    groups: Mapping[str, str]  # OOD set -> near or far
+    Args:
+        options: scorer to its options as stored with its rows.
+        groups: OOD set to near or far.
+        conventions: OOD set to the convention of its rows.
+        of_accuracy: the convention of the ID accuracy.
+    """
+
+    options: Mapping[str, str]
+    groups: Mapping[str, str]
+    conventions: Mapping[str, str]
+    of_accuracy: str
 
     def rows(self, results: Results, scorer: str) -> list[Row]:
-        """The stored rows of one detector with these options, on these sets."""
-        return [
-            row
-            for row in results.rows
-            if row["scorer"] == scorer and row["options"] == self.options[scorer] and row["ood_set"] in self.groups
-        ]
+        """The stored rows of one detector with these options, on these sets, by these conventions."""
+        options = self.options[scorer]
+        mine = [row for row in results.rows if row["scorer"] == scorer and row["options"] == options]
+        return [row for row in mine if self.conventions.get(row["ood_set"]) == row["convention"]]
+
+    def feature_keys(self, rows: Sequence[Row]) -> dict[str, str]:
+        """The feature keys of the selected sets, and of "test"."""
+        keys = {r["ood_set"]: r["features"] for r in rows if self.conventions.get(r["ood_set"]) == r["convention"]}
+        test = next((row["features"] for row in rows if self._is_accuracy(row)), None)
+        return keys if test is None else {**keys, "test": test}
+
+    def accuracy(self, rows: Sequence[Row]) -> float:
+        """The ID accuracy on the protocol's test images; nan if it isn't stored."""
+        return next((row["value"] for row in rows if self._is_accuracy(row)), float("nan"))
+
+    def partial(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+        """The sets of which another number of images was scored than their source states: (scored, stated)."""
+        chosen = [row for row in rows if self.conventions.get(row["ood_set"]) == row["convention"]]
+        return {
+            r["ood_set"]: (r["n_ood"], r["n_expected"])
+            for r in chosen
+            if r["n_expected"] is not None and r["n_expected"] != r["n_ood"]
+        }
+
+    def _is_accuracy(self, row: Row) -> bool:
+        return row["metric"] == "accuracy" and row["convention"] == self.of_accuracy
 
 
 def lines(results: Results, selection: Selection) -> list[Line]:
     """One line per run (needed runs first) and detector."""
     out = [line for needed in results.stands_on for line in lines(needed, selection)]
-    accuracy = next((row["value"] for row in results.rows if row["metric"] == "accuracy"), float("nan"))
+    accuracy = selection.accuracy(results.rows)
     for scorer in selection.options:
         mine = selection.rows(results, scorer)
         if not mine:

@@ -17,8 +17,8 @@ def build_scorer(name: str, **options: Any) -> Scorer:
 
     from ood_lab.config.check import check_groups, nearest, parse
     from ood_lab.config.compose import compose
-    from ood_lab.config.errors import RequestError
     from ood_lab.config.signature import accepts, describe, signature
+    from ood_lab.errors import RequestError
 
     check_groups(parse([f"scorer={name}"]))
     node = compose(config_name=f"scorer/{name}").plain(f"scorer.{name}")

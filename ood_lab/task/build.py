@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ood_lab.datamodule import ResidentDataModule
+from ood_lab.datamodule import DataModule, Normalise, Sizes
 from ood_lab.method.base import Method
+from ood_lab.pixels import Reading
 from ood_lab.random import derive_seed
 
 
@@ -29,14 +31,25 @@ def build_method(cfg: Any) -> Method:
     return method
 
 
-def build_data(cfg: Any, views: int) -> ResidentDataModule:
-    """The ID set on the device, served in batches."""
-    return ResidentDataModule(
+def build_reading(cfg: Any) -> Reading:
+    """How the run reads image sets."""
+    recipe, trainer = cfg.dataset.recipe, cfg.trainer
+    return Reading(recipe.resize, recipe.side, Path(cfg.paths.cache).absolute(), trainer.cache_gb, trainer.workers)
+
+
+def build_data(cfg: Any, views: int) -> DataModule:
+    """The ID set, and the auxiliary set where there is one, served in batches."""
+    trainer = cfg.trainer
+    return DataModule(
         build(cfg.dataset),
         build(cfg.augmentation),
+        build_reading(cfg),
+        auxiliary=build(cfg.auxiliary) if cfg.get("auxiliary") is not None else None,
+        normalise=Normalise(list(cfg.protocol.mean), list(cfg.protocol.std)),
         views=views,
-        batch_size=cfg.trainer.batch_size,
-        eval_batch_size=cfg.trainer.eval_batch_size,
+        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size),
+        stream=cfg.dataset.recipe.serve == "streaming",
+        id_val=cfg.protocol.id_val,
         seed=cfg.seed,
         device=device(cfg),
     )

@@ -25,6 +25,8 @@ class Curves(L.Callback):
         self.path, self.every = path, every
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         rows = [row for row in read_curves(self.path) if row["step"] <= trainer.global_step]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = self.path.open("a")
@@ -44,6 +46,8 @@ class Curves(L.Callback):
         self._add(trainer, {f"epoch/{k}": v for k, v in pl_module.epoch_summary().items()})
 
     def _add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -77,9 +81,13 @@ class Checkpoints(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # The last batch's state is saved at the epoch's end, after validation and the epoch's summary.
-        within = batch_idx + 1 < trainer.num_training_batches
-        if within and time.monotonic() - self._saved >= self.seconds:
+        if batch_idx + 1 < trainer.num_training_batches and self._due(trainer):
             self._save(trainer)
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        due = time.monotonic() - self._saved >= self.seconds
+        # All devices save together, by the first one's clock.
+        return due if trainer.world_size == 1 else bool(trainer.strategy.broadcast(due))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
@@ -96,6 +104,8 @@ class Bar(L.Callback):
         self.name = name
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         assert trainer.max_epochs is not None
         total = int(trainer.max_epochs * trainer.num_training_batches)
         self._meter = Meter(f"train {self.name}", total, trainer.global_step).__enter__()
@@ -103,7 +113,8 @@ class Bar(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._meter.advance(note=f"epoch {trainer.current_epoch + 1}")
+        if trainer.is_global_zero:
+            self._meter.advance(note=f"epoch {trainer.current_epoch + 1}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if hasattr(self, "_meter"):

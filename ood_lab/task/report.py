@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,15 @@ from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
 from ood_lab.evaluation.evaluator import load_scores
-from ood_lab.evaluation.extract import load_features
+from ood_lab.evaluation.extract import features_path, load_features
 from ood_lab.progress import stdout, track
+from ood_lab.results.caption import protocol_lines
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import STAGES, png, render_page
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, options_text, read_rows
 from ood_lab.results.table import Selection, lines
+from ood_lab.run_dir import OUTLIERS
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
@@ -59,10 +60,8 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
             picture = png(drawn)
             write_atomically(request.run_dir / "figures" / f"{name}.png", picture)
             figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
-    protocol = request.composed.plain("protocol")
     about = {
-        "protocol": protocol,
-        "skipped": [name for name in (*protocol["near"], *protocol["far"]) if name not in request.ood_sets],
+        "caption": caption(request, results),
         "command": " ".join(["python -m ood_lab", *request.overrides]),
         "config": OmegaConf.to_yaml(request.cfg, resolve=True),
     }
@@ -73,9 +72,9 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
 
 def selection(request: Request) -> Selection:
     """The detectors, options, sets and groups that the request asks for."""
-    rule = request.cfg.protocol.fpr_rule
-    options = {name: options_text(node, rule) for name, node in request.composed.plain("scorer").items()}
-    return Selection(options, request.groups)
+    options = {name: options_text(node) for name, node in request.composed.plain("scorer").items()}
+    conventions = {name: request.convention(name) for name in request.ood_sets}
+    return Selection(options, request.groups, conventions, request.convention())
 
 
 def show(request: Request, results: Results) -> None:
@@ -83,29 +82,33 @@ def show(request: Request, results: Results) -> None:
     page = request.run_dir / "report.html"
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False)
-    protocol = request.composed.plain("protocol")
-    stdout.print(terminal_table(lines(results, selection(request)), protocol, request.groups))
+    stdout.print(terminal_table(lines(results, selection(request)), caption(request, results)))
+
+
+def caption(request: Request, results: Results) -> list[str]:
+    """The resolved protocol, and which of its sets are not as stated."""
+    partial = selection(request).partial(results.rows)
+    return protocol_lines(request.composed.plain("protocol"), request.groups, partial)
 
 
 def gather(request: Request) -> Material:
     """Curves, scores and features of a run and of those it stands on."""
     runs = (*_ancestors(request), request)
-    return Material([_run_material(r, request.groups) for r in runs], request.groups)
+    return Material([_run_material(r, selection(request)) for r in runs], request.groups)
 
 
 def _ancestors(request: Request) -> list[Request]:
     return [r for need in request.needs for r in (*_ancestors(need), need)]
 
 
-def _run_material(request: Request, groups: Mapping[str, str]) -> RunMaterial:
-    folder = request.run_dir / "features"
-    names = ("test", *groups)
-    newest = {name: max(folder.glob(f"{name}-*"), key=lambda p: p.stat().st_mtime, default=None) for name in names}
-    sets = {name: load_features(path) for name, path in newest.items() if path is not None}
+def _run_material(request: Request, chosen: Selection) -> RunMaterial:
+    keys = chosen.feature_keys(read_rows(request.run_dir))
+    paths = {name: features_path(request.run_dir, name, key) for name, key in keys.items()}
+    sets = {name: load_features(path) for name, path in paths.items() if path.is_file()}
     features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
-    loaded = {name: load_scores(request.run_dir, name, text) for name, text in selection(request).options.items()}
-    scores = {name: found for name, found in loaded.items() if found}
-    outliers = folder / "outliers.safetensors"
+    loaded = {name: load_scores(request.run_dir, name, text, keys) for name, text in chosen.options.items()}
+    scores = {name: found for name, found in loaded.items() if "test" in found}
+    outliers = request.run_dir / OUTLIERS
     return RunMaterial(
         label=f"{request.composed.choices['method']} ({STAGES[request.cfg.method.stage]})",
         curves=read_curves(request.run_dir / "curves.jsonl"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import save
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
@@ -26,10 +24,17 @@ from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.loggers import session
+from ood_lab.weights import adapt, read_weights
 
 
 def run(request: Request) -> Results:
-    """Bring the run to its end, whatever of it is already there, and show its table."""
+    """Bring the run to its end, whatever of it is already there, and show its table.
+
+    With several devices this is called in one process for each; the first does all but the training alone.
+    """
+    if rank() > 0:
+        fit(request, claim(request))
+        return Results(request.run_id, request.run_dir, [])
     with locked(request):
         cfg = claim(request)
         stands_on = ensure(request)
@@ -47,6 +52,11 @@ def run(request: Request) -> Results:
         return results
 
 
+def rank() -> int:
+    """This process's place among those that train one run; Lightning or the scheduler sets it for all but the first."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
 def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
     """Train from the last good checkpoint, or from the beginning, and write the final weights.
 
@@ -54,14 +64,26 @@ def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
         RunError: a loss became non-finite.
     """
     _quiet_lightning()
+    torch.set_num_threads(cfg.trainer.threads)
     method = build_method(cfg)
+    load_initial(method, request)
+    if cfg.trainer.max_epochs > 0:
+        _train(request, cfg, method, loggers)
+    if rank() == 0:
+        weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(RUNNING)}
+        write_atomically(request.run_dir / FINAL, save(weights))
+
+
+def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -> None:
     data = build_data(cfg, method.views)
-    load_initial(method, initial_weights(request))
     folder = request.run_dir / "checkpoints"
     resumed = newest(folder)
+    devices = cfg.trainer.devices
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=1,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        use_distributed_sampler=False,
         precision=cfg.trainer.precision,
         max_epochs=cfg.trainer.max_epochs,
         callbacks=[
@@ -79,49 +101,48 @@ def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
         default_root_dir=str(request.run_dir),
     )
     steps = data.steps_per_epoch * cfg.trainer.max_epochs
-    print(
-        f"{request.run_id}: {cfg.trainer.max_epochs} epochs, {steps} steps of {data.batch_size} images"
-        + (f" x {method.views} views" if method.views > 1 else "")
-        + (f", resuming {resumed.name}" if resumed else ""),
-        flush=True,
-    )
+    if rank() == 0:
+        print(
+            f"{request.run_id}: {cfg.trainer.max_epochs} epochs, {steps} steps of {data.batch_size} images"
+            + (f" x {method.views} views" if method.views > 1 else "")
+            + (f" on {devices} devices" if devices > 1 else "")
+            + (f", resuming {resumed.name}" if resumed else ""),
+            flush=True,
+        )
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
-    weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(RUNNING)}
-    write_atomically(request.run_dir / FINAL, save(weights))
 
 
-def initial_weights(request: Request) -> Path | None:
-    """The file that the backbone starts from: a given checkpoint, the needed run's weights, or none."""
-    if request.cfg.init.checkpoint is not None:
-        return Path(request.cfg.init.checkpoint)
-    return request.needs[0].run_dir / FINAL if request.needs else None
+def load_initial(method: Method, request: Request) -> None:
+    """Load the backbone's weights: published ones, a given checkpoint, the needed run's, or none.
 
-
-def load_initial(method: Method, path: Path | None) -> None:
-    """Load the backbone's weights; a projection or anything else that the method adds stays as initialised.
+    A projection or anything else that the method adds stays as initialised.
 
     Raises:
         RequestError: the file holds another network (a missing, unexpected or differently shaped tensor is named).
     """
+    published = request.composed.plain("init.weights")
+    backbone = method.backbone
+    if published is not None:
+        theirs = read_weights(Path(published["file"]), published["sha256"])
+        backbone.load_state_dict(adapt(theirs, backbone.state_dict()))
+        return
+    path = initial_weights(request)
     if path is None:
         return
-    try:
-        tensors = load_file(path) if path.suffix == ".safetensors" else _torch_weights(path)
-    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AttributeError) as error:
-        raise RequestError(f"{path} is no checkpoint of tensors: {' '.join(str(error).split())[:300]}") from None
     prefix = "backbone."
+    tensors = read_weights(path, None)
     part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try:
-        method.backbone.load_state_dict(part)
+        backbone.load_state_dict(part)
     except RuntimeError as error:
         raise RequestError(f"{path} does not fit the chosen backbone: {' '.join(str(error).split())[:600]}") from None
 
 
-def _torch_weights(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = state.get("state_dict", state)
-    assert isinstance(tensors, dict)
-    return tensors
+def initial_weights(request: Request) -> Path | None:
+    """The run or checkpoint that the backbone starts from; None for random weights."""
+    if request.cfg.init.checkpoint is not None:
+        return Path(request.cfg.init.checkpoint)
+    return request.needs[0].run_dir / FINAL if request.needs else None
 
 
 def _quiet_lightning() -> None:

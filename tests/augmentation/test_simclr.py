@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from ood_lab.augmentation.simclr import SimCLR, blend, crop_boxes, grey, resized_crop, rotate_hue
+from ood_lab.augmentation.simclr import SimCLR, blend, box_draws, crop_boxes, grey, resized_crop, rotate_hue
 
 IDENTITY: dict[str, Any] = {
     "scale": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0, "jitter": 0.0,
@@ -55,7 +55,7 @@ def test_a_crop_is_torchvisions_resized_crop(side: int) -> None:
 
 def test_a_crop_between_pixels_stays_within_the_values_of_its_box() -> None:
     rows, source = 200, images(200)
-    top, left, height, width = crop_boxes(rows, [0.05, 1.0], [0.5, 2.0], seeded(3))
+    top, left, height, width = crop_boxes(box_draws(rows, [0.05, 1.0], [0.5, 2.0], seeded(3)))
     result = resized_crop(source, top, left, height, width, torch.zeros(rows, dtype=torch.bool))
     for row in range(rows):
         y0, x0 = math.floor(top[row] * 32), math.floor(left[row] * 32)
@@ -67,14 +67,14 @@ def test_a_crop_between_pixels_stays_within_the_values_of_its_box() -> None:
 
 def test_a_constant_image_stays_constant_under_any_crop() -> None:
     rows = 500
-    boxes = crop_boxes(rows, [0.01, 1.0], [0.5, 2.0], seeded(4))
+    boxes = crop_boxes(box_draws(rows, [0.01, 1.0], [0.5, 2.0], seeded(4)))
     result = resized_crop(torch.full((rows, 3, 32, 32), 0.7), *boxes, torch.arange(rows) % 2 == 0)
     torch.testing.assert_close(result, torch.full_like(result, 0.7), atol=1e-5, rtol=0)
 
 
 def test_boxes_lie_inside_the_image_with_area_and_aspect_in_range() -> None:
     scale, ratio, rows = [0.2, 1.0], [0.75, 1.3333], 20_000
-    top, left, height, width = crop_boxes(rows, scale, ratio, seeded(0))
+    top, left, height, width = crop_boxes(box_draws(rows, scale, ratio, seeded(0)))
     for start, extent in ((top, height), (left, width)):
         assert (start >= 0).all()
         assert (start + extent <= 1 + 1e-6).all()
@@ -193,3 +193,26 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     SimCLR(**PAPER)(pixels(4), seeded(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.5])
+def test_on_an_oblong_picture_area_and_aspect_are_those_of_pixels(aspect: float) -> None:
+    scale, ratio, rows = [0.1, 0.3], [0.75, 1.3333], 5_000
+    top, left, height, width = crop_boxes(box_draws(rows, scale, ratio, seeded(0)), aspect)
+    assert (height * width >= scale[0] - 1e-6).all()
+    assert (height * width <= scale[1] + 1e-6).all()
+    fits = (height < 1 - 1e-6) & (width < 1 - 1e-6)
+    pixels = (width / height * aspect)[fits]
+    assert (pixels >= ratio[0] - 1e-4).all()
+    assert (pixels <= ratio[1] + 1e-4).all()
+    assert fits.float().mean() > 0.5
+    assert ((top + height <= 1 + 1e-6) & (left + width <= 1 + 1e-6)).all()
+
+
+def test_any_part_of_a_batch_is_changed_as_in_the_whole_batch() -> None:
+    augment, source = SimCLR(**PAPER), pixels(16)
+    draws = augment.draw(16, seeded(5))
+    whole = augment.apply(source, draws)
+    for rank in range(4):
+        part = augment.apply(source[rank::4], {k: v[rank::4] for k, v in draws.items()})
+        torch.testing.assert_close(part, whole[rank::4], atol=1e-6, rtol=0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
+from ood_lab.backbone.base import normalisation
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
+from ood_lab.weights import adapt
 
 
 def configured(name: str, classes: int = 10) -> ResNet:
@@ -17,7 +20,7 @@ def configured(name: str, classes: int = 10) -> ResNet:
 
 def tiny(block: str = "basic") -> ResNet:
     torch.manual_seed(0)
-    return ResNet(7, block=block, depths=[1, 1, 1, 1], width=4).eval()  # type: ignore[arg-type]
+    return ResNet(7, block=block, depths=[1, 1, 1, 1], width=4, stem="cifar", norm="batch").eval()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,35 @@ def test_channels_last_input_changes_nothing() -> None:
 def test_weights_are_a_function_of_the_seed() -> None:
     a, b = tiny().state_dict(), tiny().state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_with_imagenets_stem_it_is_torchvisions_network(name: str) -> None:
+    network = configured(f"{name}_imagenet", 1000).double().eval()
+    theirs = getattr(models, name)().double().eval()
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in theirs.parameters())
+    network.load_state_dict(adapt(theirs.state_dict(), network.state_dict()))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(network(images).logits, theirs(images))
+
+
+@pytest.mark.parametrize("depths", [[2, 2, 2], [1, 1, 1, 1, 1]])
+def test_another_number_of_stages_is_refused(depths: list[int]) -> None:
+    with pytest.raises(ValueError, match="each of 4 stages"):
+        ResNet(10, block="basic", depths=depths, width=8, stem="cifar", norm="batch")
+
+
+def test_with_group_norm_an_image_has_the_same_features_alone_and_among_others() -> None:
+    torch.manual_seed(0)
+    network = ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8, stem="cifar", norm="group").train()
+    images = torch.randn(5, 3, 32, 32)
+    alone = torch.cat([network(image[None]).logits for image in images])
+    torch.testing.assert_close(network(images).logits, alone, atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 16), (12, 4), (7, 1)])
+def test_groups_divide_the_channels(channels: int, groups: int) -> None:
+    norm = normalisation("group", channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups

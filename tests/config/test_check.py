@@ -61,7 +61,7 @@ def test_nearest_says_nothing_where_there_is_nothing() -> None:
         ("backbone.width=8.5", "a whole number above 0"),
         ("backbone.depths=[1,1,0,1]", "a list, each entry a whole number above 0"),
         ("backbone.block=basik", "one of basic, bottleneck"),
-        ("trainer.max_epochs=0", "a whole number above 0"),
+        ("trainer.max_epochs=-1", "a whole number, 0 or above"),
         ("trainer.batch_size=many", "a whole number above 0"),
         ("trainer.precision=8", "one of 32-true, bf16-mixed, 16-mixed"),
         ("trainer.checkpoint_minutes=0", "a number above 0"),
@@ -145,7 +145,7 @@ def test_missing_images_are_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_of_a_partly_present_set_only_what_is_missing_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cifar10" / "train").mkdir(parents=True)
+    (tmp_path / "cifar10" / "train" / "cat").mkdir(parents=True)
     message = refusal("dataset=cifar10", f"paths.data={tmp_path}")
     assert f"{tmp_path}/cifar10/test" in message
     assert f"{tmp_path}/cifar10/train" not in message
@@ -180,7 +180,7 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_the_needed_run_is_told_is_checked_too() -> None:
-    assert "trainer.max_epochs=0" in refusal("init.overrides=['trainer.max_epochs=0']")
+    assert "trainer.max_epochs=-1" in refusal("init.overrides=['trainer.max_epochs=-1']")
     assert "method=nothing" in refusal("init.method=nothing")
 
 

@@ -52,7 +52,10 @@ MACHINE = [
 
 
 @pytest.mark.parametrize("overrides", [PLACES, SCORING, MACHINE], ids=["places", "scoring", "machine"])
-def test_what_shapes_no_weights_changes_no_id(overrides: list[str]) -> None:
+def test_what_shapes_no_weights_changes_no_id(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a relative paths.output is made where one stands
     plain, changed = prepare([]), prepare(overrides)
     assert changed.run_id == plain.run_id
     assert [need.run_id for need in changed.needs] == [need.run_id for need in plain.needs]

@@ -81,7 +81,7 @@ def test_the_needed_run_lies_beside_this_one(tmp_path: Path) -> None:
 
 def test_a_data_folder_with_spaces_and_quotes_is_searched(tmp_path: Path) -> None:
     data = tmp_path / "it's my data"
-    (data / "textures").mkdir(parents=True)
+    write(data / "textures/banded/a.png", "")
     escaped = str(data).replace("'", "\\'")
     request = prepare([f"paths.data='{escaped}'", "protocol.far=[textures]"])
     assert request.ood_sets == ("letters", "textures")
@@ -143,9 +143,9 @@ def test_a_users_folder_adds_choices(tmp_path: Path) -> None:
 
 
 def test_a_users_data_set_can_be_scored(tmp_path: Path) -> None:
-    node = "defaults: [image_folder, _self_]\nname: mine\nlayouts: {folder: [mine]}\n"
+    node = "defaults: [image_folder, _self_]\nname: mine\nlayouts: {folder: {test: {folder: mine}}}\n"
     write(tmp_path / "conf/dataset/mine.yaml", node)
-    (tmp_path / "data/mine").mkdir(parents=True)
+    write(tmp_path / "data/mine/a.png", "")
     request = prepare(["protocol.near=[mine]", f"paths.data={tmp_path}/data"], tmp_path / "conf")
     assert request.ood_sets == ("mine", "photos", "gaussian_noise")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -45,3 +46,8 @@ def test_the_seed_decides_the_set_and_the_global_seed_does_not() -> None:
     assert torch.equal(load(count=5).pixels, first)
     assert not torch.equal(load(count=5, seed=1).pixels, first)
     assert not torch.equal(first[0, 0], first[0, 1])
+
+
+def test_the_default_set_is_the_one_that_earlier_results_are_of() -> None:
+    digest = hashlib.sha256(load().pixels.numpy().tobytes()).hexdigest()
+    assert digest.startswith("4dc61b340dbbe2d0")

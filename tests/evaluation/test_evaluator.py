@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ood_lab.config.compose import groups
-from ood_lab.evaluation.evaluator import accuracy, load_scores, metric_rows, score_all, scores_path
+from ood_lab.evaluation import evaluator
+from ood_lab.evaluation.evaluator import Scoring, accuracy, load_scores, metric_rows, score, score_all, scores_path
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.scorer import build_scorer
@@ -31,7 +32,8 @@ def sets() -> dict[str, Extracted]:
         features = torch.randn(rows, 4, generator=draw) + labels.clamp(min=0)[:, None]
         projection = torch.nn.functional.normalize(torch.randn(rows, 6, generator=draw), dim=1)
         logits = features @ HEAD.weight.T
-        found[name] = Extracted({"features": features, "logits": logits, "labels": labels, "projection": projection})
+        tensors = {"features": features, "logits": logits, "labels": labels, "projection": projection}
+        found[name] = Extracted(tensors, f"key of {name}")
     return found
 
 
@@ -67,13 +69,25 @@ def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_sp
         assert torch.equal(scores, data[name].tensors["projection"][:, 0].double())
 
 
-def test_scores_are_kept_beside_the_run(tmp_path: Path) -> None:
-    scored = score_all({"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}, sets(), HEAD, tmp_path, OPTIONS)
+def test_scores_are_kept_beside_the_run_under_the_keys_of_their_features(tmp_path: Path) -> None:
+    scorers = {"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}
+    scored = score_all(scorers, sets(), HEAD, tmp_path, OPTIONS)
+    keys = {name: f"key of {name}" for name in ("test", "letters", "photos")}
     for name in ("msp", "knn"):
         assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
-        kept = load_scores(tmp_path, name, "{}")
+        kept = load_scores(tmp_path, name, "{}", keys)
         assert kept.keys() == scored[name].keys()
         assert all(torch.equal(kept[k], scored[name][k]) for k in kept)
+        assert load_scores(tmp_path, name, "{}", {"letters": "of other images"}) == {}
+
+
+def test_scores_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sets()
+    scorer = build_scorer("knn", k=3).fit(data["train"].features("method"), head=HEAD)
+    whole = score(scorer, data["test"].features("method"))
+    monkeypatch.setattr(evaluator, "CHUNK", 7)
+    torch.testing.assert_close(score(scorer, data["test"].features("method")), whole)
+    assert whole.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", groups()["scorer"])
@@ -99,15 +113,37 @@ def test_a_row_has_the_same_score_alone_and_among_others(name: str) -> None:
 def test_metric_rows_hold_one_row_per_set_and_metric() -> None:
     draw = torch.Generator().manual_seed(3)
     scores = {name: torch.rand(n, generator=draw).double() for name, n in (("test", 30), ("a", 20), ("b", 10))}
-    rows = list(metric_rows(scores, {"a": "near", "b": "far"}, "nearest", {"run_id": "r"}))
-    for ood_set, group in (("a", "near"), ("b", "far")):
+    of_sets = {"a": {"group": "near", "n_expected": 20}, "b": {"group": "far", "n_expected": None}}
+    rows = list(metric_rows(scores, of_sets, Scoring("nearest", None, 10), {"run_id": "r"}))
+    for ood_set, own in of_sets.items():
         expected = ood_metrics(scores["test"].numpy(), scores[ood_set].numpy(), "nearest")
         mine = [row for row in rows if row["ood_set"] == ood_set]
         assert {row["metric"]: row["value"] for row in mine} == expected
-        assert {(r["run_id"], r["group"], r["n_id"], r["n_ood"], r["unit"], r["convention"]) for r in mine} == {
-            ("r", group, 30, len(scores[ood_set]), "fraction", "fpr_rule=nearest")
+        assert {(r["run_id"], r["group"], r["n_id"], r["n_ood"], r["unit"], r["n_expected"]) for r in mine} == {
+            ("r", own["group"], 30, len(scores[ood_set]), "fraction", own["n_expected"])
         }
     assert len(rows) == 10
+
+
+def test_random_subsets_are_seeded_and_their_mean_is_near_the_whole() -> None:
+    draw = torch.Generator().manual_seed(3)
+    ids, oods = torch.randn(2000, generator=draw).double(), torch.randn(5000, generator=draw).double() + 1
+    whole = Scoring("first", None, 10).metrics("a", ids, oods)
+    few, many = (Scoring("first", 500, draws).metrics("a", ids, oods) for draws in (1, 40))
+    assert few == Scoring("first", 500, 1).metrics("a", ids, oods)
+    assert few != Scoring("first", 500, 1).metrics("b", ids, oods)
+    assert few["auroc"] != whole["auroc"]
+    assert many["auroc"] == pytest.approx(whole["auroc"], abs=0.004)
+    assert Scoring("first", 5000, 10).metrics("a", ids, oods) == whole
+    assert Scoring("first", 9000, 10).metrics("a", ids, oods) == whole
+
+
+def test_a_draw_holds_so_many_different_images() -> None:
+    ids, oods = torch.zeros(10).double(), torch.arange(1, 11).double()
+    # Scores above every ID score: AUPR of the ID class is 1 whatever is drawn, and n enters AUPR of constant scores.
+    metrics = Scoring("first", 4, 3).metrics("a", ids, -oods)
+    expected = [ood_metrics(ids.numpy(), -oods.numpy()[:4], "first")["aupr_out"]]
+    assert metrics["aupr_out"] == pytest.approx(expected[0])
 
 
 def test_accuracy_is_the_share_of_right_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.evaluation.extract import Extracted, extract, feature_key, load_features, save_features
-from ood_lab.types import Images
+from ood_lab.pixels import Decoded
 
 IDENTITY = Normalise([0.0] * 3, [1.0] * 3)
 
@@ -31,23 +32,28 @@ class Mean(nn.Module):
         return {"features": value, "logits": torch.cat([value, -value], 1).to(torch.bfloat16)}
 
 
-def images(rows: int) -> Images:
-    pixels = torch.arange(rows, dtype=torch.uint8).view(rows, 1, 1, 1).expand(rows, 3, 4, 4)
-    return Images(pixels.contiguous(), torch.arange(rows) % 4)
+def loader(rows: int, batch: int) -> EvalLoader:
+    pixels = np.broadcast_to(np.arange(rows, dtype=np.uint8)[:, None, None, None], (rows, 3, 4, 4))
+    return EvalLoader(Decoded(pixels), np.arange(rows) % 4, IDENTITY, batch, torch.device("cpu"))
+
+
+def whole(network: Any, source: EvalLoader) -> dict[str, torch.Tensor]:
+    parts = list(extract(network, source, "x"))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 11])
 def test_rows_are_in_order_and_each_image_is_seen_once(batch: int) -> None:
-    network, source = Mean().train(), images(10)
-    result = extract(network, EvalLoader(source, IDENTITY, batch), "x")  # type: ignore[arg-type]
+    network = Mean().train()
+    result = whole(network, loader(10, batch))
     torch.testing.assert_close(result["features"][:, 0], torch.arange(10) / 255)
-    assert torch.equal(result["labels"], source.labels)
+    assert torch.equal(result["labels"], torch.arange(10) % 4)
     assert network.seen == 10
     assert network.modes == {False}
 
 
 def test_everything_but_labels_is_float32_without_gradient() -> None:
-    result = extract(Mean(), EvalLoader(images(3), IDENTITY, 2), "x")  # type: ignore[arg-type]
+    result = whole(Mean(), loader(3, 2))
     assert {k: v.dtype for k, v in result.items()} == {
         "features": torch.float32, "logits": torch.float32, "labels": torch.int64,
     }  # fmt: skip
@@ -58,7 +64,7 @@ def test_a_pass_leaves_the_network_as_it_was() -> None:
     class Plain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = ResNet(3, block="basic", depths=[1, 1, 1, 1], width=2)
+            self.net = ResNet(3, block="basic", depths=[1, 1, 1, 1], width=2, stem="cifar", norm="batch")
 
         def extract(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             features, logits = self.net(x)
@@ -66,51 +72,30 @@ def test_a_pass_leaves_the_network_as_it_was() -> None:
 
     network = Plain().train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    loader = EvalLoader(images(6), IDENTITY, 4)
-    first = extract(network, loader, "x")  # type: ignore[arg-type]
+    first = whole(network, loader(6, 4))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert torch.equal(first["logits"], extract(network, loader, "x")["logits"])  # type: ignore[arg-type]
+    assert torch.equal(first["logits"], whole(network, loader(6, 4))["logits"])
 
 
-SET: dict[str, Any] = {
-    "_target_": "ood_lab.dataset.image_folder.ImageFolder", "name": "sun397", "root": "/a", "exclude": ["airport"],
-    "layouts": {"folder": ["sun397"]}, "how_to_get": "x", "licence": "y", "mean": [0.5], "std": [0.5], "recipe": None,
-}  # fmt: skip
-TRANSFORM = {"resize": 32, "mean": [0.1], "std": [0.2]}
-
-
-def key(weights: str = "w", split: str = "test", transform: dict[str, Any] = TRANSFORM, **changes: Any) -> str:
-    return feature_key(weights, SET | changes, split, transform)
+IMAGES = [{"name": "sun397"}, "ood", [["sun397/a.jpg", 10]], 1, "labels"]
+TRANSFORM = {"transform": ["short_side", 32, 32, [0.1], [0.2]]}
 
 
 def test_a_key_is_twelve_hexadecimal_digits_and_stays() -> None:
-    assert len(key()) == 12
-    assert int(key(), 16) >= 0
-    assert key() == key()
+    key = feature_key("w", IMAGES, TRANSFORM)
+    assert len(key) == 12
+    assert int(key, 16) >= 0
+    assert key == feature_key("w", IMAGES, TRANSFORM)
 
 
-def test_a_key_changes_with_weights_split_images_and_transform() -> None:
-    keys = [
-        key(),
-        key(weights="v"),
-        key(split="val"),
-        key(transform=TRANSFORM | {"mean": [0.2]}),
-        key(transform=TRANSFORM | {"resize": 64}),
-        key(exclude=[]),
-        key(exclude=["airport", "beach"]),
-        key(name="other"),
-        key(seed=1),
-    ]
-    assert len(set(keys)) == len(keys)
-
-
-@pytest.mark.parametrize("change", [{"root": "/b"}, {"how_to_get": "z"}, {"licence": "z"}, {"recipe": {"a": 1}}])
-def test_a_key_does_not_change_with_the_place_or_what_is_said_about_the_set(change: dict[str, Any]) -> None:
-    assert key(**change) == key()
-
-
-def test_the_order_of_a_description_does_not_matter() -> None:
-    assert feature_key("w", dict(reversed(SET.items())), "test", TRANSFORM) == key()
+def test_a_key_changes_with_weights_images_and_transform() -> None:
+    keys = {
+        feature_key("w", IMAGES, TRANSFORM),
+        feature_key("v", IMAGES, TRANSFORM),
+        feature_key("w", [*IMAGES, 2], TRANSFORM),
+        feature_key("w", IMAGES, {"transform": ["squash", 32, 32, [0.1], [0.2]]}),
+    }
+    assert len(keys) == 4
 
 
 def tensors(projection: bool, labelled: bool = True) -> dict[str, torch.Tensor]:
@@ -150,10 +135,22 @@ def test_a_set_without_labels_has_none() -> None:
     assert Extracted(tensors(False, labelled=False)).features("method").labels is None
 
 
-def test_saved_features_are_read_back_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1], [3, 1]])
+def test_saved_features_are_read_back_bit_for_bit(sizes: list[int], tmp_path: Path) -> None:
     found = tensors(True)
     found["features"] = torch.rand(3, 4).T  # not contiguous
-    save_features(tmp_path / "deep" / "x.safetensors", found)
-    back = load_features(tmp_path / "deep" / "x.safetensors").tensors
-    assert back.keys() == found.keys()
-    assert all(torch.equal(back[k], found[k]) for k in found)
+    split = {key: value.split(sizes) for key, value in found.items()}
+    batches = [{key: parts[i] for key, parts in split.items()} for i in range(len(sizes))]
+    path = tmp_path / "deep" / "x-0123456789ab.safetensors"
+    save_features(path, batches, 4)
+    back = load_features(path)
+    assert back.key == "0123456789ab"
+    assert back.tensors.keys() == found.keys()
+    assert all(torch.equal(back.tensors[k], found[k]) for k in found)
+
+
+@pytest.mark.parametrize("rows", [3, 5])
+def test_another_number_of_rows_than_announced_leaves_no_file(rows: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"4 rows were extracted where {rows} were announced"):
+        save_features(tmp_path / "x.safetensors", [tensors(False)], rows)
+    assert list(tmp_path.iterdir()) == []

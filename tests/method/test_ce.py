@@ -17,7 +17,7 @@ from ood_lab.types import BackboneOutput, Batch
 
 def ce() -> CE:
     torch.manual_seed(0)
-    backbone = ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8)
+    backbone = ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8, stem="cifar", norm="batch")
     return CE(backbone, 3, 7, stage="pretrain", optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=0.0, warmup=0.0))
 
 
@@ -27,7 +27,7 @@ def batch(rows: int = 6, seed: int = 0) -> Batch:
 
 
 def trainer(epoch: int = 0, step: int = 0, **more: object) -> SimpleNamespace:
-    return SimpleNamespace(current_epoch=epoch, global_step=step, **more)
+    return SimpleNamespace(current_epoch=epoch, global_step=step, world_size=1, **more)
 
 
 def test_loss_is_the_mean_negative_log_softmax_of_the_true_class() -> None:
@@ -95,7 +95,7 @@ def test_epoch_summary_is_the_mean_over_steps_and_starts_anew() -> None:
 def test_accuracies_count_the_largest_logits() -> None:
     method, right, rows = ce(), 0, 0
     for seed in range(3):
-        images, labels = batch(seed=seed)
+        images, labels, _ = batch(seed=seed)
         right += int((method.backbone(images).logits.argmax(1) == labels).sum())  # batch statistics: same when repeated
         rows += len(labels)
         method.training_step(Batch(images, labels), 0)

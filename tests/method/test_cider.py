@@ -25,7 +25,7 @@ def cider(**weights: float) -> CIDER:
     torch.manual_seed(0)
     options: dict[str, Any] = {"w_ce": 1.0, "w_comp": 0.5, "w_disp": 2.0, **weights}
     method = CIDER(
-        ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8),
+        ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8, stem="cifar", norm="batch"),
         3,
         7,
         stage="finetune",
@@ -180,7 +180,7 @@ def test_prototypes_survive_a_checkpoint_and_are_not_made_again() -> None:
 
 def test_a_non_finite_loss_is_a_run_error_that_names_step_and_all_terms() -> None:
     method = cider()
-    method._trainer = SimpleNamespace(current_epoch=1, global_step=23)
+    method._trainer = SimpleNamespace(current_epoch=1, global_step=23, world_size=1)
     with torch.no_grad():
         method.projector[0].weight.fill_(math.nan)
     with pytest.raises(RunError, match=r"step 23 \(epoch 1\): ce = \d.*, comp = nan, disp = nan, total = nan"):

@@ -44,7 +44,7 @@ class Fixed(Synthesizer):
 
 def trainer(epoch: int = 0, step: int = 0) -> SimpleNamespace:
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=step))
-    return SimpleNamespace(current_epoch=epoch, global_step=step, fit_loop=loop)
+    return SimpleNamespace(current_epoch=epoch, global_step=step, fit_loop=loop, world_size=1)
 
 
 def shared_options() -> dict[str, Any]:
@@ -62,7 +62,7 @@ def shared_options() -> dict[str, Any]:
 
 def backbone() -> ResNet:
     torch.manual_seed(0)
-    return ResNet(C, block="basic", depths=[1, 1, 1, 1], width=8)
+    return ResNet(C, block="basic", depths=[1, 1, 1, 1], width=8, stem="cifar", norm="batch")
 
 
 def hamos(

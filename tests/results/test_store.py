@@ -69,11 +69,11 @@ def test_a_write_that_fails_leaves_the_old_rows(tmp_path: Path, monkeypatch: pyt
     assert [p.name for p in tmp_path.iterdir()] == ["results.jsonl"]
 
 
-def test_options_hold_the_settings_and_the_rule_but_not_the_class() -> None:
-    text = options_text({"_target_": "a.B", "space": "method", "k": 50}, "first")
-    assert json.loads(text) == {"k": 50, "space": "method", "fpr_rule": "first"}
-    assert text == options_text({"k": 50, "space": "method", "_target_": "a.C"}, "first")
-    assert text != options_text({"k": 50, "space": "method"}, "nearest")
+def test_options_hold_the_settings_but_not_the_class() -> None:
+    text = options_text({"_target_": "a.B", "space": "method", "k": 50})
+    assert json.loads(text) == {"k": 50, "space": "method"}
+    assert text == options_text({"k": 50, "space": "method", "_target_": "a.C"})
+    assert text != options_text({"k": 10, "space": "method"})
 
 
 def test_a_frame_has_the_rows_of_the_needed_runs_first_and_all_columns(tmp_path: Path) -> None:

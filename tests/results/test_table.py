@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ood_lab.results.caption import protocol_lines
 from ood_lab.results.page import detail_rows, percent, render_page, summary_rows
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import COLUMNS, Results, Row
@@ -18,23 +19,33 @@ GROUPS = {"letters": "near", "photos": "far", "noise": "far"}
 
 
 K50, K10 = '{"k": 50}', '{"k": 10}'
-PROTOCOL = {"name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos", "fpr_rule": "first"}
+PROTOCOL = {
+    "name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos", "fpr_rule": "first",
+    "id_val": 0, "subset": None, "draws": 10, "transform": "short_side", "transforms": {}, "mean": [0.5], "std": [0.5],
+}  # fmt: skip
 
 
 def asked(*sets: str, options: str = K50) -> Selection:
-    return Selection({"knn": options}, {name: GROUPS[name] for name in sets or VALUES})
+    return selected({name: GROUPS[name] for name in sets or VALUES}, knn=options)
+
+
+def selected(groups: dict[str, str], **options: str) -> Selection:
+    return Selection(options, groups, dict.fromkeys(groups, "whole"), "id")
 
 
 def rows(run_id: str, method: str, stage: str, shift: float) -> list[Row]:
     common: Row = dict.fromkeys(COLUMNS)
     common |= {"run_id": run_id, "method": method, "stage": stage, "dataset": "digits", "backbone": "narrow", "seed": 0}
     common |= {"hardware": "cpu", "commit": "abc", "versions": {"torch": "2"}, "n_id": 450, "n_ood": 800}
-    out: list[Row] = [{**common, "metric": "accuracy", "value": 0.9 + shift}]
+    common |= {"convention": "whole", "n_expected": 800, "features": "key"}
+    out: list[Row] = [{**common, "metric": "accuracy", "value": 0.9 + shift, "convention": "id"}]
+    out.append({**common, "metric": "accuracy", "value": 0.1, "convention": "another split"})
     for ood_set, value in VALUES.items():
         for metric in METRICS:
             named = {"scorer": "knn", "space": "method", "ood_set": ood_set, "group": GROUPS[ood_set], "options": K50}
             out.append({**common, **named, "metric": metric, "value": value + shift})
             out.append({**common, **named, "metric": metric, "value": 0.1, "options": K10})
+            out.append({**common, **named, "metric": metric, "value": 0.2, "convention": "2,000 of them"})
     return out
 
 
@@ -54,8 +65,7 @@ def test_means_are_unweighted_over_the_sets_of_a_group() -> None:
 
 
 def test_sets_outside_the_protocol_and_detectors_not_asked_for_are_left_out() -> None:
-    selection = asked("letters")
-    ce, _ = lines(results(), Selection({**selection.options, "msp": "{}"}, selection.groups))
+    ce, _ = lines(results(), selected({"letters": "near"}, knn=K50, msp="{}"))
     assert ce.scorer == "knn"
     assert ce.means["all", "auroc"] == pytest.approx(0.8)
     assert percent(ce.means["far", "auroc"]) == "-"
@@ -70,16 +80,16 @@ def test_the_best_of_each_metric_is_marked_low_for_fpr() -> None:
 
 def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_table(lines(results(), asked()), PROTOCOL, asked().groups))
+    console.print(terminal_table(lines(results(), asked()), protocol_lines(PROTOCOL, GROUPS, {})))
     text = console.export_text()
-    assert max(map(len, text.splitlines()[:8])) <= 80
+    assert max(map(len, text.splitlines())) <= 80
     for part in ("pretrained", "fine-tuned", "80.0", "65.0", "95.0"):
         assert part in text
 
 
 def test_the_page_is_self_contained_and_holds_every_set() -> None:
     found = results()
-    about = {"protocol": PROTOCOL, "skipped": ["svhn"], "command": "python -m ood_lab <x>", "config": "seed: 0"}
+    about = {"caption": ["one line", "another < line"], "command": "python -m ood_lab <x>", "config": "seed: 0"}
     figures = [{"title": "A & B", "caption": "c", "png": b"png"}]
     page = render_page(found, asked(), figures, about)
     assert len(detail_rows(found, asked())) == 6
@@ -88,8 +98,8 @@ def test_the_page_is_self_contained_and_holds_every_set() -> None:
     assert "data:image/png;base64,cG5n" in page
     assert "A &amp; B" in page
     assert "&lt;x&gt;" in page
-    assert "headline of this protocol is ID+" in page
-    assert "left out of every mean: svhn" in page
+    assert "one line" in page
+    assert "another &lt; line" in page
 
 
 def test_rows_of_other_options_stay_out_of_the_means() -> None:
@@ -99,15 +109,37 @@ def test_rows_of_other_options_stay_out_of_the_means() -> None:
 
 
 def test_the_groups_are_those_asked_for_not_those_stored() -> None:
-    ce, _ = lines(results(), Selection({"knn": K50}, {"letters": "far", "photos": "near"}))
+    ce, _ = lines(results(), selected({"letters": "far", "photos": "near"}, knn=K50))
     assert ce.means["near", "auroc"] == pytest.approx(0.9)
     assert ce.means["far", "auroc"] == pytest.approx(0.8)
 
 
-def test_sets_that_are_not_there_are_named_below_the_table() -> None:
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(terminal_table(lines(results(), asked("letters")), PROTOCOL, {"letters": "near"}))
-    assert "left out of every mean: photos, noise" in console.export_text()
+def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
+    text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
+    assert "left out of every mean: photos, noise" in text
+    assert "not the stated images: letters 80 of 800" in text
+    assert "headline ID+" in text
+    assert "whole ID test set; OOD sets whole" in text
+    drawn = PROTOCOL | {"subset": 2000, "id_val": 1000, "transforms": {"noise": "squash", "svhn": "as_is"}}
+    text = "\n".join(protocol_lines(drawn, GROUPS, {}))
+    assert "1,000 ID test images kept for validation; OOD sets means over 10 draws of 2,000 images" in text
+    assert "images: short_side, noise squash; normalised by (0.5), (0.5)" in text
+
+
+def test_sets_with_another_number_of_images_than_stated_are_told() -> None:
+    found = results()
+    assert asked().partial(found.rows) == {}
+    for row in found.rows:
+        if row["ood_set"] == "photos":
+            row["n_ood"] = 5
+    assert asked().partial(found.rows) == {"photos": (5, 800)}
+
+
+def test_feature_keys_are_those_of_the_selected_conventions() -> None:
+    found = results()
+    for row in found.rows:
+        row["features"] = f"{row['ood_set']} {row['convention']}"
+    assert asked("letters").feature_keys(found.rows) == {"letters": "letters whole", "test": "None id"}
 
 
 def test_a_frame_holds_every_run_below() -> None:

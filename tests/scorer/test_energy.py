@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ood_lab.config.errors import RequestError
+from ood_lab.errors import RequestError
 from ood_lab.scorer import build_scorer
 from ood_lab.types import FeatureSet
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from ood_lab.config.errors import RequestError
+from ood_lab.errors import RequestError
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import NotFittedError
 from ood_lab.types import FeatureSet

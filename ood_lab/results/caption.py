@@ -1,0 +1,48 @@
+"""What stands under a table: which images its numbers are of, and how they were counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
+
+
+def protocol_lines(
+    protocol: Mapping[str, Any], groups: Mapping[str, str], partial: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """The resolved protocol in words, a line each.
+
+    Args:
+        protocol: its node.
+        groups: the OOD sets that were scored, near or far.
+        partial: sets of which another number of images was scored than stated: (scored, stated).
+    """
+    named = {g: ", ".join(n for n in protocol[g] if n in groups) or "none" for g in ("near", "far")}
+    skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
+    out = [f"protocol {protocol['name']}, percent. near: {named['near']}; far: {named['far']}"]
+    if skipped:
+        out.append(f"not there, left out of every mean: {', '.join(skipped)}")
+    if partial:
+        counts = (f"{name} {scored:,} of {stated:,}" for name, (scored, stated) in partial.items())
+        out.append(f"not the stated images: {', '.join(counts)}")
+    held = f"{protocol['id_val']:,} ID test images kept for validation" if protocol["id_val"] else "whole ID test set"
+    drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
+    out.append(f"{held}; OOD sets {drawn}; means over sets")
+    constants = f"{_numbers(protocol['mean'])}, {_numbers(protocol['std'])}"
+    out.append(f"images: {_transforms(protocol)}; normalised by {constants}")
+    out.append(
+        f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {HEADLINES[protocol['fpr95']]}).\n"
+        "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID"
+    )
+    return out
+
+
+def _transforms(protocol: Mapping[str, Any]) -> str:
+    names = {**protocol["transforms"]}
+    used = [f"{name} {chain}" for name, chain in names.items() if name in (*protocol["near"], *protocol["far"])]
+    return ", ".join([protocol["transform"], *used])
+
+
+def _numbers(values: list[float]) -> str:
+    return "(" + " ".join(f"{value:.4g}" for value in values) + ")"

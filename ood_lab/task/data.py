@@ -1,0 +1,176 @@
+"""The image sets and weights that a request reads: what is there, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ood_lab.archive import extract
+from ood_lab.config import Request, RunError
+from ood_lab.config.image_sets import ImageSetUse
+from ood_lab.download import Checksum, fetch, file_digest
+from ood_lab.progress import stdout, track
+from ood_lab.reader.layout import layouts_of, read_layout
+from ood_lab.results.store import Results
+
+PRESENT = "present"
+
+
+@dataclass(frozen=True)
+class State:
+    """How one set (or file of weights) stands.
+
+    Args:
+        state: "present", "missing", "wrong count", "wrong checksum" or "unreadable".
+        count: images found, of images stated, as text.
+        where: where it was found, or is looked for.
+        remedy: what to do; "" where nothing is to be done.
+    """
+
+    name: str
+    role: str
+    state: str
+    count: str
+    where: str
+    licence: str
+    remedy: str
+
+
+def run(request: Request) -> Results:
+    """List, verify or download what the request reads.
+
+    Raises:
+        RunError: after "verify" or "download", something is not as it should be; the table says what.
+    """
+    action = request.cfg.task.action
+    if action == "download":
+        for use in request.image_sets:
+            if use.layout is None:
+                download(use.node.get("downloads", []), Path(use.node["root"]))
+        _download_weights(request)
+    states = [state(use, thorough=action == "verify") for use in request.image_sets]
+    states += _weights_state(request)
+    show(states, str(request.cfg.paths.data))
+    wrong = [s.name for s in states if s.state != PRESENT]
+    if wrong and action != "list":
+        raise RunError(f"{len(wrong)} of {len(states)} not as they should be: {', '.join(wrong)}")
+    return Results("", Path(request.cfg.paths.output), [])
+
+
+def state(use: ImageSetUse, thorough: bool) -> State:
+    """How a set stands; `thorough` also checks every checksum and decodes every image."""
+
+    def told(name: str, count: str, where: str, remedy: str) -> State:
+        return State(use.name, use.role, name, count, where, use.node["licence"], remedy)
+
+    layout = use.layout
+    if layout is None:
+        return told("missing", _of(None, use.expected), use.node["root"], use.missing())
+    if layout == "embedded":
+        return told(PRESENT, _of(use.found(), use.expected), "embedded or generated", "")
+    places = ", ".join(dict.fromkeys(_place(source) for source in layouts_of(use.node)[layout].values()))
+    where = f"{places} ({layout})"
+    try:
+        found = use.found()
+        if thorough:
+            altered = wrong_checksum(use.node)
+            if altered:
+                return told("wrong checksum", _of(found, use.expected), where, altered)
+            decoded = decode_all(use, layout)
+            found = decoded if found is None else found
+    except RunError as error:
+        return told("unreadable", "", where, str(error))
+    if use.expected is not None and found is not None and found != use.expected:
+        remedy = f"{use.name}: {found:,} images ({layout} layout) where {use.expected:,} are stated"
+        remedy += f" (protocol.check=loose accepts it, marked). {use.node['how_to_get']}"
+        return told("wrong count", _of(found, use.expected), where, remedy)
+    return told(PRESENT, _of(found, use.expected), where, "")
+
+
+def wrong_checksum(node: dict[str, Any]) -> str | None:
+    """What is wrong with the first file whose checksum isn't the stated one; None if all are right."""
+    for name, text in node["checksums"].items():
+        path, stated = Path(node["root"]) / name, Checksum.parse(text)
+        if path.is_file() and (found := file_digest(path, stated.algorithm)) != stated.digest:
+            return f"{path}: {stated.algorithm} {found} where {stated.digest} belongs. Delete it and get it again."
+    return None
+
+
+def decode_all(use: ImageSetUse, layout: str) -> int:
+    """Decode every image that the use reads; how many there are.
+
+    Raises:
+        RunError: the first that can't be decoded is named.
+    """
+    splits = [s for s in ("train", "val", "test") if s in layouts_of(use.node)[layout]]
+    total = 0
+    for split in splits if use.role == "id" else [use.split]:
+        listing = read_layout(use.node, layout, split)
+        for index in track(range(len(listing)), f"verify {use.name}"):
+            listing.image(index)
+        total += len(listing)
+    return total
+
+
+def download(files: list[dict[str, Any]], root: Path) -> None:
+    """Get public files, each checked and, if it is an archive, unpacked; what is there already is not got again."""
+    for file in files:
+        target = root / file["file"]
+        if file["expect"] is not None and (root / file["expect"]).exists():
+            continue
+        checksum = Checksum.parse(file["checksum"]) if file["checksum"] else None
+        print(f"{file['url']} -> {target}", flush=True)
+        fetch(file["url"], target, checksum)
+        if file["unpack"] is not None:
+            extract(target, root / file["unpack"], expected=file["expect"])
+            target.unlink()
+
+
+def _download_weights(request: Request) -> None:
+    weights = request.composed.plain("init.weights")
+    if weights is not None and weights["url"] is not None and not Path(weights["file"]).is_file():
+        print(f"{weights['url']} -> {weights['file']}", flush=True)
+        fetch(weights["url"], Path(weights["file"]), None)  # a prefix of a digest is checked where they are read
+
+
+def _weights_state(request: Request) -> Iterator[State]:
+    weights = request.composed.plain("init.weights")
+    if weights is not None:
+        there = Path(weights["file"]).is_file()
+        name = str(request.composed.choices["init"])
+        remedy = "" if there else f"{name}: missing {weights['file']}. {weights['how_to_get']}"
+        yield State(name, "weights", PRESENT if there else "missing", "", weights["file"], weights["licence"], remedy)
+
+
+def show(states: list[State], data: str) -> None:
+    """The table, and below it what to do about each set that isn't as it should be."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("set", "role", "state", "images", "where", "licence"):
+        table.add_column(name, overflow="fold", justify="right" if name == "images" else "left")
+    for s in states:
+        style = {"present": "green", "missing": "yellow"}.get(s.state, "red")
+        table.add_row(s.name, s.role, f"[{style}]{s.state}[/]", s.count, s.where.replace(data, "."), s.licence)
+    stdout.print(table)
+    todo = [s.remedy for s in states if s.remedy]
+    if todo:
+        stdout.print(f"\npaths.data={data}", highlight=False, markup=False)
+        for remedy in todo:
+            stdout.print(f"- {remedy.replace(f'{data}/', '')}", highlight=False, markup=False)
+
+
+def _of(found: int | None, expected: int | None) -> str:
+    there = "" if found is None else f"{found:,}"
+    return there if expected is None or found == expected else f"{there or '-'} of {expected:,}"
+
+
+def _place(source: dict[str, Any]) -> str:
+    kind, value = next(iter(source.items()))
+    if kind in ("batches", "idx"):
+        first = value[0] if kind == "batches" else value[0][0]
+        return f"{Path(first).parent}/"
+    return str(value)
