@@ -40,7 +40,6 @@ NOT_SHAPING = (
     "licence",
     "checksums",
     "downloads",
-    "count",
     "recipe.serve",
     "recipe.benchmark",
     "benchmark",

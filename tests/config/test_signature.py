@@ -67,7 +67,7 @@ def test_an_annotation_is_described_in_words(text: str, words: str) -> None:
 
 def test_keyword_only_parameters_are_keys_and_positional_ones_are_injected() -> None:
     spec = signature("ood_lab.backbone.resnet.ResNet")
-    assert list(spec.parameters) == ["block", "depths", "width"]
+    assert list(spec.parameters) == ["block", "depths", "width", "stem", "norm"]
     assert spec.injected == ("num_classes",)
 
 
