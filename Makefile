@@ -35,8 +35,10 @@ format: $(READY)  ## rewrite to style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## CPU time of outlier synthesis
+bench: $(READY)  ## speed of outlier synthesis and training input, memory of evaluation
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/synthesis.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel

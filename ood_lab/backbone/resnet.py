@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ood_lab.backbone.base import Backbone, Norm, he_normal, normalisation
-from ood_lab.config.ranges import PositiveInt
+from ood_lab.config.ranges import PositiveInt, StageDepths
 
 STAGES = 4
 
@@ -79,7 +79,7 @@ class ResNet(Backbone):
         num_classes: int,
         *,
         block: Literal["basic", "bottleneck"],
-        depths: list[PositiveInt],
+        depths: StageDepths,
         width: PositiveInt,
         stem: Literal["cifar", "imagenet"],
         norm: Literal["batch", "group"],

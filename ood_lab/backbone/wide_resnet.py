@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ood_lab.backbone.base import Backbone, Norm, he_normal, normalisation
-from ood_lab.config.ranges import Fraction, PositiveInt
+from ood_lab.config.ranges import Fraction, PositiveInt, WideResNetDepth
 
 
 class Block(nn.Module):
@@ -52,7 +52,7 @@ class WideResNet(Backbone):
         self,
         num_classes: int,
         *,
-        depth: PositiveInt,
+        depth: WideResNetDepth,
         widen: PositiveInt,
         dropout: Fraction,
         norm: Literal["batch", "group"],

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ood_lab.config.compose import Composed, groups
+from ood_lab.config.compose import OPEN, Composed, groups
 from ood_lab.config.signature import Signature, accepts, describe, signature
 from ood_lab.errors import RequestError
 
@@ -87,7 +87,7 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
     known = groups(folder)
     for override in overrides:
         key = override.key_or_group
-        if key in known or key.startswith("hydra") or override.is_delete():
+        if key in known or key.startswith(("hydra", *OPEN)) or override.is_delete():
             continue
         node: Any = base.cfg
         walked: list[str] = []
@@ -123,6 +123,10 @@ def check_values(composed: Composed) -> None:
     for key, node in plain.items():
         if key not in SECTIONS:
             _walk(str(key), node)
+    chains = signature("ood_lab.config.schema.Protocol").parameters["transform"]
+    for name, chain in (composed.plain("protocol.transforms") or {}).items():
+        if not accepts(chains, chain):
+            raise RequestError(f"protocol.transforms.{name}={chain!r}: expected {describe(chains)}")
     for name, node in (plain.get("scorer") or {}).items():
         if node.get("space") == "projection" and "projection_dim" not in (plain.get("method") or {}):
             raise RequestError(

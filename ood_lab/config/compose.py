@@ -21,6 +21,8 @@ from ood_lab.errors import RequestError
 LIST_GROUPS = ("scorer", "figure")
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = {"auxiliary": "dataset"}
+# Mappings to which a request may add entries of its own.
+OPEN = ("protocol.transforms.", "dataset.exclude.", "auxiliary.exclude.")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -70,8 +72,10 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
 
 
 def in_hydra(override: str) -> str:
-    """An override with this project's short form for a role written out."""
+    """An override in Hydra's own words: a role written out, an entry added to an open mapping."""
     key, equals, value = override.partition("=")
+    if key.startswith(OPEN):
+        return f"++{override}"
     return f"{ROLES[key]}@{key}={value}" if equals and key in ROLES else override
 
 

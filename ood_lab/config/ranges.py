@@ -13,6 +13,8 @@ PositiveFloat = float
 NonNegativeFloat = float
 Fraction = float
 Percentile = float
+WideResNetDepth = int
+StageDepths = list[int]
 
 
 def _is_int(value: Any) -> bool:
@@ -38,5 +40,13 @@ RANGES: dict[str, tuple[str, type_check]] = {
     "PositiveFloat": ("a number above 0", lambda v: _is_number(v) and v > 0),
     "NonNegativeFloat": ("a number, 0 or above", lambda v: _is_number(v) and v >= 0),
     "Fraction": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "WideResNetDepth": (
+        "6 n + 4 with n of at least 1 (10, 16, ..., 40)",
+        lambda v: _is_int(v) and v > 9 and v % 6 == 4,
+    ),
+    "StageDepths": (
+        "a list of four whole numbers above 0",
+        lambda v: isinstance(v, list) and len(v) == 4 and all(_is_int(n) and n > 0 for n in v),
+    ),
     "Percentile": ("a number from 0 to 100", lambda v: _is_number(v) and 0 <= v <= 100),
 }

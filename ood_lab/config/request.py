@@ -163,8 +163,10 @@ def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
 
 
 def expand_all(text: str, folder: Path | None) -> str:
-    """`scorer=all` stands for every scorer."""
-    return f"scorer=[{','.join(groups(folder)['scorer'])}]" if text == "scorer=all" else text
+    """`scorer=all` stands for every scorer, and `action=x` for task.action=x."""
+    if text == "scorer=all":
+        return f"scorer=[{','.join(groups(folder)['scorer'])}]"
+    return f"task.{text}" if text.startswith("action=") else text
 
 
 def _text(value: Any) -> str:

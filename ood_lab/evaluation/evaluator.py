@@ -22,7 +22,7 @@ from ood_lab.scorer.base import Scorer
 from ood_lab.storage import write_atomically
 from ood_lab.types import FeatureSet, LinearHead
 
-CHUNK = 10_000  # rows scored at a time
+CHUNK = 2_000  # rows scored at a time
 
 
 def scores_path(run_dir: Path, scorer: str, options: str) -> Path:

@@ -59,7 +59,9 @@ def test_nearest_says_nothing_where_there_is_nothing() -> None:
     [
         ("backbone.width=-1", "a whole number above 0"),
         ("backbone.width=8.5", "a whole number above 0"),
-        ("backbone.depths=[1,1,0,1]", "a list, each entry a whole number above 0"),
+        ("backbone.depths=[1,1,0,1]", "a list of four whole numbers above 0"),
+        ("backbone.depths=[1,1,1]", "a list of four whole numbers above 0"),
+        ("protocol.transform=squish", "one of short_side, center_crop"),
         ("backbone.block=basik", "one of basic, bottleneck"),
         ("trainer.max_epochs=-1", "a whole number, 0 or above"),
         ("trainer.batch_size=many", "a whole number above 0"),
@@ -187,3 +189,16 @@ def test_what_the_needed_run_is_told_is_checked_too() -> None:
 def test_a_refused_request_leaves_no_trace(tmp_path: Path) -> None:
     refusal("backbone.width=-1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_depth_that_no_wide_resnet_has_is_refused() -> None:
+    assert "backbone.depth=41: expected 6 n + 4" in refusal("backbone=wrn40_2", "backbone.depth=41")
+
+
+def test_the_transform_of_a_single_set_is_checked() -> None:
+    assert "protocol.transforms.photos='squish': expected one of" in refusal("protocol.transforms.photos=squish")
+    assert (
+        prepare(["protocol.transforms.photos=squash"])
+        .convention("photos")
+        .startswith("id_val=150 transform=squash subset=none")
+    )

@@ -116,7 +116,7 @@ def test_the_auxiliary_set_and_its_options_belong_to_the_run() -> None:
 
 
 def test_devices_must_share_the_batch_evenly() -> None:
-    with pytest.raises(RequestError, match="trainer.batch_size=10 is shared by trainer.devices=4"):
+    with pytest.raises(RequestError, match=r"trainer\.batch_size=10 is shared by trainer\.devices=4"):
         prepare(["trainer.batch_size=10", "trainer.devices=4"])
 
 

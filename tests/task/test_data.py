@@ -40,7 +40,7 @@ def test_an_empty_folder_lists_every_set_as_missing_with_how_to_get_it(
 
 
 def test_the_embedded_protocol_needs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["task=data", "task.action=verify", f"paths.data={tmp_path}"]) == 0
+    assert main(["task=data", "action=verify", f"paths.data={tmp_path}"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("present") == 4
     assert "missing" not in shown
