@@ -13,7 +13,9 @@ import pytest
 import ood_lab
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError, RunError
+from ood_lab.config.image_sets import image_set_config
 from ood_lab.task import evaluate, train
+from tests.trees import plant
 
 SMALL = [
     "backbone.width=4",
@@ -164,3 +166,23 @@ def test_the_report_does_without_features_that_were_removed(output: Path) -> Non
     for features in output.glob("ce-*/features/*"):
         features.unlink()
     assert main(small(output, "task=report")) == 0
+
+
+def test_a_streamed_set_with_its_other_classes_as_auxiliary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ImageNet-10 and the other classes of a small tree: decoded for each step, scored against a stored set."""
+    plant(image_set_config("imagenet10", str(tmp_path)), "torchvision", [f"n{i:08d}" for i in range(14)], per_class=8)
+    plant(
+        image_set_config("textures", str(tmp_path), benchmark="imagenet"), "folder", ["banded", "bubbly"], per_class=8
+    )
+    sizes = ["dataset.recipe.side=32", "dataset.recipe.resize=36", "backbone.width=8", "backbone=narrow"]
+    trainer = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.threads=1", "trainer.workers=1"]
+    small = ["figure=[training_curves]", "init=random", "augmentation.scale=[0.5,1.0]", "protocol.far=[textures]"]
+    places = [f"paths.data={tmp_path}", f"paths.output={tmp_path}/outputs", "trainer.cache_gb=0"]
+    request = ["method=oe", "dataset=imagenet10", "auxiliary=imagenet990", "protocol=greg", "scorer=[msp]"]
+    assert main([*request, *sizes, *trainer, *small, *places]) == 0
+    shown = capsys.readouterr().out
+    assert "10 steps of 16 images" in shown
+    assert "normalised by (0 0 0), (1 1 1)" in shown
+    (row, *_) = [r for r in ood_lab.run([*request, *sizes, *trainer, *small, *places]).rows if r["ood_set"]]
+    assert (row["n_id"], row["n_ood"], row["layout"]) == (80, 8, "folder")
+    assert not (tmp_path / "outputs/.images").exists()
