@@ -89,6 +89,7 @@ class DenseNet(Backbone):
         self.fc = nn.Linear(channels, num_classes)
         he_normal(self)
         nn.init.zeros_(self.fc.bias)
+        self.arrange(channels_last=min(growth, initial) >= 8)
 
     def features(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.body(self.stem(images)))).mean((2, 3))

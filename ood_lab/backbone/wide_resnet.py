@@ -74,6 +74,7 @@ class WideResNet(Backbone):
         self.fc = nn.Linear(channels, num_classes)
         he_normal(self)
         nn.init.zeros_(self.fc.bias)
+        self.arrange(channels_last=True)  # 16 channels and more
 
     def features(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.blocks(self.stem(images)))).mean((2, 3))

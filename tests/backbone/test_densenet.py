@@ -74,3 +74,18 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.equal(network(images).logits, network(images).logits)
     network.eval()
     assert torch.equal(network(images).logits, network(images).logits)
+
+
+def test_the_memory_layout_changes_no_gradient() -> None:
+    torch.manual_seed(0)
+    sizes = {"blocks": [2, 2], "growth": 12, "initial": 24, "compression": 0.5}
+    network = DenseNet(3, stem="cifar", dropout=0.0, norm="batch", **sizes)  # type: ignore[arg-type]
+    images = torch.randn(8, 3, 16, 16)
+    gradients = []
+    for channels_last in (True, False):
+        network.arrange(channels_last)
+        network.zero_grad()
+        network(images).logits.square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-3)
