@@ -28,6 +28,40 @@ class Scorer:
         raise NotImplementedError(f"{type(self).__name__} must define score()")
 
 
+class HeadScorer(Scorer):
+    """A detector that passes changed penultimate features, or changed weights, through the classifier's head.
+
+    `fit` keeps the head; a subclass that takes more from the training features calls this one first.
+    """
+
+    _head: LinearHead | None = None
+
+    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
+        """Keep the head.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if head is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the classifier's head; call fit(train, head=LinearHead(...))"
+            )
+        self._head = head
+        return self
+
+    @property
+    def head(self) -> LinearHead:
+        """The classifier that `fit` was given."""
+        if self._head is None:
+            raise NotFittedError(self)
+        return self._head
+
+    def energy(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        """-logsumexp_c of the head's logits for `features` [N, D], with other weights where given."""
+        w = self.head.weight if weight is None else weight
+        return -(features @ w.T + self.head.bias).logsumexp(1)
+
+
 class NotFittedError(RuntimeError):
     """score() was called before fit()."""
 

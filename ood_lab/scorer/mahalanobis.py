@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from ood_lab.gaussian import class_means, whitener
 from ood_lab.scorer.base import NotFittedError, Scorer
 from ood_lab.types import FeatureSet, LinearHead
 
@@ -27,13 +28,9 @@ class Mahalanobis(Scorer):
     def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
         if train.labels is None:
             raise ValueError("Mahalanobis needs the training labels; the feature set has none")
-        x, labels = train.features.double(), train.labels
-        _, labels, counts = labels.unique(return_inverse=True, return_counts=True)
-        means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, labels, x) / counts.unsqueeze(1)
-        centred = x - means[labels]
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-        kept = values > values.max() * len(values) * torch.finfo(values.dtype).eps
-        self._whiten = vectors[:, kept] / values[kept].sqrt()
+        x = train.features.double()
+        means, rank = class_means(x, train.labels)
+        self._whiten = whitener(x - means[rank])
         self._means = means @ self._whiten
         return self
 
