@@ -12,7 +12,8 @@ from ood_lab.types import FeatureSet
 class GEN(Scorer):
     """score = sum over the top M classes of p^gamma (1 - p)^gamma, in float64.
 
-    With all classes where there are fewer than M. OpenOOD's `gen` is its negative, with gamma and M tuned on OOD data.
+    With all classes where there are fewer than M. OpenOOD's `gen` is its negative, with gamma and M tuned on OOD data;
+    pytorch-ood has the mean instead of the sum.
 
     Args:
         gamma: 0.1 in the paper.

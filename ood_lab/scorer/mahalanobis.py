@@ -15,7 +15,8 @@ from ood_lab.types import FeatureSet, LinearHead
 class Mahalanobis(Scorer):
     """score = min_c (x - mu_c)' S^+ (x - mu_c), S the covariance of class-centred training features (divided by N).
 
-    In float64, with the pseudo-inverse, so that dead units do no harm. OpenOOD's `mds` is its negative.
+    In float64, with the pseudo-inverse, so that dead units do no harm. OpenOOD's `mds` is its negative;
+    pytorch-ood has half of it over the number of training rows.
 
     Args:
         space: which features; the penultimate ones in the paper.

@@ -16,7 +16,8 @@ class RMDS(Scorer):
     """score = min_c MD_c(x) - MD_0(x): squared distances to class means under one tied covariance, and to the mean of
     all training rows under their covariance.
 
-    In float64, with pseudo-inverses. OpenOOD's `rmds` is its negative.
+    In float64, with pseudo-inverses. OpenOOD's `rmds` is its negative; pytorch-ood divides it by the
+    number of training rows.
 
     Args:
         space: which features; the penultimate ones in the paper.
