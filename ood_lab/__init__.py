@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from ood_lab.results.store import Results
+    from ood_lab.task.detector import Detector
 
 __version__ = "0.1.0"
 
@@ -23,3 +27,10 @@ def run(overrides: list[str] | None = None) -> Results:
     from ood_lab.task import execute
 
     return execute(request)
+
+
+def load_detector(run: str | Path, scorer: str = "knn", id_rate: float = 0.95, **options: Any) -> Detector:
+    """A finished run as a detector for new images, with a threshold; see `ood_lab.task.detector.load_detector`."""
+    from ood_lab.task import detector
+
+    return detector.load_detector(run, scorer, id_rate, **options)

@@ -7,14 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import ood_lab
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError, RunError
 from ood_lab.config.image_sets import image_set_config
+from ood_lab.evaluation.extract import load_features
+from ood_lab.scorer import build_scorer
 from ood_lab.task import evaluate, train
+from ood_lab.task.build import build
+from ood_lab.types import LinearHead
 from tests.trees import plant
 
 SMALL = [
@@ -186,3 +193,40 @@ def test_a_streamed_set_with_its_other_classes_as_auxiliary(tmp_path: Path, caps
     (row, *_) = [r for r in ood_lab.run([*request, *sizes, *trainer, *small, *places]).rows if r["ood_set"]]
     assert (row["n_id"], row["n_ood"], row["layout"]) == (80, 8, "folder")
     assert not (tmp_path / "outputs/.images").exists()
+
+
+@pytest.mark.parametrize("scorer", ["knn", "energy", "vim"])
+def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output: Path, scorer: str) -> None:
+    (run,) = output.glob("hamos-digits-*")
+    detector = ood_lab.load_detector(run, scorer)
+    letters = build(image_set_config("letters", "unused")).listing("ood")
+    images = [letters.image(i) for i in range(40)]
+    scores = detector.score(images)
+    assert scores.shape == (40,)
+    features = {split: load_features(next(run.glob(f"features/{split}-*"))) for split in ("train", "val", "letters")}
+    weights = load_file(run / "checkpoints/final.safetensors")
+    head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
+    reference = build_scorer(scorer)
+    views = {split: found.features(reference.space) for split, found in features.items()}
+    reference.fit(views["train"], head=head, val=views["val"])
+    expected = reference.score(views["letters"])[:40].double()
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+    accepted = (reference.score(views["val"]).double() <= detector.threshold).double().mean()
+    assert accepted == pytest.approx(0.95, abs=0.01)
+    assert torch.equal(detector.is_ood(images), scores > detector.threshold)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scorer": "kn"}, "no such scorer. Did you mean 'knn'"),
+        ({"id_rate": 1.5}, "id_rate=1.5"),
+        ({"kk": 3}, "no option 'kk'"),
+    ],
+)
+def test_a_wrong_detector_is_refused(output: Path, options: dict[str, Any], message: str) -> None:
+    (run,) = output.glob("hamos-digits-*")
+    with pytest.raises(RequestError, match=message):
+        ood_lab.load_detector(run, **options)
+    with pytest.raises(RequestError, match="no finished run"):
+        ood_lab.load_detector(output / "nowhere")
