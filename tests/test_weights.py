@@ -129,7 +129,7 @@ def test_published_weights_say_where_they_come_from(name: str) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "classes", "accuracy"), [("cifar10", 10, 0.9454), ("cifar100", 100, 0.7506)])
-def test_dices_densenets_reach_their_accuracy(name: str, classes: int, accuracy: float) -> None:
+def test_dices_densenets_reach_their_accuracy(name: str, classes: int, accuracy: float, tmp_path: Path) -> None:
     from ood_lab.config.image_sets import image_set_config
     from ood_lab.datamodule import EvalLoader, Normalise
     from ood_lab.pixels import Reading
@@ -139,7 +139,7 @@ def test_dices_densenets_reach_their_accuracy(name: str, classes: int, accuracy:
     backbone = build(compose(["backbone=densenet100"]).plain("backbone"), classes).eval()
     backbone.load_state_dict(adapt(read_weights(Path(weights["file"]), weights["sha256"]), backbone.state_dict()))
     listing = build(image_set_config(name, str(data))).listing("test", 0)
-    pixels = Reading(32, 32, Path("unused"), 1.0, 0).open(listing, name)
+    pixels = Reading(32, 32, tmp_path, 1.0, 0).open(listing, name)
     normalise = Normalise([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
     right = 0
     with torch.inference_mode():
