@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ood_lab.config import OodLabError, RequestError, prepare
 from ood_lab.config.check import check_groups, parse
-from ood_lab.config.compose import config_dir
+from ood_lab.config.compose import config_dir, in_hydra
 from ood_lab.config.request import expand_all, expand_sweep
 
 USAGE = """\
@@ -37,8 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _hydra(arguments)
         if multirun:
             for single in expand_sweep(overrides, folder):
-                prepare(single, folder)
-            return _hydra(arguments)
+                if prepare(single, folder).cfg.trainer.devices > 1:
+                    raise RequestError(
+                        "trainer.devices above 1 in a sweep: the processes that train together would each start the "
+                        "whole sweep again. Run such requests one by one, without -m."
+                    )
+            return _hydra([_in_sweep(word) for word in arguments])
         request = prepare(overrides, folder)
         from ood_lab.task import execute
 
@@ -77,6 +81,11 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
     if folder is not None and not (folder and Path(folder).is_dir()):
         raise RequestError(f"--config-dir={folder}: no such folder; give one that holds YAML files in group folders")
     return multirun, Path(folder).absolute() if folder else None, overrides, rest
+
+
+def _in_sweep(word: str) -> str:
+    """An argument in Hydra's words. Hydra composes once without the swept choices, where these groups are empty."""
+    return f"++{word}" if word.startswith(("auxiliary.", "synthesizer.")) else in_hydra(word)
 
 
 def _help() -> str:

@@ -230,3 +230,10 @@ def test_a_wrong_detector_is_refused(output: Path, options: dict[str, Any], mess
         ood_lab.load_detector(run, **options)
     with pytest.raises(RequestError, match="no finished run"):
         ood_lab.load_detector(output / "nowhere")
+
+
+def test_a_sweep_over_auxiliary_sets(tmp_path: Path) -> None:
+    small = ["init=random", "trainer.max_epochs=1", "scorer=[msp]", "figure=[training_curves]", "auxiliary.count=50"]
+    request = ["-m", "method=oe", "auxiliary=fractals,uniform_noise", *small, f"paths.output={tmp_path}"]
+    assert main([*request, "backbone.width=4", "trainer.threads=1"]) == 0
+    assert len(list(tmp_path.glob("oe-digits-*/DONE"))) == 2
