@@ -197,7 +197,7 @@ def test_a_streamed_set_with_its_other_classes_as_auxiliary(tmp_path: Path, caps
 
 @pytest.mark.parametrize("scorer", ["knn", "energy", "vim"])
 def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output: Path, scorer: str) -> None:
-    (run,) = output.glob("hamos-digits-*")
+    run = ood_lab.run(small(output)).run_dir
     detector = ood_lab.load_detector(run, scorer)
     letters = build(image_set_config("letters", "unused")).listing("ood")
     images = [letters.image(i) for i in range(40)]
@@ -225,7 +225,7 @@ def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output:
     ],
 )
 def test_a_wrong_detector_is_refused(output: Path, options: dict[str, Any], message: str) -> None:
-    (run,) = output.glob("hamos-digits-*")
+    run = ood_lab.run(small(output)).run_dir
     with pytest.raises(RequestError, match=message):
         ood_lab.load_detector(run, **options)
     with pytest.raises(RequestError, match="no finished run"):
