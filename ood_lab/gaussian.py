@@ -21,3 +21,21 @@ def whitener(centred: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     kept = values > values.max() * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] / values[kept].sqrt()
+
+
+class TiedGaussians:
+    """A Gaussian around each class mean under one covariance, that of the class-centred rows (divided by their number).
+
+    Args:
+        x: rows [N, D] in float64.
+        labels: classes [N].
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor) -> None:
+        means, rank = class_means(x, labels)
+        self.whiten = whitener(x - means[rank])
+        self.means = means @ self.whiten
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """min_c (x - mu_c)' S^+ (x - mu_c) [N]."""
+        return torch.cdist(x @ self.whiten, self.means).amin(1).square()

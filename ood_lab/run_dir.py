@@ -1,7 +1,7 @@
 """A run's directory: its lock, what is already done in it, and whether it is the run one thinks it is.
 
-outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl report.html DONE
-                   checkpoints/ features/ scores/ figures/
+outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl thresholds.jsonl report.html DONE
+                   checkpoints/ features/ scores/ tuning/ figures/
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
 from ood_lab.provenance import commit
-from ood_lab.results.store import options_text, read_rows
+from ood_lab.results.store import options_text, read_rows, read_thresholds
 from ood_lab.storage import write_atomically
 
 FINAL = "checkpoints/final.safetensors"
@@ -50,13 +50,14 @@ def is_trained(request: Request) -> bool:
 
 
 def unscored(request: Request) -> list[str]:
-    """The requested detectors that lack a row on some set of the protocol, by its conventions."""
-    rows = read_rows(request.run_dir)
-    have = {(row["scorer"], row["options"], row["ood_set"], row["convention"]) for row in rows}
+    """The requested detectors that lack a row on some set of the protocol, by its conventions, or their threshold."""
+    rows = {(r["scorer"], r["options"], r["ood_set"], r["convention"]) for r in read_rows(request.run_dir)}
+    limits = {(r["scorer"], r["options"], r["id_rate"], r["convention"]) for r in read_thresholds(request.run_dir)}
     missing = []
-    for name, node in request.composed.plain("scorer").items():
-        options = options_text(node)
-        if any((name, options, s, request.convention(s)) not in have for s in request.ood_sets):
+    for name, node in request.scorers.items():
+        text = options_text(node)
+        everywhere = all((name, text, s, request.convention(s)) in rows for s in request.ood_sets)
+        if not everywhere or (name, text, request.cfg.id_rate, request.convention()) not in limits:
             missing.append(name)
     return missing
 

@@ -94,7 +94,7 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
     assert "method: ce, cider, hamos, hamos_released" in shown
-    assert "scorer: ash, dice, energy" in shown
+    assert "scorer: ash, csi, dice, energy" in shown
 
 
 def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> None:

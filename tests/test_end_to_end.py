@@ -19,7 +19,7 @@ from ood_lab.config import RequestError, RunError
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.evaluation.extract import load_features
 from ood_lab.scorer import build_scorer
-from ood_lab.task import evaluate, train
+from ood_lab.task import evaluate, features, train
 from ood_lab.task.build import build
 from ood_lab.types import LinearHead
 from tests.trees import plant
@@ -67,14 +67,14 @@ def test_a_run_leaves_everything_it_promises(output: Path) -> None:
 
 def test_a_finished_run_is_not_computed_again(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(evaluate, "feature_sets", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(evaluate, "Features", lambda *_: pytest.fail("scored again"))
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert main(small(output)) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_another_detector_needs_no_network(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "build_method", lambda *_: pytest.fail("built the network"))
+    monkeypatch.setattr(features, "trained_method", lambda *_: pytest.fail("built the network"))
     results = ood_lab.run(
         small(output, "task=evaluate", "method=ce", "scorer=[knn_penultimate]", "scorer.knn_penultimate.k=3")
     )
@@ -88,7 +88,7 @@ def test_another_detector_needs_no_network(output: Path, monkeypatch: pytest.Mon
 def test_report_from_the_store(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "feature_sets", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(evaluate, "Features", lambda *_: pytest.fail("scored again"))
     page = next(output.glob("hamos-*")) / "report.html"
     page.unlink()
     assert main(small(output, "task=report")) == 0
@@ -170,8 +170,8 @@ def test_a_sweep_runs_every_job_and_wandb_works_without_a_key(tmp_path: Path) ->
 
 
 def test_the_report_does_without_features_that_were_removed(output: Path) -> None:
-    for features in output.glob("ce-*/features/*"):
-        features.unlink()
+    for path in output.glob("ce-*/features/*"):
+        path.unlink()
     assert main(small(output, "task=report")) == 0
 
 
@@ -203,11 +203,11 @@ def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output:
     images = [letters.image(i) for i in range(40)]
     scores = detector.score(images)
     assert scores.shape == (40,)
-    features = {split: load_features(next(run.glob(f"features/{split}-*"))) for split in ("train", "val", "letters")}
+    saved = {split: load_features(next(run.glob(f"features/{split}-*"))) for split in ("train", "val", "letters")}
     weights = load_file(run / "checkpoints/final.safetensors")
     head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
     reference = build_scorer(scorer)
-    views = {split: found.features(reference.space) for split, found in features.items()}
+    views = {split: found.features(reference.space) for split, found in saved.items()}
     reference.fit(views["train"], head=head, val=views["val"])
     expected = reference.score(views["letters"])[:40].double()
     torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)

@@ -27,11 +27,12 @@ SECTIONS = {
     "init": "Init",
     "protocol": "Protocol",
     "logger": "Logger",
+    "tuning": "Tuning",
     "dataset.recipe": "Recipe",
 }
 
 # Groups that a request may leave out.
-OPTIONAL = ("experiment", "synthesizer", "figure", "auxiliary")
+OPTIONAL = ("experiment", "synthesizer", "figure", "auxiliary", "tuning")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -66,7 +67,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
             continue
         if key not in known:
             first = key.split(".")[0]
-            if first not in {*known, *SECTIONS, "seed", "benchmark"}:
+            if first not in {*known, *SECTIONS, *signature("ood_lab.config.schema.Root").parameters}:
                 raise RequestError(f"unknown option {key!r}.{nearest(first, [*known, 'seed', 'paths'])}")
             continue
         value = override.value()
@@ -127,14 +128,9 @@ def check_values(composed: Composed) -> None:
     for name, chain in (composed.plain("protocol.transforms") or {}).items():
         if not accepts(chains, chain):
             raise RequestError(f"protocol.transforms.{name}={chain!r}: expected {describe(chains)}")
-    for name, node in (plain.get("scorer") or {}).items():
-        if node.get("space") == "projection" and "projection_dim" not in (plain.get("method") or {}):
-            raise RequestError(
-                f"scorer.{name}.space=projection: method={composed.choices['method']} trains no projection; "
-                "use space=method (the projection where there is one) or space=penultimate"
-            )
     if "method" in plain:
-        _check_sources(composed, {str(key): value for key, value in plain.items()})
+        whole = {str(key): value for key, value in plain.items()}
+        _check_sources(composed, whole)
 
 
 def _check_sources(composed: Composed, plain: dict[str, Any]) -> None:

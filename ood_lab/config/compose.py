@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -22,7 +23,7 @@ LIST_GROUPS = ("scorer", "figure")
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = {"auxiliary": "dataset"}
 # Mappings to which a request may add entries of its own.
-OPEN = ("protocol.transforms.", "dataset.exclude.", "auxiliary.exclude.")
+OPEN = ("protocol.transforms.", "dataset.exclude.", "auxiliary.exclude.", "scorer.pood.options.", "tuning.grids.")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -69,6 +70,16 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
     for role, group in ROLES.items():
         found[role] = found[group]
     return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+def target(group: str, name: str, folder: Path | None = None) -> str:
+    """The class that a config file names, or the file that it varies; composing would take longer."""
+    roots = [root for root in (folder, config_dir()) if root]
+    path = next(root / group / f"{name}.yaml" for root in roots if (root / group / f"{name}.yaml").is_file())
+    node = yaml.safe_load(path.read_text())
+    if "_target_" in node:
+        return str(node["_target_"])
+    return target(group, node["defaults"][0].partition("@")[0], folder)
 
 
 def in_hydra(override: str) -> str:

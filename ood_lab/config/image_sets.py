@@ -16,7 +16,7 @@ from ood_lab.reader.layout import class_names, count, find_layout, lacking, layo
 
 @dataclass(frozen=True)
 class ImageSetUse:
-    """One set in one role of a request: "id", "auxiliary", "near" or "far".
+    """One set in one role of a request: "id", "auxiliary", "near", "far" or "validation".
 
     Args:
         node: its description.
@@ -91,8 +91,8 @@ def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetU
                 "Choose another auxiliary set, or leave it out of protocol.near and protocol.far"
             )
         uses.append(ImageSetUse("auxiliary", auxiliary["name"], auxiliary, auxiliary.get("count")))
-    names = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
-    if not names:
+    tested = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
+    if not tested:
         protocol, known = composed.choices["protocol"], list(composed.plain("protocol.sets"))
         raise RequestError(
             f"protocol={protocol} names no OOD set for dataset={id_node['name']}"
@@ -100,16 +100,19 @@ def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetU
             + "; choose another protocol, or name sets in protocol.near and protocol.far"
         )
     stated: dict[str, int | None] = {}
-    for group in ("near", "far"):
+    for group in ("near", "far", "validation"):
         stated |= (composed.plain("protocol.sets").get(id_node["name"]) or {}).get(group, {})
-    for name in names:
-        if name == id_node["name"] or names.count(name) > 1:
+    tuned = composed.plain("protocol.validation") if composed.plain("tuning") else []
+    for name in (*tested, *tuned):
+        if name in tuned and name in tested:
+            raise RequestError(f"protocol.validation: {name!r} is a test set, too; nothing is tuned on test data")
+        if name == id_node["name"] or (*tested, *tuned).count(name) > 1:
             why = "is the ID set itself" if name == id_node["name"] else "is named twice"
             raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
         if name not in groups(folder)["dataset"]:
             raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, groups(folder)['dataset'])}")
         node = image_set_config(name, data, folder, str(composed.cfg.benchmark))
-        role = "near" if name in composed.plain("protocol.near") else "far"
+        role = next(r for r in ("near", "far", "validation") if name in composed.plain(f"protocol.{r}"))
         uses.append(ImageSetUse(role, name, node, stated.get(name) or node.get("count")))
     return uses
 
@@ -130,7 +133,7 @@ def check_image_sets(composed: Composed, folder: Path | None = None) -> list[Ima
         if use.layout is not None:
             _check_one(use, present[0] if present else use, protocol.check)
             present.append(use)
-        elif use.role in ("id", "auxiliary"):
+        elif use.role in ("id", "auxiliary", "validation"):
             raise RequestError(f"the {_spoken(use.role)} set is not there. {use.missing()}{where}")
         elif protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."

@@ -12,6 +12,7 @@ NonNegativeInt = int
 PositiveFloat = float
 NonNegativeFloat = float
 Fraction = float
+OpenFraction = float
 Percentile = float
 WideResNetDepth = int
 StageDepths = list[int]
@@ -40,6 +41,7 @@ RANGES: dict[str, tuple[str, type_check]] = {
     "PositiveFloat": ("a number above 0", lambda v: _is_number(v) and v > 0),
     "NonNegativeFloat": ("a number, 0 or above", lambda v: _is_number(v) and v >= 0),
     "Fraction": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "OpenFraction": ("a number between 0 and 1", lambda v: _is_number(v) and 0 < v < 1),
     "WideResNetDepth": (
         "6 n + 4 with n of at least 1 (10, 16, ..., 40)",
         lambda v: _is_int(v) and v > 9 and v % 6 == 4,

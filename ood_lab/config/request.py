@@ -12,29 +12,41 @@ from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
 
 from ood_lab.config.check import check_groups, check_keys, check_machine, check_output, check_values, parse
-from ood_lab.config.compose import Composed, compose, groups
+from ood_lab.config.compose import Composed, compose, groups, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
+from ood_lab.config.peers import PEERS, expanded
+from ood_lab.config.scorers import check_scorers
+from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
 # What a needed run takes over from the run that needs it: the same network and data, places, protocol, detectors and
 # machine. Its own training (method, epochs, batch size, precision) it does not.
-INHERITED_GROUPS = ("backbone", "dataset", "trainer", "protocol", "scorer", "logger")
+INHERITED_GROUPS = ("backbone", "dataset", "trainer", "protocol", "scorer", "tuning", "logger")
 INHERITED = (
     "backbone.",
     "dataset.",
     "protocol.",
     "scorer.",
+    "tuning.",
     "logger.",
+    "id_rate",
+    "bootstrap",
+    "index",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.workers",
     "trainer.cache_gb",
     "trainer.threads",
     "trainer.eval_batch_size",
+    "trainer.eval_precision",
     "trainer.checkpoint_minutes",
     "trainer.log_every_n_steps",
 )
+
+
+# In a detector's options: the grid and the sets of its search (see `Request.scorers`).
+TUNED = "tuned"
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,23 @@ class Request:
         if ood_set is not None:
             parts.append(f"transform={protocol.transforms.get(ood_set, protocol.transform)}")
             parts.append(f"subset={protocol.subset}x{protocol.draws}" if protocol.subset else "subset=none")
-            parts.append(f"fpr_rule={protocol.fpr_rule}")
+            parts.append(f"fpr_rule={protocol.fpr_rule} aupr_rule={protocol.aupr_rule}")
+            parts.append(f"bootstrap={self.cfg.bootstrap}")
+        parts.append(f"precision={self.cfg.trainer.eval_precision}")
         return " ".join(parts)
+
+    @property
+    def scorers(self) -> dict[str, dict[str, Any]]:
+        """The detectors asked for, by the name that their scores go by, with their options.
+
+        Under `TUNED` stands what is searched for one that is tuned; its other options are then those of the rest.
+        """
+        nodes: dict[str, dict[str, Any]] = {}
+        for name, node in self.composed.plain("scorer").items():
+            nodes |= expanded(node) if name == PEERS else {name: node}
+        grids = (self.composed.plain("tuning") or {}).get("grids", {})
+        on = list(self.composed.plain("protocol.validation"))
+        return {n: {**node, TUNED: {"grid": grids[n], "sets": on}} if n in grids else node for n, node in nodes.items()}
 
     @property
     def groups(self) -> dict[str, str]:
@@ -113,6 +140,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
             "(name it in protocol.near or protocol.far) but not trained on. Train on digits, cifar10 or cifar100."
         )
     check_values(composed)
+    check_scorers(composed, folder)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
         return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), folder)
     sets = check_image_sets(composed, folder)
@@ -163,10 +191,14 @@ def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
 
 
 def expand_all(text: str, folder: Path | None) -> str:
-    """`scorer=all` stands for every scorer, and `action=x` for task.action=x."""
+    """`scorer=all` stands for every scorer that is not `by_name_only`, and `action=x` for task.action=x."""
     if text == "scorer=all":
-        return f"scorer=[{','.join(groups(folder)['scorer'])}]"
+        return f"scorer=[{','.join(name for name in groups(folder)['scorer'] if not _by_name_only(name, folder))}]"
     return f"task.{text}" if text.startswith("action=") else text
+
+
+def _by_name_only(scorer: str, folder: Path | None) -> bool:
+    return bool(signature(target("scorer", scorer, folder)).constants.get("by_name_only", False))
 
 
 def _text(value: Any) -> str:
@@ -186,7 +218,8 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     if init["method"] is None or init["checkpoint"] is not None:
         return []
     mine, theirs = all_leaves(composed), all_leaves(default)
-    need = [f"{group}={_text(composed.choices.get(group))}" for group in INHERITED_GROUPS]
+    chosen = {group: composed.choices.get(group) for group in INHERITED_GROUPS}
+    need = [f"{group}={_text(choice)}" for group, choice in chosen.items() if choice is not None]
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
     need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output", "cache")]
     changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}

@@ -3,14 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, OpenFraction, PositiveFloat, PositiveInt
 
 
 @dataclass
 class Root:
-    """Keys at the top of the configuration that are no group."""
+    """Keys at the top of the configuration that are no group.
+
+    Each detector's threshold lets `id_rate` of the ID validation images pass. `bootstrap` resamplings of the test
+    images give every metric an interval. `index` searches nearest neighbours for detectors.
+    """
 
     seed: NonNegativeInt
+    id_rate: OpenFraction
+    bootstrap: NonNegativeInt
+    index: Literal["torch", "faiss"]
     paths: dict
     benchmark: str
 
@@ -28,7 +35,7 @@ class Paths:
 class Task:
     """What the command does."""
 
-    name: Literal["train", "evaluate", "report", "data"]
+    name: Literal["train", "evaluate", "report", "export", "data"]
     action: Literal["list", "verify", "download"] | None
 
 
@@ -49,6 +56,7 @@ class Trainer:
     workers: NonNegativeInt
     cache_gb: NonNegativeFloat
     eval_batch_size: PositiveInt
+    eval_precision: Literal["32-true", "bf16-mixed"]
     log_every_n_steps: PositiveInt
     checkpoint_minutes: PositiveFloat
 
@@ -67,10 +75,11 @@ class Init:
 class Protocol:
     """Which OOD sets are scored, on which images, and by which convention the headline FPR95 is taken.
 
-    `missing` and `check` say what a set that isn't there, or has another number of images than the source states,
-    means: an error, or a mark in the table. Of the ID test images `id_val` are kept for validation. With `subset`,
-    metrics are means over `draws` seeded draws of so many images of each OOD set. `transforms` names the chain of a set
-    that isn't read by `transform`. `mean` and `std` normalise in training and test.
+    Detectors are tuned on the `validation` sets, which are no test sets. `missing` and `check` say what a set that is
+    not there, or has another number of images than the source states, means: an error, or a mark in the table. Of the
+    ID test images `id_val` are kept for validation. With `subset`, metrics are means over `draws` seeded draws of so
+    many images of each OOD set. `transforms` names the chain of a set that isn't read by `transform`. `mean` and `std`
+    normalise in training and test.
     """
 
     name: str
@@ -78,6 +87,7 @@ class Protocol:
     sets: dict
     near: list[str]
     far: list[str]
+    validation: list[str]
     missing: Literal["error", "skip"]
     check: Literal["strict", "loose"]
     id_val: NonNegativeInt
@@ -89,6 +99,15 @@ class Protocol:
     std: list[PositiveFloat]
     fpr95: Literal["ood_pos", "id_pos"]
     fpr_rule: Literal["first", "nearest"]
+    aupr_rule: Literal["trapezoid", "average_precision"]
+
+
+@dataclass
+class Tuning:
+    """For each detector, the values of its options that are tried on validation data."""
+
+    name: str
+    grids: dict
 
 
 @dataclass

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import Extracted
-from ood_lab.evaluation.metrics import ood_metrics
+from ood_lab.evaluation.metrics import intervals, ood_metrics
 from ood_lab.progress import Meter
-from ood_lab.random import generator
+from ood_lab.random import derive_seed, generator
 from ood_lab.results.store import Row
 from ood_lab.scorer.base import Scorer
 from ood_lab.storage import write_atomically
@@ -30,32 +32,58 @@ def scores_path(run_dir: Path, scorer: str, options: str) -> Path:
     return run_dir / "scores" / f"{scorer}-{hashlib.sha256(options.encode()).hexdigest()[:8]}.safetensors"
 
 
+class Source(Protocol):
+    """The features of a run's image sets, those that a detector is to be given."""
+
+    def of(self, name: str, scorer: Scorer | None = None) -> Extracted: ...
+
+
+def fit(scorer: Scorer, source: Source, head: LinearHead, val: bool) -> Scorer:
+    """The detector fitted on "train"; with `val`, the run has a validation part."""
+    views = {name: source.of(name, scorer).features(scorer.space) for name in ("train", "val")[: 1 + val]}
+    return scorer.fit(views["train"], head=head, val=views.get("val"))
+
+
 def score_all(
     scorers: Mapping[str, Scorer],
-    sets: Mapping[str, Extracted],
+    source: Source,
+    names: Sequence[str],
     head: LinearHead,
     run_dir: Path,
     options: Mapping[str, str],
 ) -> dict[str, dict[str, Tensor]]:
-    """Fit each detector on "train", score every other set but "val", and keep the scores beside the run.
+    """Fit each detector on "train", score the named sets, and keep the scores beside the run.
+
+    Args:
+        names: the sets to score; "val" among them where the run has a validation part.
 
     Returns:
         scorer -> set -> scores [N] in float64.
+
+    Raises:
+        RunError: a detector can't work on these features; it is named.
     """
     scored: dict[str, dict[str, Tensor]] = {}
-    names = [name for name in sets if name not in ("train", "val")]
     with Meter("score", len(scorers) * len(names)) as meter, torch.inference_mode():
         for name, scorer in scorers.items():
-            views = {key: sets[key].features(scorer.space) for key in ("train", "val", *names)}
-            scorer.fit(views["train"], head=head, val=views["val"])
             scored[name] = {}
-            for key in names:
-                scored[name][key] = score(scorer, views[key])
-                meter.advance(note=f"{name} on {key}")
+            try:
+                fit(scorer, source, head, "val" in names)
+                for key in names:
+                    scored[name][key] = score(scorer, source.of(key, scorer).features(scorer.space))
+                    meter.advance(note=f"{name} on {key}")
+            except ValueError as error:
+                raise RunError(f"scorer={name}: {error}") from error
             path = scores_path(run_dir, name, options[name])
             kept = load_file(path) if path.is_file() else {}
-            write_atomically(path, save({**kept, **{f"{k}-{sets[k].key}": v for k, v in scored[name].items()}}))
+            fresh = {scores_key(k, source.of(k).key): v for k, v in scored[name].items()}
+            write_atomically(path, save({**kept, **fresh}))
     return scored
+
+
+def scores_key(name: str, features: str) -> str:
+    """The name of one set's scores in a detector's file; `features` is the key of its unchanged images' features."""
+    return f"{name}-{features}"
 
 
 def score(scorer: Scorer, features: FeatureSet) -> Tensor:
@@ -69,7 +97,7 @@ def load_scores(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str
     """Saved scores of one detector, by set; of the sets in `keys` (name to feature key) those that were scored."""
     path = scores_path(run_dir, scorer, options)
     kept = load_file(path) if path.is_file() else {}
-    return {name: kept[f"{name}-{key}"] for name, key in keys.items() if f"{name}-{key}" in kept}
+    return {name: kept[scores_key(name, key)] for name, key in keys.items() if scores_key(name, key) in kept}
 
 
 @dataclass(frozen=True)
@@ -77,25 +105,36 @@ class Scoring:
     """How metrics are taken from scores.
 
     Args:
-        fpr_rule: see `ood_metrics`.
+        fpr_rule, aupr_rule: see `ood_metrics`.
         subset: images of each OOD set in one draw; None for all. (Several papers score 2,000 random images.)
         draws: seeded draws whose metrics are averaged.
+        bootstrap: resamplings of the images for confidence intervals; 0 for none.
     """
 
-    fpr_rule: Literal["first", "nearest"]
-    subset: int | None
-    draws: int
+    fpr_rule: Literal["first", "nearest"] = "first"
+    aupr_rule: Literal["trapezoid", "average_precision"] = "trapezoid"
+    subset: int | None = None
+    draws: int = 10
+    bootstrap: int = 0
 
     def metrics(self, ood_set: str, id_scores: Tensor, ood_scores: Tensor) -> dict[str, float]:
         """The metrics of one detector on one OOD set, as fractions."""
         ids, oods = id_scores.numpy(), ood_scores.numpy()
         if self.subset is None or self.subset >= len(oods):
-            return ood_metrics(ids, oods, self.fpr_rule)
+            return ood_metrics(ids, oods, self.fpr_rule, self.aupr_rule)
         drawn = []
         for draw in range(self.draws):
             rows = torch.randperm(len(oods), generator=generator("subset", ood_set, draw))[: self.subset]
-            drawn.append(ood_metrics(ids, oods[rows.numpy()], self.fpr_rule))
+            drawn.append(ood_metrics(ids, oods[rows.numpy()], self.fpr_rule, self.aupr_rule))
         return {name: fmean(metrics[name] for metrics in drawn) for name in drawn[0]}
+
+    def intervals(self, ood_set: str, id_scores: Tensor, ood_scores: Tensor) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the metrics (of all images of the set); none without `bootstrap`."""
+        if not self.bootstrap:
+            return {}
+        draw = np.random.default_rng(derive_seed("bootstrap", ood_set))
+        ids, oods = id_scores.numpy(), ood_scores.numpy()
+        return intervals(ids, oods, self.bootstrap, draw, self.fpr_rule, self.aupr_rule)
 
 
 def metric_rows(
@@ -108,18 +147,31 @@ def metric_rows(
         of_sets: for each OOD set, the columns that are its own (group, convention, n_expected, ...).
     """
     for ood_set, own in of_sets.items():
-        scored = len(scores[ood_set])
-        for metric, value in scoring.metrics(ood_set, scores["test"], scores[ood_set]).items():
+        ids, oods = scores["test"], scores[ood_set]
+        bounds = scoring.intervals(ood_set, ids, oods)
+        for metric, value in scoring.metrics(ood_set, ids, oods).items():
+            low, high = bounds.get(metric, (None, None))
             yield {
                 **common,
                 **own,
                 "ood_set": ood_set,
                 "metric": metric,
                 "value": value,
+                "low": low,
+                "high": high,
                 "unit": "fraction",
-                "n_id": len(scores["test"]),
-                "n_ood": scored,
+                "n_id": len(ids),
+                "n_ood": len(oods),
             }
+
+
+def threshold(scores: Mapping[str, Tensor], id_rate: float) -> tuple[float, int]:
+    """The score that `id_rate` of the ID validation images stay at or below, and the number of these images.
+
+    Without a validation part it is taken over the ID test images.
+    """
+    held = scores.get("val", scores["test"])
+    return float(held.quantile(id_rate)), len(held)
 
 
 def accuracy(test: Extracted) -> float:

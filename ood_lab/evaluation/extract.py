@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,8 +19,8 @@ from ood_lab.progress import track
 from ood_lab.storage import atomic_file
 from ood_lab.types import FeatureSet
 
-SPACES = ("method", "penultimate", "projection")
-DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 class Extracted:
@@ -32,21 +33,25 @@ class Extracted:
         self.tensors, self.key = tensors, key
 
     def features(self, space: str) -> FeatureSet:
-        """What a detector is given.
+        """What a detector is given, in float32.
 
         Args:
-            space: "penultimate", "projection", or "method": the projection where the method trains one.
+            space: the name of a tensor; "penultimate" for the features before the head; "method" for the projection
+                where the method trains one, else for the penultimate features.
 
         Raises:
-            ValueError: "projection" was asked of a network that has none.
+            ValueError: the network gives no such tensor.
         """
         if space == "method":
             space = "projection" if "projection" in self.tensors else "penultimate"
         key = "features" if space == "penultimate" else space
         if key not in self.tensors:
-            raise ValueError(f"space={space}: this network has no projection; use space=penultimate or space=method")
+            given = ", ".join(k for k in self.tensors if k not in ("features", "logits", "labels"))
+            besides = f"; besides its penultimate features it gives {given}" if given else "; use space=penultimate"
+            raise ValueError(f"space={space}: this network has no {space}{besides}")
         labels = self.tensors["labels"]
-        return FeatureSet(self.tensors[key], self.tensors["logits"], None if (labels < 0).all() else labels)
+        known = None if (labels < 0).all() else labels
+        return FeatureSet(self.tensors[key].float(), self.tensors["logits"].float(), known)
 
 
 class Network(Protocol):
@@ -57,36 +62,73 @@ class Network(Protocol):
     def extract(self, images: Tensor) -> dict[str, Tensor]: ...
 
 
-def extract(network: Network, loader: EvalLoader, name: str) -> Iterator[dict[str, Tensor]]:
-    """Run the network once over `loader` in eval mode; float32 tensors and labels on the CPU, a batch at a time."""
+def extract(
+    network: Network,
+    loader: EvalLoader,
+    name: str,
+    precision: Precision = "32-true",
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Run the network once over `loader` in eval mode: what it gives and the labels, on the CPU, a batch at a time.
+
+    Args:
+        name: of the set, for the progress bar.
+        precision: "bf16-mixed" runs the network in bfloat16 and keeps what it gives so, at half the size.
+        change: what is done to each batch of images before (see `perturbed`).
+    """
     network.eval()
+    kept = torch.float32 if precision == "32-true" else torch.bfloat16
     for batch in track(loader, f"extract {name}", len(loader)):
-        with torch.inference_mode():
-            outputs = {key: value.float().cpu() for key, value in network.extract(batch.images).items()}
+        images = batch.images if change is None else change(batch.images)
+        reduced = torch.autocast(images.device.type, torch.bfloat16, enabled=kept is torch.bfloat16)
+        with torch.inference_mode(), reduced:
+            outputs = {key: value.to(kept).cpu() for key, value in network.extract(images).items()}
         yield {**outputs, "labels": batch.labels.cpu()}
 
 
-def feature_key(weights: str, images: list[Any], transform: dict[str, Any]) -> str:
+def perturbed(
+    network: Network, images: Tensor, objective: Callable[[dict[str, Tensor]], Tensor], epsilon: float, std: Tensor
+) -> Tensor:
+    """x + epsilon sign(d objective / dx) / std: a step of `epsilon` in pixels of 0..1 that raises the objective.
+
+    Args:
+        images: normalised [B, 3, H, W].
+        objective: [B] from the network's outputs; each image's depends on that image alone.
+        std: deviation of each channel [1, 3, 1, 1], by which the images were divided.
+    """
+    network.eval()
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(network.extract(x)).sum(), x)
+    return images + epsilon * gradient.sign() / std.to(images.device)
+
+
+def feature_key(weights: str, images: list[Any], preparation: dict[str, Any]) -> str:
     """Twelve digits naming features by what they depend on.
 
     Args:
         weights: digest of the network's.
         images: what identifies the images: description of the set, split, names and sizes of its files.
-        transform: chain, sizes and normalisation.
+        preparation: chain, sizes, normalisation, precision, and the change that a detector asks for.
     """
-    text = json.dumps([weights, images, transform], sort_keys=True)
+    text = json.dumps([weights, images, preparation], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def save_features(path: Path, batches: Iterable[dict[str, Tensor]], rows: int) -> None:
+def save_features(
+    path: Path, batches: Iterable[dict[str, Tensor]], rows: int, about: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file of `rows` rows batch by batch: memory holds one batch, however many there are.
+
+    Args:
+        about: words for the file's header.
 
     Raises:
         ValueError: the batches don't add up to `rows`.
     """
     stream = iter(batches)
     first = next(stream)
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": about} if about else {}
     end = 0
     for key, value in first.items():
         shape = [rows, *value.shape[1:]]
@@ -109,14 +151,21 @@ def save_features(path: Path, batches: Iterable[dict[str, Tensor]], rows: int) -
 def _write_rows(file: BinaryIO, base: int, row: int, values: Tensor) -> None:
     width = values.element_size() * values[0].numel()
     file.seek(base + row * width)
-    file.write(values.contiguous().numpy().tobytes())
+    # NumPy has no bfloat16: its bits are written as they are.
+    file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
 
 
-def features_path(run_dir: Path, name: str, key: str) -> Path:
-    """Where the features of a set lie."""
-    return run_dir / "features" / f"{name}-{key}.safetensors"
+def features_path(run_dir: Path, name: str, key: str, change: str = "") -> Path:
+    """Where the features of a set lie; those of changed images in a folder of the detector's name."""
+    return run_dir / "features" / change.partition(" ")[0] / f"{name}-{key}.safetensors"
 
 
 def load_features(path: Path) -> Extracted:
     """Read a feature file (memory-mapped)."""
     return Extracted(load_file(path), path.stem.rpartition("-")[2])
+
+
+def about(path: Path) -> dict[str, str]:
+    """The words in a feature file's header."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}

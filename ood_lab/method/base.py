@@ -23,9 +23,9 @@ RUNNING = ("accuracy.", "means.")
 class Method(L.LightningModule):
     """A training objective on a backbone.
 
-    A subclass writes `loss` and declares `views` and whether it `uses_auxiliary` images. What lives across steps is a
-    buffer of fixed shape, so that a checkpoint holds it; random draws come from the global generator, seeded here at
-    every step.
+    A subclass writes `loss` and declares `views`, whether it `uses_auxiliary` images, and the tensor that it `gives`
+    its own detector (see `extract`). What lives across steps is a buffer of fixed shape, so that a checkpoint holds it;
+    random draws come from the global generator, seeded here at every step.
 
     Args:
         backbone: the network.
@@ -37,6 +37,7 @@ class Method(L.LightningModule):
 
     views = 1
     uses_auxiliary = False
+    gives = ""
 
     def __init__(
         self,

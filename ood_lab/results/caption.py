@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
@@ -36,6 +36,19 @@ def protocol_lines(
         "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID"
     )
     return out
+
+
+def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was searched, on which sets, and what was found.
+
+    Args:
+        validation: the OOD sets of the search.
+        chosen: "detector" or "run, detector" to the values taken.
+    """
+    if not chosen:
+        return []
+    found = "; ".join(f"{name} {', '.join(f'{k}={v}' for k, v in values.items())}" for name, values in chosen.items())
+    return [f"* tuned by AUROC of ID validation images against {', '.join(validation)}: {found}"]
 
 
 def _transforms(protocol: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from ood_lab.results.store import Results
+from ood_lab.results.store import Results, Row
 from ood_lab.results.table import METRICS, Line, Selection, lines
 
 STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
@@ -31,6 +31,12 @@ def png(figure: Figure) -> bytes:
 def percent(value: float) -> str:
     """A fraction in percent, one digit; a dash where there is none."""
     return "-" if value != value else f"{100 * value:.1f}"
+
+
+def with_interval(row: Row) -> str:
+    """A value in percent, and its 95 % interval where one was taken."""
+    text = percent(row["value"])
+    return text if row["low"] is None else f"{text} [{percent(row['low'])}, {percent(row['high'])}]"
 
 
 def summary_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -62,7 +68,7 @@ def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
             if mine:
                 first = mine["auroc"]
                 named = [first["method"], scorer, first["space"], ood_set, group, f"{first['n_ood']:,}"]
-                out.append(named + [percent(mine[metric]["value"]) for metric in METRICS])
+                out.append(named + [with_interval(mine[metric]) for metric in METRICS])
     return out
 
 

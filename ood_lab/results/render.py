@@ -15,7 +15,10 @@ KEYS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "
 
 
 def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
-    """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; 80 columns."""
+    """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; 80 columns.
+
+    A detector whose options were searched has a star; the caption says on what.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.caption, table.caption_justify = "\n".join(caption), "left"
     table.add_column("\n\ndetector", no_wrap=True)
@@ -31,7 +34,8 @@ def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
         for part in runs:
             line = next((item for item in part if item.scorer == scorer), None)
             cells += [percent(line.means[key]) if line else "" for key in KEYS]
-        table.add_row(scorer, *cells)
+        tuned = any(line.tuned for line in lines if line.scorer == scorer)
+        table.add_row(f"{scorer} *" if tuned else scorer, *cells)
     accuracy = [cell for part in runs for cell in (percent(part[0].accuracy), "", "", "")]
     table.add_row("ID accuracy", *accuracy)
     return table

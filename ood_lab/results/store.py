@@ -1,4 +1,4 @@
-"""One `results.jsonl` per run: tidy rows, written whole."""
+"""One `results.jsonl` per run, tidy rows, and one `thresholds.jsonl`; both written whole."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "synthesizer", "seed", "stage",
-    "scorer", "options", "space", "ood_set", "group", "metric", "value", "unit",
+    "scorer", "options", "tuned", "space", "ood_set", "group", "metric", "value", "low", "high", "unit",
     "n_id", "n_ood", "n_expected", "layout", "features", "convention", "protocol", "hardware", "commit", "versions",
 )  # fmt: skip
 # What makes two rows the same measurement: a later one replaces the earlier.
 KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")
+
+ROWS, THRESHOLDS = "results.jsonl", "thresholds.jsonl"
+# A threshold lets `id_rate` of `n_id` ID images pass: those of the validation part, where there is one, or of the test.
+THRESHOLD_COLUMNS = ("scorer", "options", "tuned", "id_rate", "threshold", "n_id", "features", "convention")
+THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 
 
 @dataclass
@@ -45,22 +50,38 @@ class Results:
 
 def read_rows(run_dir: Path) -> list[Row]:
     """The stored rows of a run; none if there is no file yet."""
-    path = run_dir / "results.jsonl"
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return _read(run_dir / ROWS)
 
 
 def add_rows(run_dir: Path, rows: Iterable[Row]) -> None:
     """Store rows; one that measures the same thing as a stored row replaces it."""
-    merged = {tuple(row[k] for k in KEY): row for row in read_rows(run_dir)}
+    _add(run_dir / ROWS, rows, COLUMNS, KEY)
+
+
+def read_thresholds(run_dir: Path) -> list[Row]:
+    """The stored thresholds of a run's detectors; none if there is no file yet."""
+    return _read(run_dir / THRESHOLDS)
+
+
+def add_thresholds(run_dir: Path, rows: Iterable[Row]) -> None:
+    """Store thresholds; one of the same detector at the same rate replaces a stored one."""
+    _add(run_dir / THRESHOLDS, rows, THRESHOLD_COLUMNS, THRESHOLD_KEY)
+
+
+def _read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _add(path: Path, rows: Iterable[Row], columns: tuple[str, ...], key: tuple[str, ...]) -> None:
+    merged = {tuple(row[k] for k in key): row for row in _read(path)}
     for row in rows:
-        unknown = set(row) ^ set(COLUMNS)
+        unknown = set(row) ^ set(columns)
         if unknown:
-            raise ValueError(f"a result row must have exactly the columns of the store; check {sorted(unknown)}")
-        merged[tuple(row[k] for k in KEY)] = row
-    text = "".join(json.dumps(row) + "\n" for row in merged.values())
-    write_atomically(run_dir / "results.jsonl", text.encode())
+            raise ValueError(
+                f"a row of {path.name} must have exactly the columns of the store; check {sorted(unknown)}"
+            )
+        merged[tuple(row[k] for k in key)] = row
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in merged.values()).encode())
 
 
 def options_text(node: Mapping[str, Any]) -> str:

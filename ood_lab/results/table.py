@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from ood_lab.results.store import Results, Row
 
@@ -20,6 +21,7 @@ class Line:
     stage: str
     scorer: str
     accuracy: float
+    tuned: Mapping[str, Any] | None
     means: dict[tuple[str, str], float]  # (group, metric); group is near, far or all
 
 
@@ -82,7 +84,7 @@ def lines(results: Results, selection: Selection) -> list[Line]:
             for metric in METRICS
         }
         first = mine[0]
-        out.append(Line(results.run_id, first["method"], first["stage"], scorer, accuracy, means))
+        out.append(Line(results.run_id, first["method"], first["stage"], scorer, accuracy, first["tuned"], means))
     return out
 
 

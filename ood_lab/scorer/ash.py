@@ -45,5 +45,5 @@ class ASH(HeadScorer):
             values = (before / places.shape[1]).expand_as(values)
         return torch.zeros_like(features).scatter(1, places, values)
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         return self.energy(self.shape(data.features))

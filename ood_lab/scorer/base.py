@@ -2,59 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
 from ood_lab.types import FeatureSet, LinearHead
 
-Space = Literal["method", "penultimate", "projection"]
+# "method" is the projection where the method trains one, else the penultimate features; the last two are what single
+# methods give besides.
+Space = Literal["method", "penultimate", "projection", "numerator", "shifts"]
 
 
 class Scorer:
     """Fitted once on ID training features, it gives each row of any features one score; higher = more OOD.
 
-    A scorer never writes into what it is given. `space` says which features the evaluator hands over.
+    A subclass writes `_score`, and `_fit` where it learns from training features; what it is given was checked, and is
+    never written into. `space` says which features the evaluator hands over, `needs` what besides them: the
+    classifier's "head", the training "labels". One that is `by_name_only` is no part of scorer=all: it does not work on
+    every network, or not with every installation.
     """
 
+    by_name_only = False
     space: Space = "penultimate"
+    needs: ClassVar[tuple[str, ...]] = ()
+    _fitted = False
 
     def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        """Take what the detector needs from the training features; by default, nothing."""
+        """Take what the detector needs from the training features; for some, nothing.
+
+        Raises:
+            ValueError: no rows, or rows that aren't finite; labels or a head that the detector needs are missing or
+                don't fit.
+        """
+        name = type(self).__name__
+        check(train, f"{name}: the training set", least=1)
+        if "labels" in self.needs and train.labels is None:
+            raise ValueError(f"{name} needs the training labels; the feature set has none")
+        if "head" in self.needs:
+            if head is None:
+                raise ValueError(f"{name} needs the classifier's head; call fit(train, head=LinearHead(...))")
+            expected = (train.logits.shape[1], train.features.shape[1])
+            found = tuple(head.weight.shape)
+            if found != expected:
+                raise ValueError(f"{name}: the head's weight is {found}; logits and features say {expected}")
+            self.head = head
+        self._fit(train, val)
+        self._fitted = True
         return self
 
     def score(self, data: FeatureSet) -> Tensor:
-        """Scores [N]."""
-        raise NotImplementedError(f"{type(self).__name__} must define score()")
+        """Scores [N].
+
+        Raises:
+            NotFittedError: the detector learns from training features and has not seen any.
+            ValueError: rows that aren't finite, or that the detector gives no number.
+        """
+        learns = bool(self.needs) or type(self)._fit is not Scorer._fit
+        if learns and not self._fitted:
+            raise NotFittedError(self)
+        name = type(self).__name__
+        check(data, f"{name}: the set to score")
+        scores = self._score(data)
+        lost = int(scores.isnan().sum())
+        if lost:
+            raise ValueError(f"{name} gives no number for {lost} of {len(scores)} rows")
+        return scores
+
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
+        """Learn from the training features; `val` holds those of the validation part, where there is one."""
+
+    def _score(self, data: FeatureSet) -> Tensor:
+        """Scores [N]; a row's does not depend on the others."""
+        raise NotImplementedError(f"{type(self).__name__} must define _score()")
 
 
 class HeadScorer(Scorer):
-    """A detector that passes changed penultimate features, or changed weights, through the classifier's head.
+    """A detector that passes changed penultimate features, or changed weights, through the classifier's head."""
 
-    `fit` keeps the head; a subclass that takes more from the training features calls this one first.
-    """
-
-    _head: LinearHead | None = None
-
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        """Keep the head.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if head is None:
-            raise ValueError(
-                f"{type(self).__name__} needs the classifier's head; call fit(train, head=LinearHead(...))"
-            )
-        self._head = head
-        return self
-
-    @property
-    def head(self) -> LinearHead:
-        """The classifier that `fit` was given."""
-        if self._head is None:
-            raise NotFittedError(self)
-        return self._head
+    needs: ClassVar[tuple[str, ...]] = ("head",)
 
     def energy(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         """-logsumexp_c of the head's logits for `features` [N, D], with other weights where given."""
@@ -62,8 +87,44 @@ class HeadScorer(Scorer):
         return -(features @ w.T + self.head.bias).logsumexp(1)
 
 
+class InputScorer(Scorer):
+    """A detector that looks at changed images, x + epsilon sign(d objective / dx): it needs a pass of its own.
+
+    `fit` is still given the features of the images as they are, `score` those of the changed ones.
+    """
+
+    epsilon: float
+
+    def objective(self, outputs: dict[str, Tensor]) -> Tensor:
+        """What the change raises [N], from the network's outputs (see `Method.extract`)."""
+        raise NotImplementedError(f"{type(self).__name__} must define objective()")
+
+    def change(self) -> str:
+        """The change in words: what the features of changed images depend on."""
+        raise NotImplementedError(f"{type(self).__name__} must define change()")
+
+
 class NotFittedError(RuntimeError):
     """score() was called before fit()."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__(f"{type(scorer).__name__} is not fitted; call fit(train_features, head=head) first")
+
+
+def check(data: FeatureSet, what: str, least: int = 0) -> None:
+    """Refuse features or logits that hold infinities or NaN, and fewer rows than `least`.
+
+    Raises:
+        ValueError: naming how many rows, and the first.
+    """
+    if len(data.features) < least:
+        raise ValueError(f"{what} has no rows")
+    for name, values in (("features", data.features), ("logits", data.logits)):
+        # A sum is finite unless some value isn't, or unless it overflows: then the rows are looked at.
+        if not values.sum().isfinite():
+            lost = (~values.flatten(1).isfinite().all(1)).nonzero().flatten()
+            if len(lost):
+                raise ValueError(
+                    f"{what}: the {name} of {len(lost)} of {len(values)} rows aren't finite, row {int(lost[0])} first; "
+                    "the network has diverged, or overflows in reduced precision"
+                )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import Percentile
 from ood_lab.scorer.base import HeadScorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.types import FeatureSet
 
 
 class DICE(HeadScorer):
@@ -23,14 +21,11 @@ class DICE(HeadScorer):
     def __init__(self, *, percentile: Percentile) -> None:
         self.percentile = percentile
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        super().fit(train, head)
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         weight = self.head.weight
         contribution = weight * train.features.mean(0)
         threshold = float(np.percentile(contribution.numpy(), self.percentile))
         self.sparse = torch.where(contribution > threshold, weight, torch.zeros_like(weight))
-        return self
 
-    def score(self, data: FeatureSet) -> Tensor:
-        _ = self.head  # not fitted is said before the weights are missed
+    def _score(self, data: FeatureSet) -> Tensor:
         return self.energy(data.features, self.sparse)

@@ -19,5 +19,5 @@ class Energy(Scorer):
     def __init__(self, *, temperature: PositiveFloat) -> None:
         self.temperature = temperature
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         return -self.temperature * (data.logits / self.temperature).logsumexp(1)

@@ -11,6 +11,6 @@ from ood_lab.types import FeatureSet
 class Entropy(Scorer):
     """score = -sum_c p_c log p_c, in float64."""
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         log_p = data.logits.double().log_softmax(1)
         return -(log_p.exp() * log_p).sum(1)

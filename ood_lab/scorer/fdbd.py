@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
 from ood_lab.scorer.base import HeadScorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.types import FeatureSet
 
 
 class FDBD(HeadScorer):
     """score = -mean_{c != y} (|f_y - f_c| / |w_y - w_c|) / |x - mu|, y the predicted class and mu the training mean."""
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        super().fit(train, head)
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         weight = self.head.weight.double()
+        if len(weight) < 2:
+            raise ValueError("FDBD measures distances between classes; the network has only one")
         self.mean = train.features.double().mean(0)
         self.between = torch.cdist(weight, weight)
-        return self
 
-    def score(self, data: FeatureSet) -> Tensor:
-        _ = self.head  # not fitted is said before the distances are missed
+    def _score(self, data: FeatureSet) -> Tensor:
         logits = data.logits.double()
         top, predicted = logits.max(1)
         between = self.between[predicted].scatter(1, predicted[:, None], 1.0)  # the class itself adds 0 / 1

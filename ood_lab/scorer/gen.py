@@ -23,7 +23,7 @@ class GEN(Scorer):
     def __init__(self, *, gamma: PositiveFloat, top_m: PositiveInt) -> None:
         self.gamma, self.top_m = gamma, top_m
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         p = data.logits.double().softmax(1)
         top = p.topk(min(self.top_m, p.shape[1])).values
         return (top * (1 - top)).clamp(min=0).pow(self.gamma).sum(1)

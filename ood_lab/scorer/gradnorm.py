@@ -15,6 +15,6 @@ class GradNorm(Scorer):
     loop takes targets of 1 instead of 1/C: C times the score, the same order.
     """
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         p = data.logits.double().softmax(1)
         return -data.features.double().abs().sum(1) * (p - 1 / p.shape[1]).abs().sum(1)

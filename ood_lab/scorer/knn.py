@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.index.flat import FlatIndex
-from ood_lab.scorer.base import NotFittedError, Scorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.index import build_index
+from ood_lab.scorer.base import Scorer
+from ood_lab.types import FeatureSet
 
 
 class KNN(Scorer):
@@ -23,17 +23,20 @@ class KNN(Scorer):
         k: rank of the neighbour; 50 in HamOS and OpenOOD.
         space: "method" scores in the projection where the method trains one (HamOS's release does), else in the
             penultimate features (OpenOOD's CIDER does).
+        index: "torch" or "faiss"; both are exact.
     """
 
-    def __init__(self, *, k: PositiveInt, space: Literal["method", "penultimate", "projection"]) -> None:
-        self.k, self.space = k, space
-        self._index: FlatIndex | None = None
+    def __init__(
+        self,
+        *,
+        k: PositiveInt,
+        space: Literal["method", "penultimate", "projection"],
+        index: Literal["torch", "faiss"],
+    ) -> None:
+        self.k, self.space, self.index = k, space, index
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        self._index = FlatIndex(F.normalize(train.features, dim=1))
-        return self
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
+        self._bank = build_index(F.normalize(train.features, dim=1), self.index)
 
-    def score(self, data: FeatureSet) -> Tensor:
-        if self._index is None:
-            raise NotFittedError(self)
-        return self._index.kth_distance(F.normalize(data.features, dim=1), self.k)
+    def _score(self, data: FeatureSet) -> Tensor:
+        return self._bank.kth_distance(F.normalize(data.features, dim=1), self.k)

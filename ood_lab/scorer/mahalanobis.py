@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ood_lab.gaussian import class_means, whitener
-from ood_lab.scorer.base import NotFittedError, Scorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.gaussian import TiedGaussians
+from ood_lab.scorer.base import Scorer
+from ood_lab.types import FeatureSet
 
 
 class Mahalanobis(Scorer):
     """score = min_c (x - mu_c)' S^+ (x - mu_c), S the covariance of class-centred training features (divided by N).
 
-    In float64, with the pseudo-inverse, so that dead units do no harm. OpenOOD's `mds` is its negative;
-    pytorch-ood has half of it over the number of training rows.
+    In float64, with the pseudo-inverse: dead units, and fewer training rows than features, do no harm. OpenOOD's `mds`
+    is its negative; pytorch-ood has half of it over the number of training rows.
 
     Args:
         space: which features; the penultimate ones in the paper.
     """
 
+    needs = ("labels",)
+
     def __init__(self, *, space: Literal["method", "penultimate", "projection"]) -> None:
         self.space = space
-        self._whiten: Tensor | None = None
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        if train.labels is None:
-            raise ValueError("Mahalanobis needs the training labels; the feature set has none")
-        x = train.features.double()
-        means, rank = class_means(x, train.labels)
-        self._whiten = whitener(x - means[rank])
-        self._means = means @ self._whiten
-        return self
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
+        assert train.labels is not None
+        self._classes = TiedGaussians(train.features.double(), train.labels)
 
-    def score(self, data: FeatureSet) -> Tensor:
-        if self._whiten is None:
-            raise NotFittedError(self)
-        return torch.cdist(data.features.double() @ self._whiten, self._means).amin(1).square()
+    def _score(self, data: FeatureSet) -> Tensor:
+        return self._classes.nearest(data.features.double())

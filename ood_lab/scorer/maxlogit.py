@@ -11,5 +11,5 @@ from ood_lab.types import FeatureSet
 class MaxLogit(Scorer):
     """score = -max_c logit_c. OpenOOD's `mls` is its negative."""
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         return -data.logits.amax(1)

@@ -8,12 +8,14 @@ from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet
 
 
+def uncertainty(logits: Tensor) -> Tensor:
+    """1 - max_c softmax(logits)_c [N], as the sum of the other classes: 1 - p collapses to ties where p rounds to 1."""
+    p = logits.softmax(1)
+    return p.scatter(1, p.argmax(1, keepdim=True), 0).sum(1)
+
+
 class MSP(Scorer):
-    """score = 1 - max_c softmax(logits)_c, taken as the sum of the other classes' probabilities in float64.
+    """score = 1 - max_c softmax(logits)_c, in float64. OpenOOD and pytorch-ood give -p in float32."""
 
-    1 - p would collapse to ties where p rounds to 1; the order is the same. OpenOOD and pytorch-ood give -p in float32.
-    """
-
-    def score(self, data: FeatureSet) -> Tensor:
-        p = data.logits.double().softmax(1)
-        return p.scatter(1, p.argmax(1, keepdim=True), 0).sum(1)
+    def _score(self, data: FeatureSet) -> Tensor:
+        return uncertainty(data.logits.double())

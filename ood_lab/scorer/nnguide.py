@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ood_lab.config.ranges import Fraction, PositiveInt
 from ood_lab.random import generator
-from ood_lab.scorer.base import NotFittedError, Scorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.scorer.base import Scorer
+from ood_lab.types import FeatureSet
 
 BLOCK = 2**24  # similarities held at once
 
@@ -30,19 +30,15 @@ class NNGuide(Scorer):
 
     def __init__(self, *, k: PositiveInt, alpha: Fraction, bank: Literal["random", "first"]) -> None:
         self.k, self.alpha, self.bank = k, alpha, bank
-        self._bank: Tensor | None = None
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         count = max(1, int(len(train.features) * self.alpha))
         order = torch.randperm(len(train.features), generator=generator("nnguide"))
         rows = order[:count] if self.bank == "random" else torch.arange(count)
         energy = train.logits[rows].logsumexp(1, keepdim=True)
         self._bank = F.normalize(train.features[rows], dim=1) * energy
-        return self
 
-    def score(self, data: FeatureSet) -> Tensor:
-        if self._bank is None:
-            raise NotFittedError(self)
+    def _score(self, data: FeatureSet) -> Tensor:
         k = min(self.k, len(self._bank))
         blocks = F.normalize(data.features, dim=1).split(max(1, BLOCK // len(self._bank)))
         guidance = torch.cat([(block @ self._bank.T).topk(k).values.mean(1) for block in blocks])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 from torch import Tensor
 
 from ood_lab.config.ranges import Percentile
 from ood_lab.scorer.base import HeadScorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.types import FeatureSet
 
 
 class ReAct(HeadScorer):
@@ -24,11 +22,8 @@ class ReAct(HeadScorer):
     def __init__(self, *, percentile: Percentile) -> None:
         self.percentile = percentile
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        super().fit(train, head)
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         self.threshold = float(np.percentile(train.features.numpy(), self.percentile))
-        return self
 
-    def score(self, data: FeatureSet) -> Tensor:
-        _ = self.head  # not fitted is said before the threshold is missed
+    def _score(self, data: FeatureSet) -> Tensor:
         return self.energy(data.features.clamp(max=self.threshold))

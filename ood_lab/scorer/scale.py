@@ -21,7 +21,7 @@ class Scale(HeadScorer):
     def __init__(self, *, percentile: Percentile) -> None:
         self.percentile = percentile
 
-    def score(self, data: FeatureSet) -> Tensor:
+    def _score(self, data: FeatureSet) -> Tensor:
         x = data.features
         count = x.shape[1] - round(x.shape[1] * self.percentile / 100)
         ratio = x.sum(1, keepdim=True) / x.topk(count).values.sum(1, keepdim=True)

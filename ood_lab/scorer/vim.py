@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.scorer.base import HeadScorer
-from ood_lab.types import FeatureSet, LinearHead
+from ood_lab.types import FeatureSet
 
 
 class ViM(HeadScorer):
@@ -26,8 +24,7 @@ class ViM(HeadScorer):
     def __init__(self, *, dim: PositiveInt | None) -> None:
         self.dim = dim
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
-        super().fit(train, head)
+    def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         width = train.features.shape[1]
         dim = self.dim if self.dim is not None else 1000 if width >= 2048 else 512 if width >= 768 else width // 2
         if dim >= width:
@@ -37,10 +34,12 @@ class ViM(HeadScorer):
         x = train.features.double() - self.origin
         _, vectors = torch.linalg.eigh(x.T @ x / len(x))
         self.residual = vectors[:, : width - dim]  # eigh gives ascending values
-        self.alpha = float(train.logits.double().amax(1).mean() / (x @ self.residual).norm(dim=1).mean())
-        return self
+        rest = float((x @ self.residual).norm(dim=1).mean())
+        # With no more rows than dimensions the features fill their subspace: what is left is rounding.
+        if rest <= float(x.norm(dim=1).mean()) * width * torch.finfo(x.dtype).eps:
+            raise ValueError(f"vim: the {len(x)} training features have nothing outside {dim} dimensions; lower dim")
+        self.alpha = float(train.logits.double().amax(1).mean()) / rest
 
-    def score(self, data: FeatureSet) -> Tensor:
-        _ = self.head  # not fitted is said before the subspace is missed
+    def _score(self, data: FeatureSet) -> Tensor:
         virtual = ((data.features.double() - self.origin) @ self.residual).norm(dim=1)
         return self.alpha * virtual - data.logits.double().logsumexp(1)

@@ -1,4 +1,4 @@
-"""What the command does: train, evaluate, report, data."""
+"""What the command does: train, evaluate, report, export, data."""
 
 from __future__ import annotations
 

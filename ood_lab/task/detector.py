@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ood_lab.config import RequestError
 from ood_lab.datamodule import Normalise
-from ood_lab.evaluation.evaluator import score
-from ood_lab.evaluation.extract import Extracted, load_features
+from ood_lab.evaluation.evaluator import score, threshold
+from ood_lab.evaluation.extract import Extracted, about, features_path, load_features, perturbed
 from ood_lab.method.base import Method
 from ood_lab.run_dir import FINAL
 from ood_lab.scorer import build_scorer
-from ood_lab.scorer.base import Scorer
+from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.task.build import build_method
 from ood_lab.transform import Transform
 from ood_lab.types import LinearHead
@@ -50,7 +50,14 @@ class Detector:
         for start in range(0, len(pictures), batch_size):
             squares = [np.array(self.transform(p.convert("RGB"))) for p in pictures[start : start + batch_size]]
             pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-            outputs = {key: value.float() for key, value in self.method.extract(self.normalise(pixels)).items()}
+            x = self.normalise(pixels)
+            if isinstance(self.scorer, InputScorer) and self.scorer.epsilon > 0:
+                # What inference mode has made can't be differentiated.
+                with torch.inference_mode(False):
+                    x = perturbed(
+                        self.method, x.clone(), self.scorer.objective, self.scorer.epsilon, self.normalise.std
+                    )
+            outputs = {key: value.float() for key, value in self.method.extract(x).items()}
             labels = torch.full((len(squares),), -1)
             parts.append(score(self.scorer, Extracted({**outputs, "labels": labels}).features(self.scorer.space)))
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
@@ -60,13 +67,14 @@ class Detector:
         return self.score(images) > self.threshold
 
 
-def load_detector(run: str | Path, scorer: str = "knn", id_rate: float = 0.95, **options: Any) -> Detector:
+def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:
     """The detector of a finished run.
 
     Args:
         run: its directory, `outputs/<run_id>`.
         scorer: a detector's name; `options` change its configured values.
-        id_rate: share of ID validation images that the threshold accepts.
+        id_rate: share of ID validation images that the threshold accepts (of ID test images, where the run's protocol
+            keeps none for validation); None for the run's own.
 
     Raises:
         RequestError: no finished run, no saved features, an unknown detector or option, a rate outside 0..1.
@@ -74,9 +82,10 @@ def load_detector(run: str | Path, scorer: str = "knn", id_rate: float = 0.95, *
     folder = Path(run)
     if not (folder / "DONE").is_file():
         raise RequestError(f"{folder} is no finished run; give the folder that a command has printed, outputs/<run_id>")
-    if not 0 < id_rate < 1:
-        raise RequestError(f"id_rate={id_rate}: expected a share between 0 and 1")
     cfg = OmegaConf.load(folder / "config.yaml")
+    rate = cfg.id_rate if id_rate is None else id_rate
+    if not 0 < rate < 1:
+        raise RequestError(f"id_rate={rate}: expected a share between 0 and 1")
     configured = OmegaConf.to_container(cfg.scorer, resolve=True) if "scorer" in cfg else {}
     assert isinstance(configured, dict)
     of_run = {k: v for k, v in configured.get(scorer, {}).items() if k != "_target_"}
@@ -85,17 +94,24 @@ def load_detector(run: str | Path, scorer: str = "knn", id_rate: float = 0.95, *
     method = build_method(cfg)
     method.load_state_dict(weights, strict=False)
     head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
-    train, val = (_features(folder, split).features(fitted.space) for split in ("train", "val"))
-    fitted.fit(train, head=head, val=val)
-    threshold = float(score(fitted, val).quantile(id_rate))
+    held = "val" if cfg.protocol.id_val else "test"
+    train, plain = (_features(folder, split).features(fitted.space) for split in ("train", held))
+    fitted.fit(train, head=head, val=plain if held == "val" else None)
+    change = fitted.change() if isinstance(fitted, InputScorer) and fitted.epsilon > 0 else ""
+    known = _features(folder, held, change).features(fitted.space) if change else plain
+    limit, _ = threshold({"test": score(fitted, known)}, rate)
     recipe = cfg.dataset.recipe
     transform = Transform("short_side", recipe.resize, recipe.side)
     normalise = Normalise(list(cfg.protocol.mean), list(cfg.protocol.std))
-    return Detector(method, fitted, transform, normalise, threshold)
+    return Detector(method, fitted, transform, normalise, limit)
 
 
-def _features(folder: Path, split: str) -> Extracted:
-    found = sorted((folder / "features").glob(f"{split}-*.safetensors"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise RequestError(f"{folder}/features holds no {split} features; score the run again with task=evaluate")
-    return load_features(found[-1])
+def _features(folder: Path, split: str, change: str = "") -> Extracted:
+    """The newest features of a split; with `change`, of images changed as a detector asks."""
+    files = features_path(folder, split, "*", change)
+    found = sorted(files.parent.glob(files.name), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in found:
+        if not change or about(path).get("change") == change:
+            return load_features(path)
+    what = f"{split} features" + (f" for {change}" if change else "")
+    raise RequestError(f"{folder}/features holds no {what}; score the run again with task=evaluate")

@@ -13,7 +13,7 @@ from ood_lab.config import Request, RequestError
 from ood_lab.evaluation.evaluator import load_scores
 from ood_lab.evaluation.extract import features_path, load_features
 from ood_lab.progress import stdout, track
-from ood_lab.results.caption import protocol_lines
+from ood_lab.results.caption import protocol_lines, tuning_lines
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import STAGES, png, render_page
 from ood_lab.results.render import terminal_table
@@ -72,7 +72,7 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
 
 def selection(request: Request) -> Selection:
     """The detectors, options, sets and groups that the request asks for."""
-    options = {name: options_text(node) for name, node in request.composed.plain("scorer").items()}
+    options = {name: options_text(node) for name, node in request.scorers.items()}
     conventions = {name: request.convention(name) for name in request.ood_sets}
     return Selection(options, request.groups, conventions, request.convention())
 
@@ -88,7 +88,10 @@ def show(request: Request, results: Results) -> None:
 def caption(request: Request, results: Results) -> list[str]:
     """The resolved protocol, and which of its sets are not as stated."""
     partial = selection(request).partial(results.rows)
-    return protocol_lines(request.composed.plain("protocol"), request.groups, partial)
+    protocol = request.composed.plain("protocol")
+    tuned = [line for line in lines(results, selection(request)) if line.tuned]
+    chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
+    return [*protocol_lines(protocol, request.groups, partial), *tuning_lines(protocol["validation"], chosen)]
 
 
 def gather(request: Request) -> Material:

@@ -9,8 +9,18 @@ import pytest
 import torch
 
 from ood_lab.config.compose import groups
+from ood_lab.errors import RunError
 from ood_lab.evaluation import evaluator
-from ood_lab.evaluation.evaluator import Scoring, accuracy, load_scores, metric_rows, score, score_all, scores_path
+from ood_lab.evaluation.evaluator import (
+    Scoring,
+    accuracy,
+    load_scores,
+    metric_rows,
+    score,
+    score_all,
+    scores_path,
+    threshold,
+)
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.scorer import build_scorer
@@ -37,6 +47,19 @@ def sets() -> dict[str, Extracted]:
     return found
 
 
+class Kept:
+    """Features in memory, the same for every detector."""
+
+    def __init__(self) -> None:
+        self.sets = sets()
+
+    def of(self, name: str, scorer: Scorer | None = None) -> Extracted:
+        return self.sets[name]
+
+
+SCORED = ("val", "test", "letters", "photos")
+
+
 class Recorder(Scorer):
     """Remembers what it was given."""
 
@@ -57,13 +80,13 @@ class Recorder(Scorer):
 
 def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_space(tmp_path: Path) -> None:
     recorder, data = Recorder(), sets()
-    scored = score_all({"recorder": recorder}, data, HEAD, tmp_path, OPTIONS)
+    scored = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
     ((train, head, val),) = recorder.fitted
     assert torch.equal(train.features, data["train"].tensors["projection"])
     assert torch.equal(val.features, data["val"].tensors["projection"])
     assert head is HEAD
-    assert list(scored["recorder"]) == ["test", "letters", "photos"]
-    assert recorder.scored[1].labels is None
+    assert tuple(scored["recorder"]) == SCORED
+    assert recorder.scored[2].labels is None
     for name, scores in scored["recorder"].items():
         assert scores.dtype == torch.float64
         assert torch.equal(scores, data[name].tensors["projection"][:, 0].double())
@@ -71,8 +94,8 @@ def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_sp
 
 def test_scores_are_kept_beside_the_run_under_the_keys_of_their_features(tmp_path: Path) -> None:
     scorers = {"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}
-    scored = score_all(scorers, sets(), HEAD, tmp_path, OPTIONS)
-    keys = {name: f"key of {name}" for name in ("test", "letters", "photos")}
+    scored = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
+    keys = {name: f"key of {name}" for name in SCORED}
     for name in ("msp", "knn"):
         assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
         kept = load_scores(tmp_path, name, "{}", keys)
@@ -90,31 +113,44 @@ def test_scores_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch: pyt
     assert whole.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", groups()["scorer"])
-def test_no_detector_writes_into_the_features(name: str, tmp_path: Path) -> None:
-    data = sets()
-    before = {k: {t: v.clone() for t, v in s.tensors.items()} for k, s in data.items()}
-    score_all({name: build_scorer(name)}, data, HEAD, tmp_path, OPTIONS)
-    for key, extracted in data.items():
-        assert all(torch.equal(v, before[key][t]) for t, v in extracted.tensors.items())
+def test_without_a_validation_part_a_detector_is_fitted_on_train_alone(tmp_path: Path) -> None:
+    recorder = Recorder()
+    score_all({"recorder": recorder}, Kept(), ("test", "letters"), HEAD, tmp_path, OPTIONS)
+    assert recorder.fitted[0][2] is None
 
 
-@pytest.mark.parametrize("name", groups()["scorer"])
-def test_a_row_has_the_same_score_alone_and_among_others(name: str) -> None:
-    data = sets()
-    scorer = build_scorer(name)
-    scorer.fit(data["train"].features(scorer.space), head=HEAD)
-    view = data["test"].features(scorer.space)
-    alone = torch.cat([scorer.score(FeatureSet(view.features[i : i + 1], view.logits[i : i + 1])) for i in range(20)])
-    torch.testing.assert_close(scorer.score(view), alone, atol=1e-5, rtol=1e-5)
-    assert alone.shape == (20,)
+def test_a_detector_that_cannot_work_on_the_features_is_named(tmp_path: Path) -> None:
+    source = Kept()
+    source.sets["letters"].tensors["features"][4] = float("inf")
+    with pytest.raises(
+        RunError, match=r"scorer=knn: KNN: the set to score: the features of 1 of 15 rows aren't finite"
+    ):
+        score_all(
+            {"knn": build_scorer("knn", space="penultimate")},
+            source,
+            SCORED,
+            HEAD,
+            tmp_path,
+            dict.fromkeys(["knn"], "{}"),
+        )
+    assert not (tmp_path / "scores").exists()
+
+
+def test_the_threshold_lets_the_asked_share_of_validation_images_pass() -> None:
+    draw = torch.Generator().manual_seed(0)
+    scores = {"val": torch.rand(1000, generator=draw).double(), "test": torch.rand(500, generator=draw).double() + 5}
+    limit, images = threshold(scores, 0.9)
+    assert images == 1000
+    assert int((scores["val"] <= limit).sum()) == 900
+    limit, images = threshold({"test": scores["test"]}, 0.9)
+    assert (images, int((scores["test"] <= limit).sum())) == (500, 450)
 
 
 def test_metric_rows_hold_one_row_per_set_and_metric() -> None:
     draw = torch.Generator().manual_seed(3)
     scores = {name: torch.rand(n, generator=draw).double() for name, n in (("test", 30), ("a", 20), ("b", 10))}
     of_sets = {"a": {"group": "near", "n_expected": 20}, "b": {"group": "far", "n_expected": None}}
-    rows = list(metric_rows(scores, of_sets, Scoring("nearest", None, 10), {"run_id": "r"}))
+    rows = list(metric_rows(scores, of_sets, Scoring("nearest"), {"run_id": "r"}))
     for ood_set, own in of_sets.items():
         expected = ood_metrics(scores["test"].numpy(), scores[ood_set].numpy(), "nearest")
         mine = [row for row in rows if row["ood_set"] == ood_set]
@@ -125,23 +161,35 @@ def test_metric_rows_hold_one_row_per_set_and_metric() -> None:
     assert len(rows) == 10
 
 
+def test_intervals_come_with_the_rows_where_they_are_asked_for() -> None:
+    draw = torch.Generator().manual_seed(3)
+    scores = {"test": torch.randn(300, generator=draw).double(), "a": torch.randn(200, generator=draw).double() + 1}
+    of_sets: dict[str, dict[str, Any]] = {"a": {}}
+    plain = list(metric_rows(scores, of_sets, Scoring(), {}))
+    assert {(row["low"], row["high"]) for row in plain} == {(None, None)}
+    rows, again = (list(metric_rows(scores, of_sets, Scoring(bootstrap=200), {})) for _ in range(2))
+    assert rows == again
+    assert [row["value"] for row in rows] == [row["value"] for row in plain]
+    assert all(row["low"] < row["value"] < row["high"] for row in rows)
+
+
 def test_random_subsets_are_seeded_and_their_mean_is_near_the_whole() -> None:
     draw = torch.Generator().manual_seed(3)
     ids, oods = torch.randn(2000, generator=draw).double(), torch.randn(5000, generator=draw).double() + 1
-    whole = Scoring("first", None, 10).metrics("a", ids, oods)
-    few, many = (Scoring("first", 500, draws).metrics("a", ids, oods) for draws in (1, 40))
-    assert few == Scoring("first", 500, 1).metrics("a", ids, oods)
-    assert few != Scoring("first", 500, 1).metrics("b", ids, oods)
+    whole = Scoring().metrics("a", ids, oods)
+    few, many = (Scoring(subset=500, draws=draws).metrics("a", ids, oods) for draws in (1, 40))
+    assert few == Scoring(subset=500, draws=1).metrics("a", ids, oods)
+    assert few != Scoring(subset=500, draws=1).metrics("b", ids, oods)
     assert few["auroc"] != whole["auroc"]
     assert many["auroc"] == pytest.approx(whole["auroc"], abs=0.004)
-    assert Scoring("first", 5000, 10).metrics("a", ids, oods) == whole
-    assert Scoring("first", 9000, 10).metrics("a", ids, oods) == whole
+    assert Scoring(subset=5000).metrics("a", ids, oods) == whole
+    assert Scoring(subset=9000).metrics("a", ids, oods) == whole
 
 
 def test_a_draw_holds_so_many_different_images() -> None:
     ids, oods = torch.zeros(10).double(), torch.arange(1, 11).double()
     # Scores above every ID score: AUPR of the ID class is 1 whatever is drawn, and n enters AUPR of constant scores.
-    metrics = Scoring("first", 4, 3).metrics("a", ids, -oods)
+    metrics = Scoring(subset=4, draws=3).metrics("a", ids, -oods)
     expected = [ood_metrics(ids.numpy(), -oods.numpy()[:4], "first")["aupr_out"]]
     assert metrics["aupr_out"] == pytest.approx(expected[0])
 

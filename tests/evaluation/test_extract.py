@@ -12,7 +12,7 @@ from torch import nn
 
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.datamodule import EvalLoader, Normalise
-from ood_lab.evaluation.extract import Extracted, extract, feature_key, load_features, save_features
+from ood_lab.evaluation.extract import Extracted, about, extract, feature_key, load_features, save_features
 from ood_lab.pixels import Decoded
 
 IDENTITY = Normalise([0.0] * 3, [1.0] * 3)
@@ -127,7 +127,7 @@ def test_each_space_names_its_tensor(projection: bool, space: str, key: str) -> 
 
 
 def test_a_projection_that_is_not_there_is_said() -> None:
-    with pytest.raises(ValueError, match=r"space=projection.*no projection"):
+    with pytest.raises(ValueError, match=r"space=projection: this network has no projection; use space=penultimate"):
         Extracted(tensors(False)).features("projection")
 
 
@@ -147,6 +147,41 @@ def test_saved_features_are_read_back_bit_for_bit(sizes: list[int], tmp_path: Pa
     assert back.key == "0123456789ab"
     assert back.tensors.keys() == found.keys()
     assert all(torch.equal(back.tensors[k], found[k]) for k in found)
+
+
+def test_bfloat16_halves_the_file_and_detectors_see_float32(tmp_path: Path) -> None:
+    def saved(precision: Any) -> Path:
+        path = tmp_path / precision / "x-0123456789ab.safetensors"
+        save_features(path, extract(Mean(), loader(600, 50), "x", precision), 600, {"change": "none"})
+        return path
+
+    whole, half = saved("32-true"), saved("bf16-mixed")
+    exact, rounded = (load_features(path).features("method") for path in (whole, half))
+    assert rounded.features.dtype == rounded.logits.dtype == torch.float32
+    assert torch.equal(rounded.features, exact.features.to(torch.bfloat16).float())
+    assert not torch.equal(rounded.features, exact.features)
+    labels = 600 * 8
+    assert half.stat().st_size - labels == pytest.approx((whole.stat().st_size - labels) / 2, rel=0.05)
+    assert about(half) == {"change": "none"}
+
+
+def test_the_network_runs_in_the_precision_asked_for() -> None:
+    class Seen(Mean):
+        def extract(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.product = (images.flatten(1) @ torch.ones(images[0].numel(), 1)).dtype
+            return super().extract(images)
+
+    dtypes: dict[Any, torch.dtype] = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+    for precision, dtype in dtypes.items():
+        network = Seen()
+        list(extract(network, loader(4, 4), "x", precision))
+        assert network.product is dtype
+
+
+def test_images_are_changed_before_the_network_sees_them() -> None:
+    plain = whole(Mean(), loader(6, 4))["features"]
+    parts = list(extract(Mean(), loader(6, 4), "x", change=lambda x: x + 1))
+    torch.testing.assert_close(torch.cat([part["features"] for part in parts]), plain + 1)
 
 
 @pytest.mark.parametrize("rows", [3, 5])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from ood_lab.evaluation.metrics import ood_metrics
+from ood_lab.evaluation.metrics import intervals, ood_metrics
 
 MIRROR = {
     "auroc": "auroc", "aupr_in": "aupr_out", "aupr_out": "aupr_in",
@@ -212,3 +212,51 @@ def test_tensors_and_mixed_types_are_accepted_and_left_as_they_were() -> None:
     assert result == ood_metrics([3.0, 1.0, 2.0], [5.0, 2.0])
     assert id_scores.tolist() == [3.0, 1.0, 2.0]
     assert all(type(value) is float for value in result.values())
+
+
+@given(sides(coarse | finite))
+@settings(max_examples=100, deadline=None, database=None)
+def test_average_precision_is_scikit_learns(pair: tuple[list[float], list[float]]) -> None:
+    id_scores, ood_scores = map(np.array, pair)
+    scores = np.concatenate([id_scores, ood_scores])
+    is_ood = np.concatenate([np.zeros(len(id_scores)), np.ones(len(ood_scores))])
+    ours = ood_metrics(id_scores, ood_scores, aupr_rule="average_precision")
+    assert ours["aupr_out"] == pytest.approx(average_precision_score(is_ood, scores), abs=1e-12)
+    assert ours["aupr_in"] == pytest.approx(average_precision_score(1 - is_ood, -scores), abs=1e-12)
+
+
+def test_constant_scores_are_chance_by_auroc_and_worst_by_fpr() -> None:
+    ours = ood_metrics(np.full(80, 0.3), np.full(20, 0.3))
+    assert (ours["auroc"], ours["fpr95_ood_pos"], ours["fpr95_id_pos"]) == (0.5, 1.0, 1.0)
+    assert (ours["aupr_in"], ours["aupr_out"]) == pytest.approx((0.9, 0.6))
+    steps = ood_metrics(np.full(80, 0.3), np.full(20, 0.3), aupr_rule="average_precision")
+    assert (steps["aupr_in"], steps["aupr_out"]) == pytest.approx((0.8, 0.2))
+
+
+def bootstrapped(id_scores: np.ndarray, ood_scores: np.ndarray, draws: int, seed: int) -> list[dict[str, float]]:
+    """The same resamplings, each measured from its scores."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        ids = id_scores[draw.integers(len(id_scores), size=len(id_scores))]
+        found.append(ood_metrics(ids, ood_scores[draw.integers(len(ood_scores), size=len(ood_scores))]))
+    return found
+
+
+@pytest.mark.parametrize("case", [0, 3, 5])
+def test_intervals_are_percentiles_of_resampled_metrics(case: int) -> None:
+    _, id_scores, ood_scores = CASES[case]
+    expected = bootstrapped(id_scores, ood_scores, 60, 4)
+    for name, bounds in intervals(id_scores, ood_scores, 60, np.random.default_rng(4)).items():
+        values = [metrics[name] for metrics in expected]
+        assert bounds == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-12)
+
+
+def test_intervals_cover_the_true_auroc_as_often_as_they_say() -> None:
+    truth = 0.7602499389065233  # of normal scores one deviation apart: Phi(1 / sqrt 2)
+    draw = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        low, high = intervals(draw.normal(size=150), draw.normal(1, 1, 150), 200, draw)["auroc"]
+        covered += low <= truth <= high
+    assert 0.90 <= covered / 200 <= 0.99

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ood_lab.index import flat
-from ood_lab.index.flat import FlatIndex
+from ood_lab.index.flat import FlatIndex, kth_largest
 
 
 def unit(rows: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -52,3 +52,14 @@ def test_bank_and_queries_are_left_as_they_were() -> None:
     FlatIndex(bank).kth_distance(queries, 2)
     assert torch.equal(bank, before[0])
     assert torch.equal(queries, before[1])
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 1000, 1003])
+@pytest.mark.parametrize("k", [1, 2, 10, 60])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_kth_largest_is_that_of_sorting(count: int, k: int, ties: bool) -> None:
+    draw = torch.Generator().manual_seed(count + k)
+    values = torch.randint(0, 5, (9, count), generator=draw).double() if ties else torch.randn(9, count, generator=draw)
+    k = min(k, count)
+    found = values.gather(1, kth_largest(values, k)[:, None]).squeeze(1)
+    assert torch.equal(found, values.sort(1, descending=True).values[:, k - 1])

@@ -1,0 +1,76 @@
+"""Checking the detectors of a request: what each needs, and what is searched for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ood_lab.config.check import nearest
+from ood_lab.config.compose import Composed, groups
+from ood_lab.config.peers import PEERS, check_peers
+from ood_lab.config.signature import accepts, describe, signature
+from ood_lab.errors import RequestError
+
+
+def check_scorers(composed: Composed, folder: Path | None = None) -> None:
+    """Refuse a detector that the method can't feed, and a search that can't be made.
+
+    Raises:
+        RequestError: see above.
+    """
+    scorers = composed.plain("scorer")
+    for name, node in scorers.items():
+        _check_space(name, node, composed)
+    if PEERS in scorers:
+        check_peers(scorers[PEERS])
+    tuning = composed.plain("tuning")
+    if tuning is not None:
+        _check_tuning(composed)
+        for name, grid in tuning["grids"].items():
+            known = groups(folder)["scorer"]
+            if name not in known:
+                raise RequestError(f"tuning.grids.{name}: no such scorer.{nearest(name, known)}")
+            if name in scorers:
+                _check_grid(name, grid, scorers[name])
+
+
+def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
+    """A detector in a space of its own needs a method that trains it."""
+    chosen, method = composed.choices["method"], composed.plain("method")
+    gives = signature(method["_target_"]).constants.get("gives")
+    space = node.get("space") or signature(node["_target_"]).constants.get("space", "penultimate")
+    if space == "projection" and "projection_dim" not in method:
+        raise RequestError(
+            f"scorer.{name}.space=projection: method={chosen} trains no projection; "
+            "use space=method (the projection where there is one) or space=penultimate"
+        )
+    if space not in ("method", "penultimate", "projection", gives):
+        raise RequestError(
+            f"scorer={name} reads what method={name} trains ({space}); method={chosen} gives no such thing"
+        )
+
+
+def _check_tuning(composed: Composed) -> None:
+    """There must be data to tune on."""
+    protocol = composed.plain("protocol")
+    if protocol["validation"] and protocol["id_val"]:
+        return
+    lacking = (
+        "OOD validation set (protocol.validation)" if protocol["id_val"] else "ID validation image (protocol.id_val)"
+    )
+    raise RequestError(
+        f"tuning={composed.choices['tuning']}: protocol={composed.choices['protocol']} declares no {lacking}, so that "
+        "it would be tuned on test data. Leave tuning out: detectors then have their papers' values"
+    )
+
+
+def _check_grid(name: str, grid: dict[str, Any], node: dict[str, Any]) -> None:
+    """A grid names options of its detector, and values that they take."""
+    options = signature(node["_target_"]).parameters
+    for option, values in grid.items():
+        path = f"tuning.grids.{name}.{option}"
+        if option not in options:
+            raise RequestError(f"{path}: scorer {name} has no such option.{nearest(option, options)}")
+        expected = options[option]
+        if not isinstance(values, list) or not values or not all(accepts(expected, v) for v in values):
+            raise RequestError(f"{path}={values}: expected a list of values, each {describe(expected)}")

@@ -1,0 +1,37 @@
+"""CSI's score against a plain loop over shifts and training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ood_lab.scorer import build_scorer
+from tests.scorer.case import TEST, TRAIN, as_given
+
+# Away from zero, where the cosine has no value.
+BANK, DATA = (as_given("csi", s._replace(features=s.features + 0.1)) for s in (TRAIN, TEST))
+
+
+def test_it_is_the_likeness_to_the_nearest_image_times_the_norm_summed_over_shifts() -> None:
+    scores = build_scorer("csi").fit(BANK).score(DATA).tolist()
+    train = BANK.features.numpy()
+    weight = [1 / np.mean([np.linalg.norm(row[s]) for row in train]) for s in range(2)]
+    for z, ours in zip(DATA.features.numpy(), scores, strict=True):
+        total = 0.0
+        for s in range(2):
+            cosines = [row[s] @ z[s] / np.linalg.norm(row[s]) / np.linalg.norm(z[s]) for row in train]
+            total += weight[s] * max(cosines) * np.linalg.norm(z[s])
+        assert ours == pytest.approx(-total, rel=1e-6)
+
+
+def test_with_one_shift_the_order_is_that_of_hamos_eq_20() -> None:
+    bank, data = (s._replace(features=s.features[:, :1]) for s in (BANK, DATA))
+    scores = build_scorer("csi").fit(bank).score(data).numpy()
+    train, z = (s.features[:, 0].numpy() for s in (bank, data))
+    cosine = (z @ (train / np.linalg.norm(train, axis=1, keepdims=True)).T).max(1)
+    assert (np.argsort(scores) == np.argsort(-cosine)).all()  # z's norm is part of the product
+
+
+def test_features_without_a_dimension_of_shifts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"features of \[N, shifts, D\]; got \(200, 16\)"):
+        build_scorer("csi").fit(TRAIN)
