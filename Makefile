@@ -35,10 +35,12 @@ format: $(READY)  ## rewrite to style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## speed of outlier synthesis and training input, memory of evaluation
+bench: $(READY)  ## speed of synthesis, training input, detectors and metrics; memory of evaluation
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/synthesis.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_pass.py
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel

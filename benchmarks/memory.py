@@ -35,7 +35,7 @@ def child(count: int) -> None:
     from ood_lab.config.compose import compose
     from ood_lab.datamodule import EvalLoader, Normalise
     from ood_lab.evaluation.evaluator import score_all
-    from ood_lab.evaluation.extract import extract, features_path, load_features, save_features
+    from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
     from ood_lab.method.ce import CE
     from ood_lab.pixels import Reading
     from ood_lab.reader import folder
@@ -72,9 +72,13 @@ def child(count: int) -> None:
             path = features_path(root, part, "0" * 12)
             save_features(path, extract(method, loader, part), loader.images)
             sets[part] = load_features(path)
-        sets["val"] = sets["train"]
+
+        class Kept:
+            def of(self, name: str, scorer: object = None) -> Extracted:
+                return sets[name]
+
         scorers = {name: build_scorer(name) for name in ("msp", "energy", "knn", "mahalanobis")}
-        score_all(scorers, sets, network.head, root, dict.fromkeys(scorers, "{}"))
+        score_all(scorers, Kept(), ["test"], network.head, root, dict.fromkeys(scorers, "{}"))
         running = False
         thread.join()
         print(f"{peak[0]:.0f}")

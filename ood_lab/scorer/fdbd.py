@@ -10,7 +10,14 @@ from ood_lab.types import FeatureSet
 
 
 class FDBD(HeadScorer):
-    """score = -mean_{c != y} (|f_y - f_c| / |w_y - w_c|) / |x - mu|, y the predicted class and mu the training mean."""
+    """score = -mean_{c != y} (|f_y - f_c| / |w_y - w_c|) / |x - mu|, y the predicted class and mu the training mean.
+
+    Args:
+        normalise: whether the distance is divided by |x - mu|, as in the paper; OpenOOD's search tries both.
+    """
+
+    def __init__(self, *, normalise: bool) -> None:
+        self.normalise = normalise
 
     def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         weight = self.head.weight.double()
@@ -24,4 +31,4 @@ class FDBD(HeadScorer):
         top, predicted = logits.max(1)
         between = self.between[predicted].scatter(1, predicted[:, None], 1.0)  # the class itself adds 0 / 1
         distance = ((top[:, None] - logits) / between).sum(1) / (logits.shape[1] - 1)
-        return -distance / (data.features.double() - self.mean).norm(dim=1)
+        return -distance / (data.features.double() - self.mean).norm(dim=1) if self.normalise else -distance

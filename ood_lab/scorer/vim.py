@@ -28,7 +28,7 @@ class ViM(HeadScorer):
         width = train.features.shape[1]
         dim = self.dim if self.dim is not None else 1000 if width >= 2048 else 512 if width >= 768 else width // 2
         if dim >= width:
-            raise ValueError(f"vim: dim={dim} leaves nothing of {width} features; choose a smaller one")
+            raise ValueError(f"ViM: dim={dim} leaves nothing of {width} features; choose a smaller one")
         weight, bias = self.head.weight.double(), self.head.bias.double()
         self.origin = -torch.linalg.pinv(weight) @ bias
         x = train.features.double() - self.origin
@@ -37,7 +37,7 @@ class ViM(HeadScorer):
         rest = float((x @ self.residual).norm(dim=1).mean())
         # With no more rows than dimensions the features fill their subspace: what is left is rounding.
         if rest <= float(x.norm(dim=1).mean()) * width * torch.finfo(x.dtype).eps:
-            raise ValueError(f"vim: the {len(x)} training features have nothing outside {dim} dimensions; lower dim")
+            raise ValueError(f"ViM: the {len(x)} training features have nothing outside {dim} dimensions; lower dim")
         self.alpha = float(train.logits.double().amax(1).mean()) / rest
 
     def _score(self, data: FeatureSet) -> Tensor:

@@ -61,7 +61,7 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
             write_atomically(request.run_dir / "figures" / f"{name}.png", picture)
             figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
     about = {
-        "caption": caption(request, results),
+        "caption": [*caption(request, results), f"AUPR: {request.cfg.protocol.aupr_rule.replace('_', ' ')}"],
         "command": " ".join(["python -m ood_lab", *request.overrides]),
         "config": OmegaConf.to_yaml(request.cfg, resolve=True),
     }

@@ -10,7 +10,9 @@ from pytorch_ood import detector as peer
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from ood_lab.evaluation.extract import perturbed
 from ood_lab.scorer import build_scorer
+from ood_lab.scorer.base import InputScorer
 from ood_lab.types import FeatureSet, LinearHead
 from tests.scorer.case import TEST, TRAIN, head
 
@@ -48,7 +50,17 @@ def gradnorm() -> Tensor:
     return peer.GradNorm(LINEAR, param_filter=lambda name: "weight" in name).predict(DATA.features)
 
 
+def openmax() -> Tensor:
+    # It takes in training images that are classified wrongly; there are none.
+    return (
+        peer.OpenMax(None, tailsize=20, alpha=3)
+        .fit_logits(FIT.logits, FIT.logits.argmax(1))
+        .predict_logits(DATA.logits)
+    )
+
+
 PEERS: dict[str, tuple[dict[str, object], Callable[[], Tensor]]] = {
+    "msp": ({}, lambda: peer.MaxSoftmax.score(DATA.logits.double()) + 1),
     "maxlogit": ({}, lambda: peer.MaxLogit.score(DATA.logits)),
     "energy": ({}, lambda: peer.EnergyBased.score(DATA.logits)),
     "entropy": ({}, lambda: peer.Entropy.score(DATA.logits)),
@@ -96,3 +108,33 @@ def test_the_numbers_are_theirs_up_to_a_known_constant(name: str) -> None:
     ours = build_scorer(name, **options).fit(FIT, head=SINGLE).score(DATA).double()
     with torch.no_grad():
         torch.testing.assert_close(ours * FACTORS.get(name, 1.0), theirs().double(), rtol=1e-3, atol=1e-4)
+
+
+def test_openmax_gives_the_probability_of_which_ours_is_the_log_odds() -> None:
+    """Its Weibull fit is SciPy's search, ours solves the likelihood equation: they differ in the third digit."""
+    rightly = FIT._replace(labels=FIT.logits.argmax(1))
+    odds = build_scorer("openmax", tail=20, alpha=3).fit(rightly).score(DATA).double()
+    theirs = openmax().double()
+    torch.testing.assert_close(odds.sigmoid(), theirs, rtol=0, atol=0.01)
+    assert spearmanr(odds.numpy(), theirs.numpy()).statistic > 0.99
+
+
+def test_odin_moves_and_scores_images_alike() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, 5)).double()
+    images, std = torch.randn(20, 3, 8, 8, dtype=torch.float64), [0.2, 0.25, 0.3]
+
+    class Network:
+        def eval(self) -> None: ...
+
+        def extract(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": network(x)}
+
+    ours = build_scorer("odin", temperature=10.0, epsilon=0.01)
+    assert isinstance(ours, InputScorer)
+    per_channel = torch.tensor(std, dtype=torch.float64).view(1, 3, 1, 1)
+    moved = perturbed(Network(), images, ours.objective, ours.epsilon, per_channel)
+    with torch.no_grad():
+        logits = network(moved)
+    theirs = peer.ODIN(network, eps=0.01, temperature=10.0, norm_std=std).predict(images)
+    torch.testing.assert_close(ours.score(FeatureSet(logits, logits)), 1 + theirs.detach(), rtol=1e-9, atol=1e-12)

@@ -24,3 +24,10 @@ def test_clipping_is_what_changes_the_energy() -> None:
     loose = build_scorer("react", percentile=100.0).fit(TEST, head=head()).score(TEST)
     torch.testing.assert_close(loose, plain)
     assert not torch.allclose(build_scorer("react").fit(TRAIN, head=head()).score(TEST), plain)
+
+
+def test_openoods_threshold_is_of_the_validation_images() -> None:
+    scores = build_scorer("react", activations="val").fit(TRAIN, head=head(), val=TEST).score(TEST)
+    assert torch.equal(scores, build_scorer("react").fit(TEST, head=head()).score(TEST))
+    with pytest.raises(ValueError, match="activations=val, but no ID images are kept for validation"):
+        build_scorer("react", activations="val").fit(TRAIN, head=head())
