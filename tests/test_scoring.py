@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ood_lab
-from ood_lab.config import RequestError
+from ood_lab.config import RequestError, RunError
 from ood_lab.config.compose import groups
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.evaluation.extract import about, load_features
@@ -185,3 +185,10 @@ def test_without_images_kept_for_validation_there_is_no_such_part(tmp_path: Path
     tests = load_features(next(results.run_dir.glob("features/test-*"))).tensors["labels"]
     assert row["n_id"] == len(tests)
     assert ood_lab.load_detector(results.run_dir, "kl_matching").threshold == pytest.approx(row["threshold"])
+
+
+def test_a_detector_that_refuses_the_features_fails_the_run_after_the_others_are_stored(output: Path) -> None:
+    asked = ["scorer=[vim,she]", "scorer.vim.dim=4000"]
+    with pytest.raises(RunError, match=r"scorer=vim: ViM: dim=4000 leaves nothing .* The other detectors are stored"):
+        scored(output, *asked)
+    assert rows(scored(output, "scorer=[she]"), scorer="she", metric="auroc")

@@ -31,6 +31,8 @@ SECTIONS = {
     "dataset.recipe": "Recipe",
 }
 
+# What stands for several files of a group (see `expand_all`).
+EVERY = {"scorer": ["all"]}
 # Groups that a request may leave out.
 OPTIONAL = ("experiment", "synthesizer", "figure", "auxiliary", "tuning")
 
@@ -80,7 +82,9 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
                 without = f"to go without, write ~{key}" if key in OPTIONAL else f"a run needs a {key}"
                 raise RequestError(f"{key}=null: {without}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
-                raise RequestError(f"{key}={choice}: no such {key}.{nearest(str(choice), known[key])}")
+                raise RequestError(
+                    f"{key}={choice}: no such {key}.{nearest(str(choice), [*known[key], *EVERY.get(key, [])])}"
+                )
 
 
 def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | None = None) -> None:

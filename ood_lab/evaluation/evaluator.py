@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import intervals, ood_metrics
 from ood_lab.progress import Meter
@@ -51,34 +50,36 @@ def score_all(
     head: LinearHead,
     run_dir: Path,
     options: Mapping[str, str],
-) -> dict[str, dict[str, Tensor]]:
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
     """Fit each detector on "train", score the named sets, and keep the scores beside the run.
+
+    One that can't work on these features does not keep the others from it.
 
     Args:
         names: the sets to score; "val" among them where the run has a validation part.
 
     Returns:
-        scorer -> set -> scores [N] in float64.
-
-    Raises:
-        RunError: a detector can't work on these features; it is named.
+        scorer -> set -> scores [N] in float64; and scorer -> why it could not.
     """
     scored: dict[str, dict[str, Tensor]] = {}
+    refused: dict[str, str] = {}
     with Meter("score", len(scorers) * len(names)) as meter, torch.inference_mode():
         for name, scorer in scorers.items():
-            scored[name] = {}
+            found = {}
             try:
                 fit(scorer, source, head, "val" in names)
                 for key in names:
-                    scored[name][key] = score(scorer, source.of(key, scorer).features(scorer.space))
+                    found[key] = score(scorer, source.of(key, scorer).features(scorer.space))
                     meter.advance(note=f"{name} on {key}")
             except ValueError as error:
-                raise RunError(f"scorer={name}: {error}") from error
+                refused[name] = str(error)
+                continue
+            scored[name] = found
             path = scores_path(run_dir, name, options[name])
             kept = load_file(path) if path.is_file() else {}
-            fresh = {scores_key(k, source.of(k).key): v for k, v in scored[name].items()}
+            fresh = {scores_key(k, source.of(k).key): v for k, v in found.items()}
             write_atomically(path, save({**kept, **fresh}))
-    return scored
+    return scored, refused
 
 
 def scores_key(name: str, features: str) -> str:

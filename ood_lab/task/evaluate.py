@@ -39,7 +39,11 @@ def run(request: Request) -> Results:
 
 
 def measure(request: Request) -> None:
-    """Extract what is not extracted yet, score with the detectors that lack rows, store rows."""
+    """Extract what is not extracted yet, score with the detectors that lack rows, store rows.
+
+    Raises:
+        RunError: detectors that can't work on these features, named after the others are stored.
+    """
     names = unscored(request)
     if not names:
         return
@@ -53,18 +57,22 @@ def measure(request: Request) -> None:
     # Scores that are there serve another convention or rate; the rest is made.
     scorers = {name: scorer for name, (scorer, _) in made.items() if len(scored[name]) < len(sets)}
     features.prepare(sets, scorers.values())
-    scored |= score_all(scorers, features, sets, features.head, request.run_dir, options)
+    fresh, refused = score_all(scorers, features, sets, features.head, request.run_dir, options)
+    scored |= fresh
     test = features.of("test")
     rows = [_row(request) | _of_id(request, test) | {"metric": "accuracy", "value": accuracy(test)}]
     limits = []
     of_sets = {name: _of_set(request, name, keys[name]) for name in request.ood_sets}
-    for name in track(names, "metrics"):
+    for name in track([name for name in names if name not in refused], "metrics"):
         scorer, tuned = made[name]
         own = {"scorer": name, "options": options[name], "tuned": tuned}
         rows += metric_rows(scored[name], of_sets, _scoring(request), _row(request) | own | {"space": scorer.space})
         limits.append(own | _limit(request, scored[name], keys))
     add_thresholds(request.run_dir, limits)
     add_rows(request.run_dir, rows)
+    if refused:
+        reasons = "; ".join(f"scorer={name}: {reason}" for name, reason in refused.items())
+        raise RunError(f"{reasons}. The other detectors are stored")
 
 
 def _limit(request: Request, scores: Mapping[str, Tensor], keys: Mapping[str, str]) -> Row:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ood_lab.config.compose import groups
-from ood_lab.errors import RunError
 from ood_lab.evaluation import evaluator
 from ood_lab.evaluation.evaluator import (
     Scoring,
@@ -80,7 +79,7 @@ class Recorder(Scorer):
 
 def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_space(tmp_path: Path) -> None:
     recorder, data = Recorder(), sets()
-    scored = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
+    scored, _ = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
     ((train, head, val),) = recorder.fitted
     assert torch.equal(train.features, data["train"].tensors["projection"])
     assert torch.equal(val.features, data["val"].tensors["projection"])
@@ -94,7 +93,7 @@ def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_sp
 
 def test_scores_are_kept_beside_the_run_under_the_keys_of_their_features(tmp_path: Path) -> None:
     scorers = {"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}
-    scored = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
+    scored, _ = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
     keys = {name: f"key of {name}" for name in SCORED}
     for name in ("msp", "knn"):
         assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
@@ -119,21 +118,17 @@ def test_without_a_validation_part_a_detector_is_fitted_on_train_alone(tmp_path:
     assert recorder.fitted[0][2] is None
 
 
-def test_a_detector_that_cannot_work_on_the_features_is_named(tmp_path: Path) -> None:
+def test_a_detector_that_cannot_work_on_the_features_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     source = Kept()
-    source.sets["letters"].tensors["features"][4] = float("inf")
-    with pytest.raises(
-        RunError, match=r"scorer=knn: KNN: the set to score: the features of 1 of 15 rows aren't finite"
-    ):
-        score_all(
-            {"knn": build_scorer("knn", space="penultimate")},
-            source,
-            SCORED,
-            HEAD,
-            tmp_path,
-            dict.fromkeys(["knn"], "{}"),
-        )
-    assert not (tmp_path / "scores").exists()
+    source.sets["letters"].tensors["projection"][4] = float("inf")
+    scorers = {"knn": build_scorer("knn", space="projection"), "msp": build_scorer("msp")}
+    scored, refused = score_all(scorers, source, SCORED, HEAD, tmp_path, dict.fromkeys(scorers, "{}"))
+    assert list(scored) == ["msp"]
+    assert refused == {
+        "knn": "KNN: the set to score: the features of 1 of 15 rows aren't finite, row 4 first; "
+        "the network has diverged, or overflows in reduced precision"
+    }
+    assert [p.name.partition("-")[0] for p in (tmp_path / "scores").iterdir()] == ["msp"]
 
 
 def test_the_threshold_lets_the_asked_share_of_validation_images_pass() -> None:
