@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from ood_lab.sphere import geodesic_step, project_to_tangent, vmf_kernel_log_density
@@ -228,6 +229,7 @@ class HMC(Synthesizer):
         kappa: concentration of the vMF kernel.
         margin: delta of the hard margin.
         density: "paper" (Eqs. 11 and 12) or "released".
+        midpoint_noise: deviation of Gaussian noise on the midpoints, which are then unit vectors again (Table 16).
     """
 
     def __init__(
@@ -243,8 +245,10 @@ class HMC(Synthesizer):
         kappa: PositiveFloat,
         margin: NonNegativeFloat,
         density: Literal["paper", "released"],
+        midpoint_noise: NonNegativeFloat,
     ) -> None:
         self.adjacent, self.rounds, self.momentum, self.centroids = adjacent, rounds, momentum, centroids
+        self.midpoint_noise = midpoint_noise
         self.options: dict[str, Any] = {
             "neighbor": neighbor,
             "leapfrog_steps": leapfrog_steps,
@@ -261,6 +265,9 @@ class HMC(Synthesizer):
         if self.momentum == "sphere":
             momentum /= start.shape[1] ** 0.5
         uniform = torch.rand(shape[:2], generator=generator, device=generator.device).to(start)
+        if self.midpoint_noise:
+            noise = torch.randn(start.shape, generator=generator, device=generator.device).to(start)
+            start = F.normalize(start + self.midpoint_noise * noise, dim=1)
         chains = run_chains(start, bank_CND, pairs, momentum=momentum, uniform=uniform, **self.options)
         info = {
             "acceptance": chains.accepted.float().mean(),

@@ -430,6 +430,7 @@ def sampler(**changes: Any) -> HMC:
         "kappa": 2.0,
         "margin": 0.1,
         "density": "paper",
+        "midpoint_noise": 0.0,
     }
     return HMC(**{**options, **changes})
 
@@ -503,6 +504,17 @@ def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(mo
     assert float(moved.mean()) == pytest.approx(min(degrees, 360 - degrees), abs=4)
 
 
+@pytest.mark.parametrize("sigma", [0.01, 0.1])
+def test_noisy_midpoints_are_unit_vectors_as_far_from_the_midpoints_as_the_noise_is_long(sigma: float) -> None:
+    bank = clusters(10, 30, 64).float()
+    start = sampler(adjacent=4, midpoint_noise=sigma, rounds=1).sample(bank, draws()).values[:40]
+    midpoints, _ = class_midpoints(bank, 4)
+    torch.testing.assert_close(start.norm(dim=1), torch.ones(40), atol=1e-6, rtol=0)
+    # Of the noise, 63 of 64 directions are tangent: tan of the angle is sigma sqrt(63), give or take the radial part.
+    angle = (start * midpoints).sum(1).clamp(-1, 1).arccos()
+    assert float(angle.tan().mean()) == pytest.approx(sigma * 63**0.5, rel=0.1)
+
+
 def test_every_option_reaches_the_chain() -> None:
     bank = clusters(5, 20, 8, spread=0.15).float()
     base = sampler(rounds=6, step_size=0.4).sample(bank, draws()).values
@@ -515,6 +527,7 @@ def test_every_option_reaches_the_chain() -> None:
         {"kappa": 10.0},
         {"margin": 2.0},
         {"density": "released"},
+        {"midpoint_noise": 0.01},
     ):
         other = sampler(**{"rounds": 6, "step_size": 0.4, **change}).sample(bank, draws()).values
         assert not torch.equal(base, other), change
