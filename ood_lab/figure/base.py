@@ -14,6 +14,7 @@ from ood_lab.results.material import Array, Material
 ID_COLOUR = "#0072B2"
 OOD_COLOURS = ("#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
 OUTLIER_COLOUR = "#B2182B"
+ACROSS = 6  # panels beside each other: more can't be read on a screen
 
 
 class FigureKind:
@@ -40,24 +41,35 @@ class Panel(NamedTuple):
 
 
 def score_panels(material: Material, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[Panel]] | None:
-    """A grid of panels, a row for each run and a column for each detector; None where nothing is scored.
+    """A panel for each run and detector, at most `ACROSS` beside each other, each run beginning a new row.
 
     Args:
         size: width and height of a panel in inches.
         shared: for `Figure.subplots`.
+
+    Returns:
+        None where nothing is scored.
     """
     scorers = list(dict.fromkeys(name for run in material.runs for name in run.scores))
     if not scorers:
         return None
-    figure = Figure(figsize=(size[0] * len(scorers), size[1] * len(material.runs) + 0.5), layout="constrained")
-    grid = figure.subplots(len(material.runs), len(scorers), squeeze=False, **shared)
+    across = min(ACROSS, len(scorers))
+    rows = -(-len(scorers) // across)  # of one run
+    height = size[1] * rows * len(material.runs) + 0.5
+    figure = Figure(figsize=(size[0] * across, height), layout="constrained")
+    grid = figure.subplots(rows * len(material.runs), across, squeeze=False, **shared)
     panels = []
-    for row, run in zip(grid, material.runs, strict=True):
-        row[0].set_ylabel(run.label, fontsize=9)
-        for axes, scorer in zip(row, scorers, strict=True):
-            axes.set_title(scorer, fontsize=9)
+    for place, run in enumerate(material.runs):
+        block = grid[place * rows : (place + 1) * rows]
+        for row in block:
+            row[0].set_ylabel(run.label, fontsize=9)
+        for number, axes in enumerate(block.flat):
+            if number >= len(scorers):
+                axes.set_visible(False)
+                continue
+            axes.set_title(scorers[number], fontsize=9)
             tidy(axes)
-            panels.append(Panel(axes, run.scores.get(scorer, {})))
+            panels.append(Panel(axes, run.scores.get(scorers[number], {})))
     return figure, panels
 
 

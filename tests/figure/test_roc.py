@@ -27,3 +27,16 @@ def test_a_line_for_each_set_in_each_panel() -> None:
     assert len(figure.axes) == 4
     for axes in figure.axes:
         assert {"near", "far"} <= {line.get_label() for line in axes.lines}
+
+
+def test_many_detectors_stand_in_rows_of_six_and_each_run_begins_a_new_one() -> None:
+    few = material()
+    names = [f"detector {i}" for i in range(8)]
+    runs = [run._replace(scores=dict.fromkeys(names, run.scores["msp"])) for run in few.runs]
+    shown = ROC(points=20).draw(few._replace(runs=runs))
+    assert shown is not None
+    grid = shown.axes
+    assert len(grid) == 2 * 12
+    visible = [axes for axes in grid if axes.get_visible()]
+    assert [axes.get_title() for axes in visible] == names * 2
+    assert [axes.get_ylabel() for axes in grid[::6]] == [few.runs[0].label] * 2 + [few.runs[1].label] * 2
