@@ -78,7 +78,9 @@ def child(count: int) -> None:
                 return sets[name]
 
         scorers = {name: build_scorer(name) for name in ("msp", "energy", "knn", "mahalanobis")}
-        score_all(scorers, Kept(), ["test"], network.head, root, dict.fromkeys(scorers, "{}"))
+        score_all(
+            scorers, Kept(), ["test"], network.head, root, dict.fromkeys(scorers, "{}"), dict.fromkeys(scorers, "")
+        )
         running = False
         thread.join()
         print(f"{peak[0]:.0f}")

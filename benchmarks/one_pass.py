@@ -118,7 +118,7 @@ class OneRun:
         fc = self.method.backbone.fc
         head = LinearHead(fc.weight.detach(), fc.bias.detach())
         options = dict.fromkeys(NAMES, "{}")
-        scored, _ = score_all(scorers, self, ["val", "test", *OOD], head, self.folder, options)
+        scored, _ = score_all(scorers, self, ["val", "test", *OOD], head, self.folder, options, options)
         for scores in scored.values():
             list(metric_rows(scores, {key: {} for key in OOD}, Scoring(), {}))
 

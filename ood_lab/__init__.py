@@ -29,7 +29,7 @@ def run(overrides: list[str] | None = None) -> Results:
     return execute(request)
 
 
-def load_detector(run: str | Path, scorer: str = "knn", id_rate: float = 0.95, **options: Any) -> Detector:
+def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:
     """A finished run as a detector for new images, with a threshold; see `ood_lab.task.detector.load_detector`."""
     from ood_lab.task import detector
 

@@ -192,3 +192,73 @@ def test_a_detector_that_refuses_the_features_fails_the_run_after_the_others_are
     with pytest.raises(RunError, match=r"scorer=vim: ViM: dim=4000 leaves nothing .* The other detectors are stored"):
         scored(output, *asked)
     assert rows(scored(output, "scorer=[she]"), scorer="she", metric="auroc")
+
+
+def test_a_loaded_detector_is_that_of_the_last_evaluation(output: Path) -> None:
+    results = scored(output, "scorer=[knn]", "scorer.knn.k=9", "id_rate=0.9")
+    row = [r for r in read_thresholds(results.run_dir) if r["scorer"] == "knn"][-1]
+    assert ood_lab.load_detector(results.run_dir, "knn").threshold == pytest.approx(row["threshold"])
+    scored(output, "scorer=[knn]", "tuning=openood", "tuning.grids.knn.k=[3]")
+    tuned = [r for r in read_thresholds(results.run_dir) if r["scorer"] == "knn"][-1]
+    assert tuned["tuned"] == {"k": 3}
+    assert ood_lab.load_detector(results.run_dir, "knn").threshold == pytest.approx(tuned["threshold"])
+    assert ood_lab.load_detector(results.run_dir, "knn", k=3).threshold == pytest.approx(tuned["threshold"])
+    assert ood_lab.load_detector(results.run_dir, "knn", k=50).threshold != pytest.approx(tuned["threshold"])
+
+
+def test_a_peer_is_loaded_by_the_name_in_the_table(output: Path) -> None:
+    results = scored(output, "scorer=[pood]", "scorer.pood.detectors=[GMM]")
+    row = [r for r in read_thresholds(results.run_dir) if r["scorer"] == "pood.GMM"][-1]
+    assert ood_lab.load_detector(results.run_dir, "pood.GMM").threshold == pytest.approx(row["threshold"])
+
+
+def test_a_detector_of_bfloat16_features_runs_the_network_in_bfloat16(output: Path) -> None:
+    run = scored(output, "scorer=[maxlogit]", "trainer.eval_precision=bf16-mixed").run_dir
+    letters = build(image_set_config("letters", "unused")).listing("ood")
+    images = [letters.image(i) for i in range(20)]
+    reduced = ood_lab.load_detector(run, "maxlogit").score(images)
+    assert torch.equal(reduced, reduced.to(torch.bfloat16).double())
+    scored(output, "scorer=[maxlogit]", "id_rate=0.93")
+    assert not torch.equal(ood_lab.load_detector(run, "maxlogit").score(images), reduced)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "options", "message"),
+    [
+        ("csi", {}, "scorer=csi on .*: this network gives no shifts"),
+        ("knn", {"space": "projection"}, "this network gives no projection; use space=penultimate or space=method"),
+        (
+            "odin",
+            {"epsilon": 0.7},
+            r"task=evaluate scorer=\[odin\] scorer.odin.temperature=1000.0 scorer.odin.epsilon=0.7",
+        ),
+    ],
+)
+def test_a_detector_that_the_run_cannot_feed_is_refused(
+    output: Path, scorer: str, options: dict[str, Any], message: str
+) -> None:
+    run = scored(output, "scorer=[msp,odin]").run_dir
+    with pytest.raises(RequestError, match=message):
+        ood_lab.load_detector(run, scorer, **options)
+
+
+def test_a_refused_detector_leaves_a_finished_run(tmp_path: Path) -> None:
+    asked = ["scorer=[msp,vim]", "scorer.vim.dim=4000", f"paths.output={tmp_path}"]
+    with pytest.raises(RunError, match="scorer=vim"):
+        ood_lab.run([*RUN, *asked])
+    (run,) = tmp_path.glob("ce-*")
+    assert (run / "DONE").is_file()
+    assert (run / "report.html").is_file()
+    assert ood_lab.load_detector(run, "msp").threshold > 0
+
+
+def test_what_a_peer_raises_is_named_and_the_others_are_stored(output: Path) -> None:
+    asked = [
+        "scorer=[gen,pood]",
+        "scorer.gen.gamma=0.3",
+        "scorer.pood.detectors=[KNN]",
+        "scorer.pood.options.KNN={k: a}",
+    ]
+    with pytest.raises(RunError, match=r"scorer=pood.KNN: pood.KNN: \w+Error .* The other detectors are stored"):
+        scored(output, *asked)
+    assert rows(scored(output, "scorer=[gen]", "scorer.gen.gamma=0.3"), scorer="gen", metric="auroc")

@@ -34,7 +34,7 @@ SECTIONS = {
 # What stands for several files of a group (see `expand_all`).
 EVERY = {"scorer": ["all"]}
 # Groups that a request may leave out.
-OPTIONAL = ("experiment", "synthesizer", "figure", "auxiliary", "tuning")
+OPTIONAL = ("experiment", "synthesizer", "auxiliary", "tuning")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

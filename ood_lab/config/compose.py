@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,52 @@ class Composed:
     cfg: DictConfig
     choices: dict[str, str | list[str]]
 
+    def changed(self, key: str, value: Any) -> Composed:
+        """A copy with one value changed, on which no choice depends."""
+        cfg = deepcopy(self.cfg)
+        OmegaConf.set_readonly(cfg, False)
+        OmegaConf.update(cfg, key, value)
+        OmegaConf.set_readonly(cfg, True)
+        return Composed(cfg, self.choices)
+
+    @cached_property
+    def _whole(self) -> Any:
+        return OmegaConf.to_container(self.cfg, resolve=True)
+
     def plain(self, key: str) -> Any:
-        """The subtree at `key` as plain Python containers, interpolations resolved."""
-        node = OmegaConf.select(self.cfg, key)
-        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        """The subtree at `key` as plain Python containers, interpolations resolved; None where there is none."""
+        try:
+            node = self._whole  # resolved once: a request asks for some hundred subtrees
+        except OmegaConfBaseException:  # something elsewhere can't be resolved, which `check_values` says
+            found = OmegaConf.select(self.cfg, key)
+            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return deepcopy(node)
 
 
 def groups(folder: Path | None = None) -> dict[str, list[str]]:
     """Every config group of this project and its options; a user's --config-dir adds to both."""
-    found: dict[str, set[str]] = {}
-    for root in filter(None, (config_dir(), folder)):
-        for path in root.rglob("*.yaml"):
-            parent = path.parent.relative_to(root).as_posix()
-            if parent != ".":
-                found.setdefault(parent, set()).add(path.stem)
+    found = {name: set(options) for name, options in _built_in_groups().items()}
+    for name, options in (_scan(folder) if folder else {}).items():
+        found.setdefault(name, set()).update(options)
     for role, group in ROLES.items():
         found[role] = found[group]
     return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+@cache
+def _built_in_groups() -> dict[str, set[str]]:
+    return _scan(config_dir())
+
+
+def _scan(root: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in root.rglob("*.yaml"):
+        parent = path.parent.relative_to(root).as_posix()
+        if parent != ".":
+            found.setdefault(parent, set()).add(path.stem)
+    return found
 
 
 def target(group: str, name: str, folder: Path | None = None) -> str:

@@ -16,7 +16,7 @@ from ood_lab.config.compose import Composed, compose, groups, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
 from ood_lab.config.peers import PEERS, expanded
-from ood_lab.config.scorers import check_scorers
+from ood_lab.config.scorers import as_declared, check_scorers
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
@@ -51,13 +51,17 @@ TUNED = "tuned"
 
 @dataclass(frozen=True)
 class Request:
-    """One run, checked: nothing about it is left to be found wrong except by running it."""
+    """One run, checked: nothing about it is left to be found wrong except by running it.
+
+    `plain` is what its choices say by themselves; what differs from it is part of the run's identity.
+    """
 
     overrides: tuple[str, ...]
     composed: Composed
     run_id: str
     image_sets: tuple[ImageSetUse, ...]
     needs: tuple[Request, ...]
+    plain: Composed
     folder: Path | None = None
 
     @property
@@ -72,6 +76,16 @@ class Request:
     def ood_sets(self) -> tuple[str, ...]:
         """The OOD sets of the protocol that are there, near ones first."""
         return tuple(use.name for use in self.image_sets if use.role in ("near", "far"))
+
+    def with_seed(self, seed: int) -> Request:
+        """The same request with another seed, without composing it again."""
+        if seed == self.cfg.seed:
+            return self
+        composed = self.composed.changed("seed", seed)
+        needs = tuple(need.with_seed(seed) for need in self.needs)
+        overrides = (*(text for text in self.overrides if not text.startswith("seed=")), f"seed={seed}")
+        identity = run_id(composed, self.plain, [need.run_id for need in needs])
+        return Request(overrides, composed, identity, self.image_sets, needs, self.plain, self.folder)
 
     def use(self, role: str) -> ImageSetUse:
         """The set in the role "id" or "auxiliary", or the OOD set of that name."""
@@ -97,7 +111,8 @@ class Request:
         """
         nodes: dict[str, dict[str, Any]] = {}
         for name, node in self.composed.plain("scorer").items():
-            nodes |= expanded(node) if name == PEERS else {name: node}
+            declared = as_declared(node)
+            nodes |= expanded(declared) if name == PEERS else {name: declared}
         grids = (self.composed.plain("tuning") or {}).get("grids", {})
         on = list(self.composed.plain("protocol.validation"))
         return {n: {**node, TUNED: {"grid": grids[n], "sets": on}} if n in grids else node for n, node in nodes.items()}
@@ -114,12 +129,13 @@ class Request:
         return shaping_leaves(self.composed)
 
 
-def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Request:
+def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: bool = True) -> Request:
     """Check a request and everything it needs.
 
     Args:
         overrides: Hydra overrides without sweeps.
         folder: a user's `--config-dir`, searched besides the built-in configuration.
+        look: at the disk and the machine. Without it a request is planned that can't be run yet.
 
     Raises:
         RequestError: names the value, what was expected, and the remedy.
@@ -142,19 +158,20 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None) -> Reques
     check_values(composed)
     check_scorers(composed, folder)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
-        return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), folder)
-    sets = check_image_sets(composed, folder)
-    check_machine(composed)
-    check_output(composed)
+        return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), default, folder)
+    sets = check_image_sets(composed, folder) if look else image_sets(composed, folder)
+    if look:
+        check_machine(composed)
+        check_output(composed)
     if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
         # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
         # machine's own precision counts as a change.
         chosen = {g: c for g, c in composed.choices.items() if c is not None and g not in ("experiment", "trainer")}
-        choices = [f"{g}={_text(c)}" for g, c in chosen.items()]
+        choices = [f"{g}={in_words(c)}" for g, c in chosen.items()]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
-    needs = tuple(prepare(need, folder) for need in _needs(composed, default))
+    needs = tuple(prepare(need, folder, look) for need in _needs(composed, default))
     identity = run_id(composed, default, [need.run_id for need in needs])
-    return Request(tuple(overrides), composed, identity, tuple(sets), needs, folder)
+    return Request(tuple(overrides), composed, identity, tuple(sets), needs, default, folder)
 
 
 def expand_sweep(overrides: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
@@ -201,14 +218,14 @@ def _by_name_only(scorer: str, folder: Path | None) -> bool:
     return bool(signature(target("scorer", scorer, folder)).constants.get("by_name_only", False))
 
 
-def _text(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A value in Hydra's override grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(in_words, value)) + "]"
     return quote(value) if isinstance(value, str) else repr(value)
 
 
@@ -219,12 +236,12 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
         return []
     mine, theirs = all_leaves(composed), all_leaves(default)
     chosen = {group: composed.choices.get(group) for group in INHERITED_GROUPS}
-    need = [f"{group}={_text(choice)}" for group, choice in chosen.items() if choice is not None]
+    need = [f"{group}={in_words(choice)}" for group, choice in chosen.items() if choice is not None]
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
     need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output", "cache")]
     changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}
     for key, value in changed.items():
         # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
         own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
-        need.append(f"{key}={'method' if own else _text(value)}")
+        need.append(f"{key}={'method' if own else in_words(value)}")
     return [[*need, *init["overrides"]]]

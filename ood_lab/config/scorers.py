@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ def check_scorers(composed: Composed, folder: Path | None = None) -> None:
     scorers = composed.plain("scorer")
     for name, node in scorers.items():
         _check_space(name, node, composed)
+        if node.get("activations") == "val" and not composed.cfg.protocol.id_val:
+            raise RequestError(f"scorer.{name}.activations=val: protocol.id_val=0 keeps no ID images for validation")
+        if node.get("index") == "faiss" and find_spec("faiss") is None:
+            raise RequestError("index=faiss: faiss is not installed; pip install faiss-cpu, or use index=torch")
     if PEERS in scorers:
         check_peers(scorers[PEERS])
     tuning = composed.plain("tuning")
@@ -30,8 +36,23 @@ def check_scorers(composed: Composed, folder: Path | None = None) -> None:
             known = groups(folder)["scorer"]
             if name not in known:
                 raise RequestError(f"tuning.grids.{name}: no such scorer.{nearest(name, known)}")
+            if name == PEERS:
+                raise RequestError(f"tuning.grids.{PEERS}: detectors of pytorch-ood are not tuned; set {PEERS}.options")
             if name in scorers:
                 _check_grid(name, grid, scorers[name])
+
+
+def as_declared(node: dict[str, Any]) -> dict[str, Any]:
+    """A detector's options with whole numbers as fractions where these are declared: 90 and 90.0 are one value."""
+    declared = signature(node["_target_"]).parameters
+    return {
+        key: float(value) if type(value) is int and _is_fraction(declared.get(key)) else value
+        for key, value in node.items()
+    }
+
+
+def _is_fraction(annotation: ast.expr | None) -> bool:
+    return isinstance(annotation, ast.Name) and accepts(annotation, 1) and accepts(annotation, 0.5)
 
 
 def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +52,7 @@ def score_all(
     head: LinearHead,
     run_dir: Path,
     options: Mapping[str, str],
+    fits: Mapping[str, str],
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
     """Fit each detector on "train", score the named sets, and keep the scores beside the run.
 
@@ -57,6 +60,7 @@ def score_all(
 
     Args:
         names: the sets to score; "val" among them where the run has a validation part.
+        fits: what each detector is fitted on (see `fit_key`).
 
     Returns:
         scorer -> set -> scores [N] in float64; and scorer -> why it could not.
@@ -71,20 +75,26 @@ def score_all(
                 for key in names:
                     found[key] = score(scorer, source.of(key, scorer).features(scorer.space))
                     meter.advance(note=f"{name} on {key}")
-            except ValueError as error:
+            except (ValueError, torch.linalg.LinAlgError) as error:
                 refused[name] = str(error)
                 continue
             scored[name] = found
             path = scores_path(run_dir, name, options[name])
             kept = load_file(path) if path.is_file() else {}
-            fresh = {scores_key(k, source.of(k).key): v for k, v in found.items()}
+            fresh = {scores_key(k, source.of(k).key, fits[name]): v for k, v in found.items()}
             write_atomically(path, save({**kept, **fresh}))
     return scored, refused
 
 
-def scores_key(name: str, features: str) -> str:
+def fit_key(train: str, val: str | None, tuned: Mapping[str, Any] | None) -> str:
+    """Eight digits for what a detector was fitted on: the keys of the training and validation features, and the values
+    that a search has found."""
+    return hashlib.sha256(json.dumps([train, val, tuned], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def scores_key(name: str, features: str, fit: str) -> str:
     """The name of one set's scores in a detector's file; `features` is the key of its unchanged images' features."""
-    return f"{name}-{features}"
+    return f"{name}-{features}-{fit}"
 
 
 def score(scorer: Scorer, features: FeatureSet) -> Tensor:
@@ -94,11 +104,12 @@ def score(scorer: Scorer, features: FeatureSet) -> Tensor:
     return torch.cat([scorer.score(part).double() for part in parts])
 
 
-def load_scores(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str]) -> dict[str, Tensor]:
+def load_scores(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str], fit: str) -> dict[str, Tensor]:
     """Saved scores of one detector, by set; of the sets in `keys` (name to feature key) those that were scored."""
     path = scores_path(run_dir, scorer, options)
     kept = load_file(path) if path.is_file() else {}
-    return {name: kept[scores_key(name, key)] for name, key in keys.items() if scores_key(name, key) in kept}
+    named = {name: scores_key(name, key, fit) for name, key in keys.items()}
+    return {name: kept[entry] for name, entry in named.items() if entry in kept}
 
 
 @dataclass(frozen=True)
@@ -167,12 +178,12 @@ def metric_rows(
 
 
 def threshold(scores: Mapping[str, Tensor], id_rate: float) -> tuple[float, int]:
-    """The score that `id_rate` of the ID validation images stay at or below, and the number of these images.
+    """The lowest score that at least `id_rate` of the ID validation images stay at or below, and their number.
 
     Without a validation part it is taken over the ID test images.
     """
     held = scores.get("val", scores["test"])
-    return float(held.quantile(id_rate)), len(held)
+    return float(held.sort().values[math.ceil(id_rate * len(held)) - 1]), len(held)
 
 
 def accuracy(test: Extracted) -> float:

@@ -46,9 +46,8 @@ class Extracted:
             space = "projection" if "projection" in self.tensors else "penultimate"
         key = "features" if space == "penultimate" else space
         if key not in self.tensors:
-            given = ", ".join(k for k in self.tensors if k not in ("features", "logits", "labels"))
-            besides = f"; besides its penultimate features it gives {given}" if given else "; use space=penultimate"
-            raise ValueError(f"space={space}: this network has no {space}{besides}")
+            hint = "; use space=penultimate or space=method" if space == "projection" else ""
+            raise ValueError(f"this network gives no {space}{hint}")
         labels = self.tensors["labels"]
         known = None if (labels < 0).all() else labels
         return FeatureSet(self.tensors[key].float(), self.tensors["logits"].float(), known)
@@ -77,13 +76,17 @@ def extract(
         change: what is done to each batch of images before (see `perturbed`).
     """
     network.eval()
-    kept = torch.float32 if precision == "32-true" else torch.bfloat16
     for batch in track(loader, f"extract {name}", len(loader)):
         images = batch.images if change is None else change(batch.images)
-        reduced = torch.autocast(images.device.type, torch.bfloat16, enabled=kept is torch.bfloat16)
-        with torch.inference_mode(), reduced:
-            outputs = {key: value.to(kept).cpu() for key, value in network.extract(images).items()}
-        yield {**outputs, "labels": batch.labels.cpu()}
+        yield {**outputs_of(network, images, precision), "labels": batch.labels.cpu()}
+
+
+def outputs_of(network: Network, images: Tensor, precision: Precision) -> dict[str, Tensor]:
+    """What a network in eval mode gives for a batch, on the CPU; in bfloat16 where it runs in that."""
+    kept = torch.float32 if precision == "32-true" else torch.bfloat16
+    reduced = torch.autocast(images.device.type, torch.bfloat16, enabled=kept is torch.bfloat16)
+    with torch.inference_mode(), reduced:
+        return {key: value.to(kept).cpu() for key, value in network.extract(images).items()}
 
 
 def perturbed(

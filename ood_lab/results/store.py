@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "synthesizer", "seed", "stage",
-    "scorer", "options", "tuned", "space", "ood_set", "group", "metric", "value", "low", "high", "unit",
+    "scorer", "options", "tuned", "fit", "space", "ood_set", "group", "metric", "value", "low", "high", "unit",
     "n_id", "n_ood", "n_expected", "layout", "features", "convention", "protocol", "hardware", "commit", "versions",
 )  # fmt: skip
 # What makes two rows the same measurement: a later one replaces the earlier.
 KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")
 
 ROWS, THRESHOLDS = "results.jsonl", "thresholds.jsonl"
-# A threshold lets `id_rate` of `n_id` ID images pass: those of the validation part, where there is one, or of the test.
-THRESHOLD_COLUMNS = ("scorer", "options", "tuned", "id_rate", "threshold", "n_id", "features", "convention")
+# A threshold lets `id_rate` of `n_id` ID images pass: those of the part that was `held` out ("val", or else "test").
+# `train` and `features` are the keys of the training features and of those of the held-out part.
+THRESHOLD_COLUMNS = (
+    "scorer", "options", "tuned", "id_rate", "threshold", "n_id", "held", "precision", "train", "features",
+    "convention",
+)  # fmt: skip
 THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 
 
@@ -49,39 +53,46 @@ class Results:
 
 
 def read_rows(run_dir: Path) -> list[Row]:
-    """The stored rows of a run; none if there is no file yet."""
-    return _read(run_dir / ROWS)
+    """The stored rows of a run; none if there is no file yet. A column that was added since is None."""
+    return _read(run_dir / ROWS, COLUMNS)
 
 
 def add_rows(run_dir: Path, rows: Iterable[Row]) -> None:
     """Store rows; one that measures the same thing as a stored row replaces it."""
-    _add(run_dir / ROWS, rows, COLUMNS, KEY)
+    merged = {tuple(row[k] for k in KEY): row for row in read_rows(run_dir)}
+    merged |= {tuple(row[k] for k in KEY): row for row in _checked(rows, COLUMNS)}
+    _write(run_dir / ROWS, merged.values())
 
 
 def read_thresholds(run_dir: Path) -> list[Row]:
     """The stored thresholds of a run's detectors; none if there is no file yet."""
-    return _read(run_dir / THRESHOLDS)
+    return _read(run_dir / THRESHOLDS, THRESHOLD_COLUMNS)
 
 
 def add_thresholds(run_dir: Path, rows: Iterable[Row]) -> None:
-    """Store thresholds; one of the same detector at the same rate replaces a stored one."""
-    _add(run_dir / THRESHOLDS, rows, THRESHOLD_COLUMNS, THRESHOLD_KEY)
+    """Store thresholds, the newest last; one of the same detector at the same rate replaces a stored one."""
+    new = _checked(rows, THRESHOLD_COLUMNS)
+    names = {tuple(row[k] for k in THRESHOLD_KEY) for row in new}
+    kept = [row for row in read_thresholds(run_dir) if tuple(row[k] for k in THRESHOLD_KEY) not in names]
+    _write(run_dir / THRESHOLDS, [*kept, *new])
 
 
-def _read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+def _checked(rows: Iterable[Row], columns: tuple[str, ...]) -> list[Row]:
+    found = list(rows)
+    for row in found:
+        wrong = sorted(set(row) ^ set(columns))
+        if wrong:
+            raise ValueError(f"a stored row must have exactly the columns of the store; check {wrong}")
+    return found
 
 
-def _add(path: Path, rows: Iterable[Row], columns: tuple[str, ...], key: tuple[str, ...]) -> None:
-    merged = {tuple(row[k] for k in key): row for row in _read(path)}
-    for row in rows:
-        unknown = set(row) ^ set(columns)
-        if unknown:
-            raise ValueError(
-                f"a row of {path.name} must have exactly the columns of the store; check {sorted(unknown)}"
-            )
-        merged[tuple(row[k] for k in key)] = row
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in merged.values()).encode())
+def _read(path: Path, columns: tuple[str, ...]) -> list[Row]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [{**dict.fromkeys(columns), **json.loads(line)} for line in lines]
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def options_text(node: Mapping[str, Any]) -> str:

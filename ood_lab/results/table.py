@@ -53,6 +53,15 @@ class Selection:
         test = next((row["features"] for row in rows if self._is_accuracy(row)), None)
         return keys if test is None else {**keys, "test": test}
 
+    def fits(self, rows: Sequence[Row]) -> dict[str, str]:
+        """What each selected detector was fitted on, as its rows have it."""
+        return {
+            row["scorer"]: row["fit"]
+            for row in rows
+            if self.options.get(row["scorer"]) == row["options"]
+            and self.conventions.get(row["ood_set"]) == row["convention"]
+        }
+
     def accuracy(self, rows: Sequence[Row]) -> float:
         """The ID accuracy on the protocol's test images; nan if it isn't stored."""
         return next((row["value"] for row in rows if self._is_accuracy(row)), float("nan"))

@@ -8,7 +8,7 @@ from ood_lab.scorer.base import Scorer
 
 
 def build_scorer(name: str, **options: Any) -> Scorer:
-    """A detector by name, with its configured defaults changed by `options`.
+    """A detector by name ("pood.<name>" for pytorch-ood's), with its configured defaults changed by `options`.
 
     Raises:
         RequestError: unknown name or option, or a value out of range.
@@ -17,9 +17,13 @@ def build_scorer(name: str, **options: Any) -> Scorer:
 
     from ood_lab.config.check import check_groups, nearest, parse
     from ood_lab.config.compose import compose
+    from ood_lab.config.scorers import as_declared
     from ood_lab.config.signature import accepts, describe, signature
     from ood_lab.errors import RequestError
 
+    name, _, peer = name.partition(".")
+    if peer:
+        options = {"detectors": [peer], **options}
     check_groups(parse([f"scorer={name}"]))
     node = compose(config_name=f"scorer/{name}").plain(f"scorer.{name}")
     spec = signature(node["_target_"]).parameters
@@ -28,5 +32,5 @@ def build_scorer(name: str, **options: Any) -> Scorer:
             raise RequestError(f"scorer {name} has no option {key!r}.{nearest(key, spec)}")
         if not accepts(spec[key], value):
             raise RequestError(f"scorer {name}: {key}={value!r}: expected {describe(spec[key])}")
-    scorer: Scorer = instantiate({**node, **options}, _convert_="all")
+    scorer: Scorer = instantiate(as_declared({**node, **options}), _convert_="all")
     return scorer

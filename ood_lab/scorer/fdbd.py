@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -13,11 +15,11 @@ class FDBD(HeadScorer):
     """score = -mean_{c != y} (|f_y - f_c| / |w_y - w_c|) / |x - mu|, y the predicted class and mu the training mean.
 
     Args:
-        normalise: whether the distance is divided by |x - mu|, as in the paper; OpenOOD's search tries both.
+        normaliser: "distance" for |x - mu|, as in the paper, or "norm" for |x|; OpenOOD's search tries both.
     """
 
-    def __init__(self, *, normalise: bool) -> None:
-        self.normalise = normalise
+    def __init__(self, *, normaliser: Literal["distance", "norm"]) -> None:
+        self.normaliser = normaliser
 
     def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         weight = self.head.weight.double()
@@ -31,4 +33,6 @@ class FDBD(HeadScorer):
         top, predicted = logits.max(1)
         between = self.between[predicted].scatter(1, predicted[:, None], 1.0)  # the class itself adds 0 / 1
         distance = ((top[:, None] - logits) / between).sum(1) / (logits.shape[1] - 1)
-        return -distance / (data.features.double() - self.mean).norm(dim=1) if self.normalise else -distance
+        x = data.features.double()
+        away = x - self.mean if self.normaliser == "distance" else x
+        return -distance / away.norm(dim=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,10 +34,14 @@ class PytorchOOD(Scorer):
         self.detectors, self.options = detectors, options
 
     def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
-        from pytorch_ood import api
-
         if len(self.detectors) != 1:
             raise ValueError(f"pood: one object scores with one detector; got {', '.join(self.detectors)}")
+        with _named(self.detectors[0]):
+            self._fit_peer(train)
+
+    def _fit_peer(self, train: FeatureSet) -> None:
+        from pytorch_ood import api
+
         # Some detectors optimise or call a network with gradients while they fit.
         with torch.inference_mode(False), torch.enable_grad():
             features, logits = train.features.float().clone(), train.logits.float().clone()
@@ -85,6 +91,10 @@ class PytorchOOD(Scorer):
         return kind(**arguments)
 
     def _score(self, data: FeatureSet) -> Tensor:
+        with _named(self.detectors[0]):
+            return self._score_peer(data)
+
+    def _score_peer(self, data: FeatureSet) -> Tensor:
         features = data.features.float()
         if not self._kind:
             with torch.inference_mode(False), torch.enable_grad():
@@ -93,6 +103,17 @@ class PytorchOOD(Scorer):
         given = {"logits": data.logits.float(), "features": features, "feature_maps": as_maps(features)}
         predicted: Tensor = getattr(self._detector, f"predict_{self._kind}")(given[self._kind])
         return predicted
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever pytorch-ood raises as one kind of error that names its detector: it asserts, and raises of all kinds."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"pood.{name}"):
+            raise
+        raise ValueError(f"pood.{name}: {type(error).__name__} {error}".strip()) from error
 
 
 def as_maps(features: Tensor) -> Tensor:

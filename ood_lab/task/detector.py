@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ood_lab.config import RequestError
+from ood_lab.config.request import TUNED
 from ood_lab.datamodule import Normalise
 from ood_lab.evaluation.evaluator import score, threshold
-from ood_lab.evaluation.extract import Extracted, about, features_path, load_features, perturbed
+from ood_lab.evaluation.extract import (
+    Extracted,
+    Precision,
+    about,
+    features_path,
+    load_features,
+    outputs_of,
+    perturbed,
+)  # fmt: skip
 from ood_lab.method.base import Method
+from ood_lab.results.store import read_thresholds
 from ood_lab.run_dir import FINAL
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
@@ -34,13 +45,20 @@ class Detector:
         scorer: fitted on the training features.
         transform, normalise: as in the run.
         threshold: the score that the given share of ID validation images stays below.
+        precision: in which the network runs, as in the run's evaluation.
     """
 
     def __init__(
-        self, method: Method, scorer: Scorer, transform: Transform, normalise: Normalise, threshold: float
+        self,
+        method: Method,
+        scorer: Scorer,
+        transform: Transform,
+        normalise: Normalise,
+        threshold: float,
+        precision: Precision,
     ) -> None:
         self.method, self.scorer, self.transform = method.eval(), scorer, transform
-        self.normalise, self.threshold = normalise, threshold
+        self.normalise, self.threshold, self.precision = normalise, threshold, precision
 
     @torch.inference_mode()
     def score(self, images: Iterable[Image.Image], batch_size: int = 250) -> Tensor:
@@ -57,7 +75,7 @@ class Detector:
                     x = perturbed(
                         self.method, x.clone(), self.scorer.objective, self.scorer.epsilon, self.normalise.std
                     )
-            outputs = {key: value.float() for key, value in self.method.extract(x).items()}
+            outputs = outputs_of(self.method, x, self.precision)
             labels = torch.full((len(squares),), -1)
             parts.append(score(self.scorer, Extracted({**outputs, "labels": labels}).features(self.scorer.space)))
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
@@ -68,50 +86,67 @@ class Detector:
 
 
 def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:
-    """The detector of a finished run.
+    """The detector of a finished run, as its last evaluation had it: options, tuned values, features, precision.
 
     Args:
         run: its directory, `outputs/<run_id>`.
-        scorer: a detector's name; `options` change its configured values.
+        scorer: a detector's name, "pood.<name>" for pytorch-ood's; `options` change the values of the evaluation. One
+            that was not evaluated has its defaults.
         id_rate: share of ID validation images that the threshold accepts (of ID test images, where the run's protocol
-            keeps none for validation); None for the run's own.
+            keeps none for validation); None for that of the evaluation.
 
     Raises:
-        RequestError: no finished run, no saved features, an unknown detector or option, a rate outside 0..1.
+        RequestError: no evaluated run, an unknown detector or option, one that the run can't feed, a rate outside 0..1.
     """
     folder = Path(run)
-    if not (folder / "DONE").is_file():
+    stored = read_thresholds(folder)
+    if not stored:
         raise RequestError(f"{folder} is no finished run; give the folder that a command has printed, outputs/<run_id>")
-    cfg = OmegaConf.load(folder / "config.yaml")
-    rate = cfg.id_rate if id_rate is None else id_rate
+    own = [row for row in stored if row["scorer"] == scorer]
+    last = (own or stored)[-1]
+    rate = last["id_rate"] if id_rate is None else id_rate
     if not 0 < rate < 1:
         raise RequestError(f"id_rate={rate}: expected a share between 0 and 1")
-    configured = OmegaConf.to_container(cfg.scorer, resolve=True) if "scorer" in cfg else {}
-    assert isinstance(configured, dict)
-    of_run = {k: v for k, v in configured.get(scorer, {}).items() if k != "_target_"}
-    fitted = build_scorer(scorer, **{**of_run, **options})
+    evaluated = {**json.loads(last["options"]), **(last["tuned"] or {})} if own else {}
+    evaluated.pop(TUNED, None)
+    fitted = build_scorer(scorer, **{**evaluated, **options})
+    cfg = OmegaConf.load(folder / "config.yaml")
     weights = load_file(folder / FINAL)
     method = build_method(cfg)
     method.load_state_dict(weights, strict=False)
     head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
-    held = "val" if cfg.protocol.id_val else "test"
-    train, plain = (_features(folder, split).features(fitted.space) for split in ("train", held))
-    fitted.fit(train, head=head, val=plain if held == "val" else None)
     change = fitted.change() if isinstance(fitted, InputScorer) and fitted.epsilon > 0 else ""
-    known = _features(folder, held, change).features(fitted.space) if change else plain
-    limit, _ = threshold({"test": score(fitted, known)}, rate)
+    try:
+        train = _features(folder, "train", last["train"]).features(fitted.space)
+        held = _features(folder, last["held"], last["features"])
+        fitted.fit(train, head=head, val=held.features(fitted.space) if last["held"] == "val" else None)
+        if change:
+            held = _changed(folder, last["held"], change)
+        limit, _ = threshold({"test": score(fitted, held.features(fitted.space))}, rate)
+    except ValueError as error:
+        raise RequestError(f"scorer={scorer} on {folder}: {error}") from error
     recipe = cfg.dataset.recipe
     transform = Transform("short_side", recipe.resize, recipe.side)
     normalise = Normalise(list(cfg.protocol.mean), list(cfg.protocol.std))
-    return Detector(method, fitted, transform, normalise, limit)
+    return Detector(method, fitted, transform, normalise, limit, last["precision"])
 
 
-def _features(folder: Path, split: str, change: str = "") -> Extracted:
-    """The newest features of a split; with `change`, of images changed as a detector asks."""
+def _features(folder: Path, split: str, key: str) -> Extracted:
+    path = features_path(folder, split, key)
+    if not path.is_file():
+        raise RequestError(f"{path} is not there; score the run again with task=evaluate")
+    return load_features(path)
+
+
+def _changed(folder: Path, split: str, change: str) -> Extracted:
+    """The features of images changed as a detector asks."""
     files = features_path(folder, split, "*", change)
-    found = sorted(files.parent.glob(files.name), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in found:
-        if not change or about(path).get("change") == change:
+    for path in sorted(files.parent.glob(files.name), key=lambda p: p.stat().st_mtime, reverse=True):
+        if about(path).get("change") == change:
             return load_features(path)
-    what = f"{split} features" + (f" for {change}" if change else "")
-    raise RequestError(f"{folder}/features holds no {what}; score the run again with task=evaluate")
+    name, _, values = change.partition(" ")
+    wanted = " ".join(f"scorer.{name}.{value}" for value in values.split())
+    raise RequestError(
+        f"{folder}/features holds no {split} images changed for {change}; score the run with "
+        f"task=evaluate scorer=[{name}] {wanted}"
+    )

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ood_lab.config import Request, RunError
-from ood_lab.evaluation.evaluator import Scoring, accuracy, load_scores, metric_rows, score_all, threshold
+from ood_lab.evaluation.evaluator import Scoring, accuracy, fit_key, load_scores, metric_rows, score_all, threshold
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.needs import ensure
 from ood_lab.progress import track
 from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, add_thresholds, options_text, read_rows
-from ood_lab.run_dir import claim, is_trained, locked, unscored
+from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
 
@@ -24,40 +24,44 @@ def run(request: Request) -> Results:
     """Score a trained run with the requested detectors and protocol, from saved features where there are any.
 
     Raises:
-        RunError: the run is not trained yet.
+        RunError: the run is not trained yet; or detectors can't work on its features (the rest is stored and shown).
     """
     if not is_trained(request):
         raise RunError(f"{request.run_id} is not trained yet; run the same command with task=train first")
     with locked(request):
         torch.set_num_threads(claim(request).trainer.threads)
         stands_on = ensure(request)
-        measure(request)
+        refused = measure(request)
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
         report.write(request, results)
+        mark_done(request.run_dir)
         report.show(request, results)
+        fail(refused)
         return results
 
 
-def measure(request: Request) -> None:
+def measure(request: Request) -> dict[str, str]:
     """Extract what is not extracted yet, score with the detectors that lack rows, store rows.
 
-    Raises:
-        RunError: detectors that can't work on these features, named after the others are stored.
+    Returns:
+        the detectors that can't work on these features, and why.
     """
     names = unscored(request)
     if not names:
-        return
+        return {}
     features = Features(request)
     sets = [name for name in features.id_splits if name != "train"] + list(request.ood_sets)
     features.prepare(["train", *sets])
     made = {name: tuning.detector(request, name, features) for name in names}
     options = {name: options_text(request.scorers[name]) for name in names}
     keys = {name: features.key(name) for name in sets}
-    scored = {name: load_scores(request.run_dir, name, options[name], keys) for name in names}
+    val = keys.get("val")
+    fits = {name: fit_key(features.key("train"), val, tuned) for name, (_, tuned) in made.items()}
+    scored = {name: load_scores(request.run_dir, name, options[name], keys, fits[name]) for name in names}
     # Scores that are there serve another convention or rate; the rest is made.
     scorers = {name: scorer for name, (scorer, _) in made.items() if len(scored[name]) < len(sets)}
     features.prepare(sets, scorers.values())
-    fresh, refused = score_all(scorers, features, sets, features.head, request.run_dir, options)
+    fresh, refused = score_all(scorers, features, sets, features.head, request.run_dir, options, fits)
     scored |= fresh
     test = features.of("test")
     rows = [_row(request) | _of_id(request, test) | {"metric": "accuracy", "value": accuracy(test)}]
@@ -66,23 +70,37 @@ def measure(request: Request) -> None:
     for name in track([name for name in names if name not in refused], "metrics"):
         scorer, tuned = made[name]
         own = {"scorer": name, "options": options[name], "tuned": tuned}
-        rows += metric_rows(scored[name], of_sets, _scoring(request), _row(request) | own | {"space": scorer.space})
-        limits.append(own | _limit(request, scored[name], keys))
+        about = {"fit": fits[name], "space": scorer.space}
+        rows += metric_rows(scored[name], of_sets, _scoring(request), _row(request) | own | about)
+        limits.append(own | _limit(request, scored[name], features))
     add_thresholds(request.run_dir, limits)
     add_rows(request.run_dir, rows)
+    return refused
+
+
+def fail(refused: Mapping[str, str]) -> None:
+    """Say which detectors can't work on the features; the rest is stored and reported by then.
+
+    Raises:
+        RunError: there are such detectors.
+    """
     if refused:
         reasons = "; ".join(f"scorer={name}: {reason}" for name, reason in refused.items())
         raise RunError(f"{reasons}. The other detectors are stored")
 
 
-def _limit(request: Request, scores: Mapping[str, Tensor], keys: Mapping[str, str]) -> Row:
+def _limit(request: Request, scores: Mapping[str, Tensor], features: Features) -> Row:
     """The columns of a detector's threshold."""
     limit, images = threshold(scores, request.cfg.id_rate)
+    held = "val" if "val" in scores else "test"
     return {
         "id_rate": request.cfg.id_rate,
         "threshold": limit,
         "n_id": images,
-        "features": keys["val" if "val" in scores else "test"],
+        "held": held,
+        "precision": request.cfg.trainer.eval_precision,
+        "train": features.key("train"),
+        "features": features.key(held),
         "convention": request.convention(),
     }
 
@@ -124,7 +142,9 @@ def _of_set(request: Request, name: str, features: str) -> Row:
 def _of_id(request: Request, test: Extracted) -> Row:
     """The columns of a number that is about the ID set alone."""
     return {
-        **dict.fromkeys(("scorer", "options", "tuned", "space", "ood_set", "group", "low", "high", "n_expected")),
+        **dict.fromkeys(
+            ("scorer", "options", "tuned", "fit", "space", "ood_set", "group", "low", "high", "n_expected")
+        ),
         "unit": "fraction",
         "n_id": len(test.tensors["labels"]),
         "n_ood": 0,

@@ -109,7 +109,12 @@ def _run_material(request: Request, chosen: Selection) -> RunMaterial:
     paths = {name: features_path(request.run_dir, name, key) for name, key in keys.items()}
     sets = {name: load_features(path) for name, path in paths.items() if path.is_file()}
     features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
-    loaded = {name: load_scores(request.run_dir, name, text, keys) for name, text in chosen.options.items()}
+    fits = chosen.fits(read_rows(request.run_dir))
+    loaded = {
+        name: load_scores(request.run_dir, name, text, keys, fits[name])
+        for name, text in chosen.options.items()
+        if fits.get(name)
+    }
     scores = {name: found for name, found in loaded.items() if "test" in found}
     outliers = request.run_dir / OUTLIERS
     return RunMaterial(

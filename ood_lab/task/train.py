@@ -38,17 +38,19 @@ def run(request: Request) -> Results:
     with locked(request):
         cfg = claim(request)
         stands_on = ensure(request)
+        refused: dict[str, str] = {}
         if outstanding(request):
             torch.set_num_threads(cfg.trainer.threads)
             with session(request) as log:
                 if not is_trained(request):
                     fit(request, cfg, log.loggers)
-                evaluate.measure(request)
+                refused = evaluate.measure(request)
                 results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
                 log.publish(results, report.write(request, results))
             mark_done(request.run_dir)
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
         report.show(request, results)
+        evaluate.fail(refused)
         return results
 
 

@@ -7,6 +7,7 @@ import pytest
 from ood_lab.config import RequestError, prepare
 from ood_lab.config.request import TUNED
 from ood_lab.results.store import options_text
+from ood_lab.scorer import build_scorer
 
 TUNE = ["method=ce", "tuning=openood"]
 
@@ -34,6 +35,8 @@ TUNE = ["method=ce", "tuning=openood"]
         ),
         ([*TUNE, "tuning.grids.knn.k=[]"], "expected a list of values"),
         ([*TUNE, "tuning.grids.kn.k=[1]"], "tuning.grids.kn: no such scorer. Did you mean 'knn'?"),
+        ([*TUNE, "tuning.grids.pood.options=[1]"], "detectors of pytorch-ood are not tuned"),
+        (["scorer=[react]", "scorer.react.activations=val", "protocol.id_val=0"], "keeps no ID images for validation"),
         (["tuning=openod"], "Did you mean 'openood'?"),
     ],
 )
@@ -69,6 +72,15 @@ def test_a_tuned_detector_is_another_one_and_the_run_is_the_same() -> None:
     assert options_text(tuned.scorers["knn"]) != options_text(plain.scorers["knn"])
     assert tuned.use("uniform_noise").role == "validation"
     assert "uniform_noise" not in tuned.ood_sets
+
+
+def test_whole_numbers_and_fractions_are_one_value() -> None:
+    texts = {
+        options_text(prepare(["scorer=[odin]", f"scorer.odin.temperature={t}"]).scorers["odin"]) for t in ("9", "9.0")
+    }
+    assert len(texts) == 1
+    assert prepare(["scorer=[knn]", "scorer.knn.k=7"]).scorers["knn"]["k"] == 7
+    assert build_scorer("odin", temperature=9).change() == build_scorer("odin", temperature=9.0).change()  # type: ignore[attr-defined]
 
 
 def test_what_is_not_tuned_needs_no_validation_set() -> None:

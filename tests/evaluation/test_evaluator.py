@@ -13,6 +13,7 @@ from ood_lab.evaluation import evaluator
 from ood_lab.evaluation.evaluator import (
     Scoring,
     accuracy,
+    fit_key,
     load_scores,
     metric_rows,
     score,
@@ -79,7 +80,7 @@ class Recorder(Scorer):
 
 def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_space(tmp_path: Path) -> None:
     recorder, data = Recorder(), sets()
-    scored, _ = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
+    scored, _ = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS, OPTIONS)
     ((train, head, val),) = recorder.fitted
     assert torch.equal(train.features, data["train"].tensors["projection"])
     assert torch.equal(val.features, data["val"].tensors["projection"])
@@ -93,14 +94,32 @@ def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_sp
 
 def test_scores_are_kept_beside_the_run_under_the_keys_of_their_features(tmp_path: Path) -> None:
     scorers = {"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}
-    scored, _ = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS)
+    scored, _ = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS, OPTIONS)
     keys = {name: f"key of {name}" for name in SCORED}
     for name in ("msp", "knn"):
         assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
-        kept = load_scores(tmp_path, name, "{}", keys)
+        kept = load_scores(tmp_path, name, "{}", keys, "{}")
         assert kept.keys() == scored[name].keys()
         assert all(torch.equal(kept[k], scored[name][k]) for k in kept)
-        assert load_scores(tmp_path, name, "{}", {"letters": "of other images"}) == {}
+        assert load_scores(tmp_path, name, "{}", {"letters": "of other images"}, "{}") == {}
+
+
+def test_scores_of_another_fit_are_not_mixed_in(tmp_path: Path) -> None:
+    """One run, two protocols: with a validation part and without. The OOD sets are the same images."""
+    scorer, source = build_scorer("kl_matching"), Kept()
+    keys = {name: source.of(name).key for name in ("test", "letters")}
+    fits = {with_val: fit_key("t", "v" if with_val else None, None) for with_val in (True, False)}
+    scored = {}
+    for with_val in (True, False):
+        names = ("val", "test", "letters") if with_val else ("test", "letters")
+        one = {"kl_matching": scorer}
+        scored[with_val], _ = score_all(one, source, names, HEAD, tmp_path, OPTIONS, {"kl_matching": fits[with_val]})
+    for with_val in (True, False):
+        kept = load_scores(tmp_path, "kl_matching", "{}", keys, fits[with_val])
+        assert all(torch.equal(kept[key], scored[with_val]["kl_matching"][key]) for key in keys)
+    assert not torch.equal(scored[True]["kl_matching"]["letters"], scored[False]["kl_matching"]["letters"])
+    others = [("t", "v", {"k": 1}), ("u", "v", None), ("t", None, None)]
+    assert len({fit_key("t", "v", None), *(fit_key(*parts) for parts in others)}) == 4
 
 
 def test_scores_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +133,7 @@ def test_scores_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch: pyt
 
 def test_without_a_validation_part_a_detector_is_fitted_on_train_alone(tmp_path: Path) -> None:
     recorder = Recorder()
-    score_all({"recorder": recorder}, Kept(), ("test", "letters"), HEAD, tmp_path, OPTIONS)
+    score_all({"recorder": recorder}, Kept(), ("test", "letters"), HEAD, tmp_path, OPTIONS, OPTIONS)
     assert recorder.fitted[0][2] is None
 
 
@@ -122,13 +141,30 @@ def test_a_detector_that_cannot_work_on_the_features_is_named_and_the_others_go_
     source = Kept()
     source.sets["letters"].tensors["projection"][4] = float("inf")
     scorers = {"knn": build_scorer("knn", space="projection"), "msp": build_scorer("msp")}
-    scored, refused = score_all(scorers, source, SCORED, HEAD, tmp_path, dict.fromkeys(scorers, "{}"))
+    scored, refused = score_all(
+        scorers, source, SCORED, HEAD, tmp_path, dict.fromkeys(scorers, "{}"), dict.fromkeys(scorers, "f")
+    )
     assert list(scored) == ["msp"]
     assert refused == {
         "knn": "KNN: the set to score: the features of 1 of 15 rows aren't finite, row 4 first; "
         "the network has diverged, or overflows in reduced precision"
     }
     assert [p.name.partition("-")[0] for p in (tmp_path / "scores").iterdir()] == ["msp"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10, 20, 101])
+@pytest.mark.parametrize("rate", [0.05, 0.5, 0.95, 0.99])
+def test_the_threshold_is_the_lowest_score_that_reaches_the_rate(rows: int, rate: float) -> None:
+    scores = torch.randn(rows, generator=torch.Generator().manual_seed(rows)).double()
+    limit, _ = threshold({"test": scores}, rate)
+    assert (scores <= limit).double().mean() >= rate
+    assert (scores < limit).double().mean() < rate
+
+
+def test_infinite_scores_leave_the_threshold_a_number() -> None:
+    inf = float("inf")
+    assert threshold({"test": torch.tensor([-inf, -inf, 1.0, 2.0])}, 0.2)[0] == -inf
+    assert threshold({"test": torch.tensor([0.0, 1.0, inf, inf])}, 0.5)[0] == 1.0
 
 
 def test_the_threshold_lets_the_asked_share_of_validation_images_pass() -> None:

@@ -127,7 +127,7 @@ def test_each_space_names_its_tensor(projection: bool, space: str, key: str) -> 
 
 
 def test_a_projection_that_is_not_there_is_said() -> None:
-    with pytest.raises(ValueError, match=r"space=projection: this network has no projection; use space=penultimate"):
+    with pytest.raises(ValueError, match="this network gives no projection; use space=penultimate"):
         Extracted(tensors(False)).features("projection")
 
 

@@ -223,6 +223,7 @@ def test_outliers_of_the_sampler_get_no_gradient(form: str) -> None:
         kappa=2.0,
         margin=0.1,
         density="paper",
+        midpoint_noise=0.0,
     )
     method = hamos(sampler, form=form)
     losses = backward(method, batch())

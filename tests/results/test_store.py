@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from ood_lab.results.store import COLUMNS, KEY, Results, Row, add_rows, options_text, read_rows
+from ood_lab.results.store import (
+    COLUMNS,
+    KEY,
+    THRESHOLD_COLUMNS,
+    Results,
+    Row,
+    add_rows,
+    add_thresholds,
+    options_text,
+    read_rows,
+    read_thresholds,
+)
 
 
 def row(**values: Any) -> Row:
@@ -67,6 +78,23 @@ def test_a_write_that_fails_leaves_the_old_rows(tmp_path: Path, monkeypatch: pyt
         add_rows(tmp_path, [row(value=2.0)])
     assert [r["value"] for r in read_rows(tmp_path)] == [1.0]
     assert [p.name for p in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_column_that_was_added_since_is_none_in_older_rows(tmp_path: Path) -> None:
+    older = {key: value for key, value in row(value=1.0).items() if key != "fit"}
+    (tmp_path / "results.jsonl").write_text(json.dumps(older) + "\n")
+    assert read_rows(tmp_path)[0]["fit"] is None
+    add_rows(tmp_path, [row(metric="other")])
+    assert len(read_rows(tmp_path)) == 2
+
+
+def test_the_newest_thresholds_stand_last(tmp_path: Path) -> None:
+    def limit(scorer: str, value: float) -> dict[str, object]:
+        return {**dict.fromkeys(THRESHOLD_COLUMNS), "scorer": scorer, "id_rate": 0.95, "threshold": value}
+
+    add_thresholds(tmp_path, [limit("a", 1.0), limit("b", 2.0)])
+    add_thresholds(tmp_path, [limit("a", 3.0)])
+    assert [(r["scorer"], r["threshold"]) for r in read_thresholds(tmp_path)] == [("b", 2.0), ("a", 3.0)]
 
 
 def test_options_hold_the_settings_but_not_the_class() -> None:
