@@ -6,14 +6,14 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from ood_lab.config.compose import PACKAGE
 
 
 @cache
 def hardware(accelerator: str) -> str:
     """The device a run used, in words."""
+    import torch  # what reads stored results alone does without it
+
     if accelerator == "gpu":
         return torch.cuda.get_device_name()
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:

@@ -113,11 +113,9 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
 def check_values(composed: Composed) -> None:
     """Types and ranges of every value, from the constructor its node names or from `schema`."""
     try:
-        plain = OmegaConf.to_container(composed.cfg, resolve=True)
+        plain = composed.whole
     except OmegaConfBaseException as error:
         raise RequestError(" ".join(str(error).split())) from None
-    assert isinstance(plain, dict)
-    plain = {str(key): value for key, value in plain.items()}
     for section, cls in SECTIONS.items():
         node = composed.plain(section) if section else plain
         spec = signature(f"ood_lab.config.schema.{cls}")
@@ -133,8 +131,7 @@ def check_values(composed: Composed) -> None:
         if not accepts(chains, chain):
             raise RequestError(f"protocol.transforms.{name}={chain!r}: expected {describe(chains)}")
     if "method" in plain:
-        whole = {str(key): value for key, value in plain.items()}
-        _check_sources(composed, whole)
+        _check_sources(composed, plain)
 
 
 def _check_sources(composed: Composed, plain: dict[str, Any]) -> None:

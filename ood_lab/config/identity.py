@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
         out[key] = value
 
 
+@cache
+def _leaves_of_choices(default: Composed) -> dict[str, Any]:
+    """Of the same choices many runs are made, which differ in values."""
+    return shaping_leaves(default)
+
+
 def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
     """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
 
@@ -91,7 +98,7 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
     themselves (`default`), the ids of the runs this one stands on, and the content of a given checkpoint. A new
     option with a default therefore changes no id.
     """
-    mine, theirs = shaping_leaves(composed), shaping_leaves(default)
+    mine, theirs = shaping_leaves(composed), dict(_leaves_of_choices(default))
     theirs |= {f"dataset.{key}": default.plain(f"dataset.{key}") for key in ("mean", "std")}
     changed = {k: v for k, v in sorted(mine.items()) if k not in theirs or theirs[k] != v}
     choices = {g: c for g in SHAPING_GROUPS if not isinstance(c := composed.choices.get(g), list) and c not in NEUTRAL}
