@@ -9,18 +9,26 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ood_lab.results.store import Results
+    from ood_lab.sweep.command import TableResults
     from ood_lab.task.detector import Detector
 
 __version__ = "0.1.0"
 
 
-def run(overrides: list[str] | None = None) -> Results:
-    """Run one request from Python: what `python -m ood_lab <overrides>` does.
+def run(overrides: list[str] | None = None) -> Results | TableResults:
+    """Run one request, or tables, from Python: what `python -m ood_lab <overrides>` does.
+
+    `run(["table=hamos_t17", "scale=tiny"])` gives the tables' cells and the rows of all their runs.
 
     Raises:
         ood_lab.config.RequestError: the request is wrong; nothing was started.
         ood_lab.config.RunError: the run stopped; what it had reported done stays valid.
     """
+    from ood_lab.sweep.command import read_command, run_tables
+
+    command = read_command(overrides or [])
+    if command.tables:
+        return run_tables(command)
     from ood_lab.config import prepare
 
     request = prepare(overrides or [])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ood_lab.config import OodLabError, RequestError, prepare
 from ood_lab.config.check import check_groups, parse
-from ood_lab.config.compose import config_dir, in_hydra
-from ood_lab.config.request import expand_all, expand_sweep
+from ood_lab.config.compose import config_dir
+from ood_lab.config.request import expand_all
+from ood_lab.sweep.command import read_command, run_tables
+from ood_lab.sweep.grid import run_grid
 
 USAGE = """\
 usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
@@ -17,6 +19,8 @@ usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOL
   python -m ood_lab                                   HamOS on the embedded digits
   python -m ood_lab method=cider dataset=cifar10 paths.data=FOLDER
   python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
+  python -m ood_lab table=hamos_t17 [scale=tiny] [dry_run=true] [workers=2] [hydra/launcher=ray]
+                                                      a paper's table, ours beside theirs
   python -m ood_lab --cfg job [overrides]             print the configuration
 """
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--hydra-help", "--version")
@@ -35,14 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             check_groups(parse(overrides), folder)
             return _hydra(arguments)
+        command = read_command(overrides, multirun)
+        if command.tables:
+            run_tables(command, folder)
+            return 0
         if multirun:
-            for single in expand_sweep(overrides, folder):
-                if prepare(single, folder).cfg.trainer.devices > 1:
-                    raise RequestError(
-                        "trainer.devices above 1 in a sweep: the processes that train together would each start the "
-                        "whole sweep again. Run such requests one by one, without -m."
-                    )
-            return _hydra([_in_sweep(word) for word in arguments])
+            run_grid(command, folder)
+            return 0
         request = prepare(overrides, folder)
         from ood_lab.task import execute
 
@@ -83,11 +86,6 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
     return multirun, Path(folder).absolute() if folder else None, overrides, rest
 
 
-def _in_sweep(word: str) -> str:
-    """An argument in Hydra's words. Hydra composes once without the swept choices, where these groups are empty."""
-    return f"++{word}" if word.startswith(("auxiliary.", "synthesizer.")) else in_hydra(word)
-
-
 def _help() -> str:
     from ood_lab.config.compose import groups
 
@@ -96,14 +94,12 @@ def _help() -> str:
 
 
 def _hydra(arguments: Sequence[str]) -> int:
-    """Hand over to Hydra: sweeps and its own flags."""
+    """Hand over to Hydra for flags of its own, which print something and run nothing."""
     import hydra
 
-    from ood_lab.task.job import exit_codes, job
-
     sys.argv = [sys.argv[0], *arguments]
-    hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(job)()
-    return max(exit_codes, default=0)
+    hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(lambda _: None)()
+    return 0
 
 
 if __name__ == "__main__":

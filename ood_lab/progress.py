@@ -20,12 +20,13 @@ stdout = Console(soft_wrap=True)
 class Meter:
     """Counts steps towards a known total; says nothing about work that is over within two seconds."""
 
-    def __init__(self, description: str, total: int, done: int = 0) -> None:
+    def __init__(self, description: str, total: int, done: int = 0, console: Console | None = None) -> None:
         self.description, self.total, self.done, self.first = description, total, done, done
         self.note = ""
         self._began = self._logged = time.monotonic()
         self._bar: Progress | None = None
-        self._live = sys.stdout.isatty()
+        self._console = console
+        self._live = (console.file if console else sys.stdout).isatty()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Count `steps`; `note` is shown behind the bar."""
@@ -39,8 +40,10 @@ class Meter:
                 self._bar.update(self._bar.task_ids[0], completed=self.done, note=self.note)
         elif now - self._logged > LOG_SECONDS:
             self._logged = now
-            left = (now - self._began) / max(1, self.done - self.first) * (self.total - self.done)
-            print(f"{self.description}  {self.done}/{self.total}  {clock(left)} left  {self.note}".rstrip(), flush=True)
+            each = (now - self._began) / max(1, self.done - self.first)
+            left = f"{clock(each * (self.total - self.done))} left" if self.done > self.first else ""
+            text = "  ".join(part for part in (self.description, f"{self.done}/{self.total}", left, self.note) if part)
+            print(text, flush=True, file=self._console.file if self._console else None)
 
     def _start_bar(self) -> None:
         self._bar = Progress(
@@ -51,7 +54,7 @@ class Meter:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=stdout,
+            console=self._console or stdout,
         )
         self._bar.add_task(self.description, total=self.total, completed=self.done, note=self.note)
         self._bar.start()

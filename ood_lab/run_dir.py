@@ -120,6 +120,18 @@ def claim(request: Request) -> Any:
     return config
 
 
-def mark_done(run_dir: Path) -> None:
-    """The last file written: everything asked for is there."""
-    write_atomically(run_dir / "DONE", b"")
+def mark_done(run_dir: Path, seconds: float | None = None) -> None:
+    """The last file written: everything asked for is there.
+
+    Args:
+        seconds: how long the run took, where it was made in one go; what was known before is kept.
+    """
+    known = seconds if seconds is not None else seconds_of(run_dir)
+    write_atomically(run_dir / "DONE", json.dumps({} if known is None else {"seconds": round(known, 1)}).encode())
+
+
+def seconds_of(run_dir: Path) -> float | None:
+    """How long a finished run took; None where that isn't known."""
+    done = run_dir / "DONE"
+    text = done.read_text() if done.is_file() else ""
+    return json.loads(text).get("seconds") if text else None

@@ -23,7 +23,7 @@ WRONG = [
     (["--verbose"], "unknown flag --verbose"),
     (["--config-dir", "nowhere"], "--config-dir=nowhere: no such folder"),
     (["-m", "seed=0,1", "trainer.max_epochs=3,-1"], "trainer.max_epochs=-1"),
-    (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices above 1 in a sweep"),
+    (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices=2 in a sweep"),
     (["-m", "method=oe", "auxiliary=fractals,letters"], "auxiliary=letters is also a test set"),
     (["dataset=mnist"], "no training recipe"),
 ]

@@ -46,7 +46,7 @@ def finished(output: Path, method: str) -> tuple[dict[str, bytes], list[tuple[ob
 
 def test_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert start(undisturbed).wait() == 0
+    beside = start(undisturbed)
     moments = random.Random(0)
     kills = 0
     for epoch in (1, 3):
@@ -65,6 +65,7 @@ def test_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     assert kills == 2, "the run ended before it could be killed; the test needs a longer one"
     assert not list(killed.glob("hamos-*/DONE"))
     assert start(killed).wait() == 0
+    assert beside.wait() == 0
     for method in ("ce", "hamos"):
         for ours, theirs in zip(finished(killed, method), finished(undisturbed, method), strict=True):
             assert ours == theirs

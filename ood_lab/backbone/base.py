@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ood_lab.errors import RequestError
 from ood_lab.types import BackboneOutput, LinearHead
 
 
@@ -33,6 +34,16 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> BackboneOutput:
         features = self.features(images.contiguous(memory_format=self.layout))
         return BackboneOutput(features, self.fc(features))
+
+    def freeze_below_last_stage(self) -> None:
+        """Train the last stage and the head only.
+
+        Raises:
+            RequestError: the network has no stages.
+        """
+        raise RequestError(
+            f"method.trainable=layer4_mlp: {type(self).__name__} has no such stage; use a ResNet, or whole"
+        )
 
     @property
     def head(self) -> LinearHead:

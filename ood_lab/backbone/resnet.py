@@ -99,11 +99,15 @@ class ResNet(Backbone):
                 stride = 2 if stage > 0 and position == 0 else 1
                 stages.append(kind(norm, channels, width * 2**stage, stride))
                 channels = width * 2**stage * kind.expansion
-        self.stages = nn.Sequential(*stages)
+        self.stages, self.last = nn.Sequential(*stages), depths[-1]
         self.feature_dim = channels
         self.fc = nn.Linear(channels, num_classes)
         he_normal(self)
         self.arrange(channels_last=width % 8 == 0)
+
+    def freeze_below_last_stage(self) -> None:
+        for module in (self.stem, self.stages[: -self.last]):
+            module.requires_grad_(False)
 
     def features(self, images: Tensor) -> Tensor:
         return self.stages(self.stem(images)).mean((2, 3))

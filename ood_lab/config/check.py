@@ -171,7 +171,7 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
 
 
 def check_machine(composed: Composed) -> None:
-    """What the request asks of this machine: a GPU where `trainer=gpu`, a given checkpoint."""
+    """What the request asks of this machine: a GPU where `trainer=gpu`, batches that its devices can share."""
     if composed.cfg.trainer.accelerator == "cpu" and composed.cfg.trainer.precision == "16-mixed":
         raise RequestError("trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true on the CPU")
     if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() == 0:
@@ -186,6 +186,10 @@ def check_machine(composed: Composed) -> None:
         )
     if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() < composed.cfg.trainer.devices:
         raise RequestError(f"trainer.devices={composed.cfg.trainer.devices}: this machine shows {cuda_devices()} GPUs")
+
+
+def check_weights(composed: Composed) -> None:
+    """The weights that a run starts from are part of its identity: they must be there."""
     weights = composed.plain("init.weights")
     if weights is not None and not Path(weights["file"]).is_file():
         raise RequestError(

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ood_lab.config.compose import Composed
 
 # Groups whose choice shapes the weights. A neutral choice (null, random) is left out of the hash, so that a
@@ -42,6 +40,7 @@ NOT_SHAPING = (
     "checksums",
     "downloads",
     "recipe.serve",
+    "recipe.epochs",  # trainer.max_epochs has what is taken of them
     "recipe.benchmark",
     "benchmark",
 )
@@ -103,10 +102,11 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
     changed = {k: v for k, v in sorted(mine.items()) if k not in theirs or theirs[k] != v}
     choices = {g: c for g in SHAPING_GROUPS if not isinstance(c := composed.choices.get(g), list) and c not in NEUTRAL}
     parts: dict[str, Any] = {"choices": choices, "changed": changed, "needs": list(needs)}
-    checkpoint = OmegaConf.select(composed.cfg, "init.checkpoint")
-    weights = checkpoint or OmegaConf.select(composed.cfg, "init.weights.file")
+    weights = composed.plain("init.checkpoint") or composed.plain("init.weights.file")
     if weights:
-        parts["checkpoint"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        parts["checkpoint"] = (
+            hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else None
+        )
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join(str(composed.choices[group]) for group in ("method", "dataset", "backbone"))
-    return f"{name}-s{composed.cfg.seed}-{digest}"
+    return f"{name}-s{composed.plain('seed')}-{digest}"

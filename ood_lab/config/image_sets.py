@@ -134,10 +134,10 @@ def check_image_sets(composed: Composed, folder: Path | None = None) -> list[Ima
             _check_one(use, present[0] if present else use, protocol.check)
             present.append(use)
         elif use.role in ("id", "auxiliary", "validation"):
-            raise RequestError(f"the {_spoken(use.role)} set is not there. {use.missing()}{where}")
+            raise RequestError(f"the {_spoken(use.role)} set {use.name} is not there. {use.missing()}{where}")
         elif protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."
-            raise RequestError(f"an OOD set is not there. {use.missing()}{where}{skip}")
+            raise RequestError(f"the OOD set {use.name} is not there. {use.missing()}{where}{skip}")
     if not any(use.role in ("near", "far") for use in present):
         raise RequestError(f"no OOD set of the protocol is there.{where}")
     return present

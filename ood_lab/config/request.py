@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
 
-from ood_lab.config.check import check_groups, check_keys, check_machine, check_output, check_values, parse
+from ood_lab.config.check import (
+    check_groups,
+    check_keys,
+    check_machine,
+    check_output,
+    check_values,
+    check_weights,
+    parse,
+)
 from ood_lab.config.compose import Composed, compose, groups, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
@@ -85,7 +93,34 @@ class Request:
         needs = tuple(need.with_seed(seed) for need in self.needs)
         overrides = (*(text for text in self.overrides if not text.startswith("seed=")), f"seed={seed}")
         identity = run_id(composed, self.plain, [need.run_id for need in needs])
-        return Request(overrides, composed, identity, self.image_sets, needs, self.plain, self.folder)
+        return replace(self, overrides=overrides, composed=composed, run_id=identity, needs=needs)
+
+    def only(self, ood_sets: Collection[str]) -> Request:
+        """The same request on some of the protocol's OOD sets, without composing it again."""
+        kept = {g: [n for n in self.composed.plain(f"protocol.{g}") if n in ood_sets] for g in ("near", "far")}
+        if all(kept[group] == self.composed.plain(f"protocol.{group}") for group in kept):
+            return self
+        words = tuple(f"protocol.{group}={in_words(names)}" for group, names in kept.items())
+        return replace(
+            self,
+            overrides=(*self.overrides, *words),
+            composed=self.composed.changed("protocol", {**self.composed.plain("protocol"), **kept}),
+            image_sets=tuple(u for u in self.image_sets if u.role not in ("near", "far") or u.name in ood_sets),
+            needs=tuple(need.only(ood_sets) for need in self.needs),
+        )
+
+    def here(self) -> Request:
+        """The same request with the image sets that are on this disk.
+
+        Raises:
+            RequestError: this machine can't run it (a set, a checkpoint or a GPU is missing, the output is not
+                writable).
+        """
+        sets = tuple(check_image_sets(self.composed, self.folder))
+        check_weights(self.composed)
+        check_machine(self.composed)
+        check_output(self.composed)
+        return replace(self, image_sets=sets, needs=tuple(need.here() for need in self.needs))
 
     def use(self, role: str) -> ImageSetUse:
         """The set in the role "id" or "auxiliary", or the OOD set of that name."""
@@ -135,7 +170,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     Args:
         overrides: Hydra overrides without sweeps.
         folder: a user's `--config-dir`, searched besides the built-in configuration.
-        look: at the disk and the machine. Without it a request is planned that can't be run yet.
+        look: at the disk and the machine, too (see `Request.here`).
 
     Raises:
         RequestError: names the value, what was expected, and the remedy.
@@ -159,19 +194,19 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     check_scorers(composed, folder)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
         return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), default, folder)
-    sets = check_image_sets(composed, folder) if look else image_sets(composed, folder)
     if look:
-        check_machine(composed)
-        check_output(composed)
+        check_weights(composed)  # their content is part of the identity
     if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
         # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
         # machine's own precision counts as a change.
         chosen = {g: c for g, c in composed.choices.items() if c is not None and g not in ("experiment", "trainer")}
         choices = [f"{g}={in_words(c)}" for g, c in chosen.items()]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
-    needs = tuple(prepare(need, folder, look) for need in _needs(composed, default))
+    needs = tuple(prepare(need, folder, look=False) for need in _needs(composed, default))
     identity = run_id(composed, default, [need.run_id for need in needs])
-    return Request(tuple(overrides), composed, identity, tuple(sets), needs, default, folder)
+    sets = tuple(image_sets(composed, folder))
+    request = Request(tuple(overrides), composed, identity, sets, needs, default, folder)
+    return request.here() if look else request
 
 
 def expand_sweep(overrides: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:

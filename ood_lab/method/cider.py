@@ -24,6 +24,9 @@ class CIDER(Method):
     a class without augmentation (CIDER takes the training set, the HamOS release its validation images).
 
     Args:
+        trainable: the "whole" network, or "layer4_mlp": a ResNet's last stage and the heads, as HamOS's text has it on
+            ImageNet-1K (section D.2; its release freezes nothing). Batch statistics below follow the batches all the
+            same, as in OpenOOD's trainers.
         projection_dim: D of the sphere.
         prototype_momentum: m of the moving average, applied row by row.
         temperature: tau.
@@ -43,6 +46,7 @@ class CIDER(Method):
         seed: int,
         *,
         stage: Literal["pretrain", "finetune"],
+        trainable: Literal["whole", "layer4_mlp"],
         projection_dim: PositiveInt,
         prototype_momentum: Fraction,
         temperature: PositiveFloat,
@@ -52,6 +56,8 @@ class CIDER(Method):
         optimizer: SGD,
     ) -> None:
         super().__init__(backbone, num_classes, seed, stage=stage, optimizer=optimizer)
+        if trainable == "layer4_mlp":
+            backbone.freeze_below_last_stage()
         width = backbone.feature_dim
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection_dim))
         self.momentum, self.temperature = prototype_momentum, temperature

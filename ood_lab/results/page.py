@@ -64,7 +64,9 @@ def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
     out = [row for needed in results.stands_on for row in detail_rows(needed, selection)]
     for scorer in selection.options:
         for ood_set, group in selection.groups.items():
-            mine = {row["metric"]: row for row in selection.rows(results, scorer) if row["ood_set"] == ood_set}
+            mine = {
+                row["metric"]: row for row in selection.of_scorer(results.rows, scorer) if row["ood_set"] == ood_set
+            }
             if mine:
                 first = mine["auroc"]
                 named = [first["method"], scorer, first["space"], ood_set, group, f"{first['n_ood']:,}"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ood_lab.errors import RunError
 from ood_lab.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -87,8 +88,16 @@ def _checked(rows: Iterable[Row], columns: tuple[str, ...]) -> list[Row]:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[Row]:
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [{**dict.fromkeys(columns), **json.loads(line)} for line in lines]
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+        try:
+            rows.append({**dict.fromkeys(columns), **json.loads(line)})
+        except (ValueError, TypeError):
+            raise RunError(
+                f"{path}, line {number}: not a whole row. It was changed by something else; move the file away, and "
+                "the same command makes it again from the saved scores"
+            ) from None
+    return rows
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ood_lab.results.store import Results, Row
+from ood_lab.config import Request
+from ood_lab.results.store import Results, Row, options_text
 
 METRICS = ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out")
 
@@ -41,10 +42,17 @@ class Selection:
     conventions: Mapping[str, str]
     of_accuracy: str
 
-    def rows(self, results: Results, scorer: str) -> list[Row]:
-        """The stored rows of one detector with these options, on these sets, by these conventions."""
+    @staticmethod
+    def of(request: Request) -> Selection:
+        """The detectors, options, sets and groups that a request asks for."""
+        options = {name: options_text(node) for name, node in request.scorers.items()}
+        conventions = {name: request.convention(name) for name in request.ood_sets}
+        return Selection(options, request.groups, conventions, request.convention())
+
+    def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
+        """The rows of one detector with these options, on these sets, by these conventions."""
         options = self.options[scorer]
-        mine = [row for row in results.rows if row["scorer"] == scorer and row["options"] == options]
+        mine = [row for row in rows if row["scorer"] == scorer and row["options"] == options]
         return [row for row in mine if self.conventions.get(row["ood_set"]) == row["convention"]]
 
     def feature_keys(self, rows: Sequence[Row]) -> dict[str, str]:
@@ -84,7 +92,7 @@ def lines(results: Results, selection: Selection) -> list[Line]:
     out = [line for needed in results.stands_on for line in lines(needed, selection)]
     accuracy = selection.accuracy(results.rows)
     for scorer in selection.options:
-        mine = selection.rows(results, scorer)
+        mine = selection.of_scorer(results.rows, scorer)
         if not mine:
             continue
         means = {

@@ -7,10 +7,11 @@ from ood_lab.evaluation.evaluator import load_scores
 from ood_lab.progress import stdout
 from ood_lab.results.openood import Scored, postprocessor, score_file
 from ood_lab.results.store import Results, options_text, read_rows
+from ood_lab.results.table import Selection
 from ood_lab.run_dir import is_trained
 from ood_lab.storage import write_atomically
 from ood_lab.task.features import Features
-from ood_lab.task.report import selection, stored
+from ood_lab.task.report import stored
 
 
 def run(request: Request) -> Results:
@@ -27,7 +28,7 @@ def run(request: Request) -> Results:
     sets = [name for name in features.id_splits if name != "train"] + list(request.ood_sets)
     keys = {name: features.key(name) for name in sets}
     folder = request.run_dir / "openood" / f"s{request.cfg.seed}" / "scores"
-    fits = selection(request).fits(read_rows(request.run_dir))
+    fits = Selection.of(request).fits(read_rows(request.run_dir))
     for name, node in request.scorers.items():
         scores = load_scores(request.run_dir, name, options_text(node), keys, fits.get(name, ""))
         lacking = [key for key in sets if key not in scores]

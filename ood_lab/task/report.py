@@ -17,7 +17,7 @@ from ood_lab.results.caption import protocol_lines, tuning_lines
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import STAGES, png, render_page
 from ood_lab.results.render import terminal_table
-from ood_lab.results.store import Results, options_text, read_rows
+from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Selection, lines
 from ood_lab.run_dir import OUTLIERS
 from ood_lab.storage import write_atomically
@@ -65,16 +65,9 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
         "command": " ".join(["python -m ood_lab", *request.overrides]),
         "config": OmegaConf.to_yaml(request.cfg, resolve=True),
     }
-    page = render_page(results, selection(request), figures, about)
+    page = render_page(results, Selection.of(request), figures, about)
     write_atomically(request.run_dir / "report.html", page.encode())
     return figures
-
-
-def selection(request: Request) -> Selection:
-    """The detectors, options, sets and groups that the request asks for."""
-    options = {name: options_text(node) for name, node in request.scorers.items()}
-    conventions = {name: request.convention(name) for name in request.ood_sets}
-    return Selection(options, request.groups, conventions, request.convention())
 
 
 def show(request: Request, results: Results) -> None:
@@ -82,14 +75,14 @@ def show(request: Request, results: Results) -> None:
     page = request.run_dir / "report.html"
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False)
-    stdout.print(terminal_table(lines(results, selection(request)), caption(request, results)))
+    stdout.print(terminal_table(lines(results, Selection.of(request)), caption(request, results)))
 
 
 def caption(request: Request, results: Results) -> list[str]:
     """The resolved protocol, and which of its sets are not as stated."""
-    partial = selection(request).partial(results.rows)
+    partial = Selection.of(request).partial(results.rows)
     protocol = request.composed.plain("protocol")
-    tuned = [line for line in lines(results, selection(request)) if line.tuned]
+    tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
     chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
     return [*protocol_lines(protocol, request.groups, partial), *tuning_lines(protocol["validation"], chosen)]
 
@@ -97,7 +90,7 @@ def caption(request: Request, results: Results) -> list[str]:
 def gather(request: Request) -> Material:
     """Curves, scores and features of a run and of those it stands on."""
     runs = (*_ancestors(request), request)
-    return Material([_run_material(r, selection(request)) for r in runs], request.groups)
+    return Material([_run_material(r, Selection.of(request)) for r in runs], request.groups)
 
 
 def _ancestors(request: Request) -> list[Request]:

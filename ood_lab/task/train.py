@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def run(request: Request) -> Results:
         fit(request, claim(request))
         return Results(request.run_id, request.run_dir, [])
     with locked(request):
+        began = None if (request.run_dir / "identity.json").is_file() else time.monotonic()
         cfg = claim(request)
         stands_on = ensure(request)
         refused: dict[str, str] = {}
@@ -47,7 +49,7 @@ def run(request: Request) -> Results:
                 refused = evaluate.measure(request)
                 results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
                 log.publish(results, report.write(request, results))
-            mark_done(request.run_dir)
+            mark_done(request.run_dir, None if began is None else time.monotonic() - began)
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
         report.show(request, results)
         evaluate.fail(refused)

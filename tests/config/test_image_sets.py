@@ -87,7 +87,7 @@ def test_a_set_that_shares_classes_with_the_id_set_is_refused(tmp_path: Path) ->
         (["auxiliary=fractal"], "Did you mean 'fractals'"),
         (["auxiliary=fractals", "auxiliary.count=0"], "auxiliary.count=0: expected a whole number above 0"),
         ([], "method=oe needs a source of outliers; add auxiliary="),
-        (["auxiliary=svhn"], "the auxiliary set is not there. svhn: missing"),
+        (["auxiliary=svhn"], "the auxiliary set svhn is not there. svhn: missing"),
     ],
 )
 def test_a_wrong_auxiliary_set_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:

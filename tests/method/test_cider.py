@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ood_lab.backbone.base import Backbone
 from ood_lab.backbone.resnet import ResNet
-from ood_lab.config import RunError
+from ood_lab.config import RequestError, RunError
 from ood_lab.method.cider import CIDER
 from ood_lab.optimizer import SGD
 from ood_lab.types import Batch
@@ -21,9 +22,9 @@ from ood_lab.types import Batch
 M, TAU = 0.9, 0.2
 
 
-def cider(**weights: float) -> CIDER:
+def cider(**changes: Any) -> CIDER:
     torch.manual_seed(0)
-    options: dict[str, Any] = {"w_ce": 1.0, "w_comp": 0.5, "w_disp": 2.0, **weights}
+    options: dict[str, Any] = {"w_ce": 1.0, "w_comp": 0.5, "w_disp": 2.0, "trainable": "whole", **changes}
     method = CIDER(
         ResNet(3, block="basic", depths=[1, 1, 1, 1], width=8, stem="cifar", norm="batch"),
         3,
@@ -185,3 +186,24 @@ def test_a_non_finite_loss_is_a_run_error_that_names_step_and_all_terms() -> Non
         method.projector[0].weight.fill_(math.nan)
     with pytest.raises(RunError, match=r"step 23 \(epoch 1\): ce = \d.*, comp = nan, disp = nan, total = nan"):
         method.training_step(batch(), 0)
+
+
+@pytest.mark.parametrize("trainable", ["whole", "layer4_mlp"])
+def test_what_is_frozen_stays_and_the_rest_trains(trainable: str) -> None:
+    method = cider(trainable=trainable)
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    settings = method.settings.configure(method.parameters(), 10)
+    data = batch()
+    method.loss(data, method(data.images))["total"].backward()
+    settings["optimizer"].step()
+    moved = {name for name, value in method.named_parameters() if not torch.equal(value, before[name])}
+    below = {
+        name for name in before if name.startswith(("backbone.stem", *(f"backbone.stages.{i}." for i in range(3))))
+    }
+    assert below
+    assert moved == (set(before) if trainable == "whole" else set(before) - below)
+
+
+def test_a_network_without_stages_refuses_to_be_frozen() -> None:
+    with pytest.raises(RequestError, match=r"method\.trainable=layer4_mlp: Backbone has no such stage; use a ResNet"):
+        Backbone().freeze_below_last_stage()

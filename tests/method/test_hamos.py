@@ -50,6 +50,7 @@ def trainer(epoch: int = 0, step: int = 0) -> SimpleNamespace:
 def shared_options() -> dict[str, Any]:
     return {
         "stage": "finetune",
+        "trainable": "whole",
         "projection_dim": D,
         "prototype_momentum": M,
         "temperature": TAU,

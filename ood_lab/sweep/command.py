@@ -1,0 +1,200 @@
+"""What a command line of many runs asks: tables or a grid, on which engine; planned, made, and shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ood_lab.config import Request, RequestError, RunError
+from ood_lab.config.check import cuda_devices, nearest
+from ood_lab.progress import stdout
+from ood_lab.results.store import Results, read_rows
+from ood_lab.storage import write_atomically
+from ood_lab.sweep.estimate import estimate
+from ood_lab.sweep.sweep import Engine, Failure, sweep
+from ood_lab.sweep.workers import Workers
+from ood_lab.tables.adapt import adapt, load_scale
+from ood_lab.tables.cells import Filled, fill
+from ood_lab.tables.layout import short
+from ood_lab.tables.plan import Plan, plan
+from ood_lab.tables.render import CSV_COLUMNS, terminal, tidy, written
+from ood_lab.tables.spec import Table, load_table, table_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = ("table", "scale", "dry_run", "workers")
+
+
+@dataclass(frozen=True)
+class Command:
+    """The words of a command line that are about many runs, and the rest, which are about each of them.
+
+    Args:
+        tables: names, empty for a grid (-m).
+        workers: processes on this machine; None for one, or one a GPU.
+        launcher: a Hydra launcher; None for this machine's workers.
+        launcher_words: its options.
+        words: overrides of each run.
+    """
+
+    tables: tuple[str, ...] = ()
+    scale: str = "full"
+    dry_run: bool = False
+    workers: int | None = None
+    launcher: str | None = None
+    launcher_words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+@dataclass
+class TableResults:
+    """What a command about tables gives back."""
+
+    tables: list[Filled]
+    runs: list[Results] = field(default_factory=list)
+
+    def frame(self) -> pd.DataFrame:
+        """All stored rows of all runs, as `Results.frame` has them."""
+        import pandas as pd
+
+        return pd.concat([results.frame() for results in self.runs], ignore_index=True)
+
+    def cells(self) -> pd.DataFrame:
+        """One line a cell: ours, the paper's, the difference."""
+        import pandas as pd
+
+        return pd.DataFrame([line for one in self.tables for line in tidy(one)], columns=list(CSV_COLUMNS))
+
+
+def read_command(overrides: Sequence[str], multirun: bool = False) -> Command:
+    """Sort the words of a command, with -m or without.
+
+    Raises:
+        RequestError: a value that a word does not take, or words that do not go together.
+    """
+    found: dict[str, Any] = {}
+    words, launcher_words = [], []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "table":
+            found["tables"] = tuple(dict.fromkeys(name for name in value.strip("[]").split(",") if name))
+            if not found["tables"]:
+                raise RequestError(f"{text}: name at least one table.{nearest('', table_names())}")
+        elif key == "dry_run":
+            if value not in ("true", "false"):
+                raise RequestError(f"{text}: expected true or false")
+            found[key] = value == "true"
+        elif key == "workers":
+            if not value.isdigit() or int(value) == 0:
+                raise RequestError(f"{text}: expected a number of processes, for example workers=2")
+            found[key] = int(value)
+        elif key == "scale":
+            found[key] = value
+        elif key == "hydra/launcher":
+            found["launcher"] = value
+        elif key.lstrip("+~").startswith("hydra.launcher."):
+            launcher_words.append(text)
+        else:
+            words.append(text)
+    if found.get("launcher") and "workers" in found:
+        raise RequestError("workers= is about this machine's own processes; a launcher has options of its own")
+    if launcher_words and "launcher" not in found:
+        raise RequestError(f"{launcher_words[0]} is an option of a launcher; name it with hydra/launcher=")
+    if multirun and "tables" in found:
+        raise RequestError("-m and table= are two kinds of sweep; a table has its own rows and seeds")
+    if "scale" in found and "tables" not in found:
+        raise RequestError(f"scale={found['scale']} is about tables; add table=name, or name a smaller dataset=digits")
+    if set(found) - {"tables"} and not multirun and "tables" not in found:
+        word = next(iter(found)).replace("launcher", "hydra/launcher")
+        raise RequestError(f"{word}= is about many runs; add -m and several values, or table=name")
+    return Command(**found, launcher_words=tuple(launcher_words), words=tuple(words))
+
+
+def engine_for(command: Command, requests: Sequence[Request], output: Path) -> Engine:
+    """Where the runs are made.
+
+    Raises:
+        RequestError: the launcher is not installed, or a run wants several devices where they can't be had.
+    """
+    for request in requests:
+        devices = request.cfg.trainer.devices
+        if devices > 1 and command.launcher != "submitit_slurm":
+            raise RequestError(
+                f"trainer.devices={devices} in a sweep: the processes that train together would each start the whole "
+                "sweep again. Run such requests one by one, or with hydra/launcher=submitit_slurm and "
+                f"hydra.launcher.tasks_per_node={devices}, where srun starts them."
+            )
+    if command.launcher is not None:
+        from ood_lab.sweep.launcher import Launcher
+
+        launcher = Launcher(command.launcher, command.launcher_words, str(output / ".sweep"))
+        for request in requests:
+            devices = request.cfg.trainer.devices
+            if devices != launcher.tasks:
+                raise RequestError(
+                    f"trainer.devices={devices} needs hydra.launcher.tasks_per_node={devices}, not {launcher.tasks}: "
+                    "the launcher starts one process for each device"
+                )
+        return launcher
+    gpus = cuda_devices() if any(r.cfg.trainer.accelerator == "gpu" for r in requests) else 0
+    return Workers(command.workers or max(1, gpus), gpus)
+
+
+def run_tables(command: Command, folder: Path | None = None) -> TableResults:
+    """Make what is missing of the tables and show them, ours beside the paper's; files go to outputs/tables.
+
+    Raises:
+        RequestError: an unknown table; nothing of the tables can be run here.
+        RunError: some runs failed; the rest is made and shown.
+    """
+    scale = load_scale(command.scale, folder)
+    tables = [adapt(load_table(name, folder), scale, command.words, folder) for name in command.tables]
+    settings = [table for table in tables if table.kind == "config"]  # these are composed, not run
+    measured = [table for table in tables if table not in settings]
+    planned, composed = plan(measured, folder), plan(settings, folder, look=False)
+    output = next((r.run_dir.parent for r in (*planned.runs, *composed.runs)), Path())
+    engine = engine_for(command, planned.runs, output)
+    if measured:
+        _show_plan(measured, planned, getattr(engine, "number", 1))
+    if command.dry_run:
+        return TableResults([])
+    if not planned.runs and not composed.runs:
+        raise RequestError(f"no row can be run here. {next(iter(planned.lacking.values()))}")
+    failures = sweep(planned.runs, engine, output)
+    filled = [fill(table, composed if table in settings else planned) for table in tables]
+    for one in filled:
+        stdout.print()
+        stdout.print(terminal(one, stdout.width), highlight=False)
+    for name, text in written(filled).items():
+        write_atomically(output / "tables" / name, text.encode())
+    stdout.print(f"\nas Markdown, LaTeX and CSV: {output / 'tables'}", highlight=False)
+    fail(failures, len(planned.run_ids))
+    runs = {r.run_id: Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in planned.runs}
+    return TableResults(filled, list(runs.values()))
+
+
+def fail(failures: Sequence[Failure], total: int) -> None:
+    """Say which runs could not be made.
+
+    Raises:
+        RunError: there are some.
+    """
+    if failures:
+        lines = [f"  {one.run_id}: {one.reason}\n    its output: {one.log}" for one in failures]
+        raise RunError(
+            f"{len(failures)} of {total} runs failed; the same command repeats them alone\n" + "\n".join(lines)
+        )
+
+
+def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:
+    reasons = {(place.table, place.row): short(reason) for place, reason in planned.lacking.items()}
+    lacking = Counter(reasons.values())
+    names = ", ".join(table.id for table in tables)
+    counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done"
+    stdout.print(f"{names}: {counts}. {estimate(planned.runs, workers)}", highlight=False)
+    for reason, count in lacking.most_common():
+        stdout.print(f"  not available, {count} row{'s' if count > 1 else ''}: {reason}", highlight=False)

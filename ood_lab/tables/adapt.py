@@ -1,0 +1,167 @@
+"""A table at another scale, or with other values for all its runs: again a table, which says what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ood_lab.config.compose import compose
+from ood_lab.config.request import expand_sweep
+from ood_lab.errors import RequestError
+from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
+
+# What a word may change without a run ceasing to be the paper's: places, machine, what is drawn and looked at.
+SAME = ("paths.", "hydra", "logger", "figure", "bootstrap", "id_rate", "index", "task", "protocol.missing", "seed")
+SAME_TRAINER = (
+    "accelerator", "devices", "precision", "workers", "cache_gb", "threads", "eval_batch_size", "checkpoint_minutes",
+    "log_every_n_steps",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a table is run.
+
+    Args:
+        words: of every run, in the place of the table's own.
+        without: words of rows that are left out.
+        seeds: how many; None for the table's own.
+        limits: the largest value of a key.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    without: frozenset[str]
+    seeds: int | None
+    limits: dict[str, float]
+
+
+def load_scale(name: str, folder: Path | None = None) -> Scale:
+    """Read `conf/scale/<name>.yaml`.
+
+    Raises:
+        RequestError: no such scale.
+    """
+    node = yaml.safe_load(find_file("scale", name, folder).read_text())
+    return Scale(name, tuple(node["words"]), frozenset(node["without"]), node["seeds"], node["limits"])
+
+
+def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | None = None) -> Table:
+    """The table with a scale's and a user's words in the place of its own; the user's win.
+
+    A `dataset=` among them leaves the columns of that ID set (of the first one, where the table has others), a
+    `backbone=` those of the first network. Where the sets are no longer the paper's, columns and means are over those
+    of the protocol; the printed values are then dropped.
+
+    Raises:
+        RequestError: a word that no run takes.
+    """
+    given = {key_of(word) for word in words}
+    every = (*(word for word in scale.words if key_of(word) not in given), *words)
+    seeds = _seeds(every, folder) or (table.seeds if scale.seeds is None else table.seeds[: scale.seeds])
+    every = tuple(word for word in every if key_of(word) != "seed")
+    own = {f"{what}={getattr(column, what)}" for column in table.columns for what in ("dataset", "backbone")}
+    foreign = [word for word in every if word not in own and not _is_same(key_of(word))]
+    notes = [f"scale={scale.name}"] if scale.words else []
+    notes += [word for word in words if word in foreign]
+    made, clipped = table, set[str]()
+    for what in ("dataset", "backbone"):
+        chosen = next((word.partition("=")[2] for word in every if key_of(word) == what), None)
+        made = made if chosen is None else _one(made, what, chosen)
+    rows = tuple(_fitted(row, scale, clipped) for row in made.rows)
+    if foreign:
+        rows = tuple(replace(row, values=(None,) * len(made.columns), std=None) for row in rows)
+    made = replace(made, seeds=seeds, rows=rows, words=every, changed=(*notes, *sorted(clipped)))
+    moved = {"dataset", "protocol", "experiment"} & {key_of(word) for word in foreign}
+    return _with_sets_of_protocol(made, folder) if moved else made
+
+
+def _is_same(key: str) -> bool:
+    return key.startswith(SAME) or key in ("trainer", *(f"trainer.{name}" for name in SAME_TRAINER))
+
+
+def _seeds(words: Sequence[str], folder: Path | None) -> tuple[int, ...] | None:
+    """Those of the last `seed=0,1` or `seed=range(0,3)`."""
+    last = next((word for word in reversed(words) if key_of(word) == "seed"), None)
+    if last is None:
+        return None
+    try:
+        return tuple(int(single[0].partition("=")[2]) for single in expand_sweep([last], folder))
+    except ValueError:
+        raise RequestError(f"{last!r}: seeds are whole numbers, for example seed=0,1,2") from None
+
+
+def _one(table: Table, what: str, value: str) -> Table:
+    """The columns of one ID set or network, called by its new name, and what the rows print in them."""
+    names = [getattr(column, what) for column in table.columns]
+    kept = value if value in names else names[0]
+    at = [i for i, name in enumerate(names) if name == kept]
+    made = _with_columns(table, at, [replace(table.columns[i], **{what: value}) for i in at])
+    if what == "backbone":
+        return made
+    rows = tuple(
+        replace(row, by_dataset={value: row.by_dataset[kept]} if kept in row.by_dataset else {}) for row in made.rows
+    )
+    return replace(made, rows=rows, sets={value: table.sets[kept]} if kept in table.sets else {})
+
+
+def _with_columns(table: Table, at: Sequence[int], columns: Sequence[Column]) -> Table:
+    """The table with `columns` in the place of all, of which the printed values stand `at` these."""
+
+    def pick(printed: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return None if printed is None else tuple(printed[i] for i in at)
+
+    rows = tuple(
+        replace(row, values=pick(row.values) or (), std=pick(row.std), units=pick(row.units)) for row in table.rows
+    )
+    return replace(table, columns=tuple(columns), rows=rows)
+
+
+def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
+    """The row without what the scale leaves out, and no size above its limits; what was cut goes to `clipped`."""
+
+    def fit(changes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(clip(text) for text in changes if text not in scale.without)
+
+    def clip(text: str) -> str:
+        key, _, value = text.partition("=")
+        if key not in scale.limits or float(value) <= scale.limits[key]:
+            return text
+        clipped.add(f"{key} at most {scale.limits[key]:g}")
+        return f"{key}={scale.limits[key]:g}"
+
+    options = dict(row.options)
+    for name, value in row.options.items():
+        limit = scale.limits.get(f"scorer.{row.scorer}.{name}")
+        if limit is not None and value > limit:
+            options[name] = limit
+            clipped.add(f"scorer.{row.scorer}.{name} at most {limit:g}")
+    by_dataset = {name: fit(changes) for name, changes in row.by_dataset.items()}
+    return replace(row, overrides=fit(row.overrides), by_dataset=by_dataset, options=options)
+
+
+def _with_sets_of_protocol(table: Table, folder: Path | None) -> Table:
+    """OOD sets by those of the protocol that the words give, one for one; columns over more sets than there are go."""
+    names: dict[str, tuple[str, ...]] = {}
+    for column in table.columns:
+        if column.dataset not in names:
+            words = [text for text in table.changes(TableRow("", ()), column) if _is_about_sets(key_of(text))]
+            protocol = compose(words, folder=folder).plain("protocol")
+            names[column.dataset] = (*protocol["near"], *protocol["far"])
+    at: list[int] = []
+    columns: list[Column] = []
+    for i, column in enumerate(table.columns):
+        theirs, ours = table.sets.get(column.dataset, ()), names[column.dataset]
+        if column.over in (None, "mean"):
+            at, columns = [*at, i], [*columns, column]
+        elif column.over in theirs and theirs.index(column.over) < len(ours):
+            at, columns = [*at, i], [*columns, replace(column, over=ours[theirs.index(column.over)])]
+    return replace(_with_columns(table, at, columns), sets=names)
+
+
+def _is_about_sets(key: str) -> bool:
+    return key in ("experiment", "dataset", "protocol") or key.startswith("protocol.")

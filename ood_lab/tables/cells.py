@@ -1,0 +1,196 @@
+"""The cells of a table: ours, of exactly the runs that the plan names, and beside it what the paper prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import Any
+
+from ood_lab.config import Request
+from ood_lab.results.store import Row, read_rows
+from ood_lab.results.table import Selection
+from ood_lab.tables.plan import Place, Plan
+from ood_lab.tables.spec import Column, Table, TableRow
+
+GROUPS = ("near", "far")
+LOWER_IS_BETTER = ("fpr95", "time", "memory", "compactness")
+MEASURED = ("fpr95", "auroc", "aupr", "accuracy")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure, ours and theirs.
+
+    Args:
+        values: ours of each seed, in the column's unit; empty where nothing is stored yet.
+        text: a setting, in a table of settings.
+        wanted: how many seeds the table has.
+        paper, paper_std: as printed; None where nothing is, or where ours is measured on other images.
+    """
+
+    values: tuple[float, ...] = ()
+    text: str | None = None
+    wanted: int = 0
+    paper: str | None = None
+    paper_std: str | None = None
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Population standard deviation over seeds; None for one."""
+        return pstdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        number = _number(self.paper)
+        return None if number is None or self.mean is None else self.mean - number
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether ours is not the paper's: the difference is more than the combined spread, sqrt(ours^2 + theirs^2).
+
+        Without any spread nothing is said; a setting is compared as it stands.
+        """
+        if self.text is not None:
+            ours, theirs = _number(self.text), _number(self.paper)
+            same = self.text == self.paper if ours is None else ours == theirs
+            return self.paper is not None and not same
+        spreads = [spread for spread in (self.std, _number(self.paper_std)) if spread is not None]
+        return bool(spreads) and self.difference is not None and abs(self.difference) > math.hypot(*spreads)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.values and self.text is None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table with its cells.
+
+    Args:
+        columns: the table's, and near and far means where a mean is over both.
+        cells: a row each.
+        lacking: for each row that has none the reason; rows of differences have neither.
+        requests: the runs of each place.
+        rows: what is stored of each run.
+    """
+
+    table: Table
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    lacking: Mapping[int, str]
+    requests: Mapping[Place, tuple[Request, ...]]
+    rows: Mapping[str, tuple[Row, ...]]
+
+    def runs(self, row: int, column: Column) -> tuple[Request, ...]:
+        """The runs of a cell; none where they can't be made."""
+        return self.requests.get(Place.of(self.table, row, column), ())
+
+    def first(self, dataset: str) -> Request | None:
+        """Some run on that ID set."""
+        return next((r[0] for place, r in self.requests.items() if place.dataset == dataset), None)
+
+
+def fill(table: Table, plan: Plan) -> Filled:
+    """Read what is stored of the table's runs.
+
+    Raises:
+        RunError: a stored file can't be read.
+    """
+    requests = {place: runs for place, runs in plan.requests.items() if place.table == table.id}
+    rows = {r.run_id: tuple(read_rows(r.run_dir)) for runs in requests.values() for r in runs}
+    columns = _with_groups(table, requests)
+    cells = tuple(
+        tuple(
+            _cell(table, row, column, at, requests.get(Place.of(table, number, column)), rows) for column, at in columns
+        )
+        for number, row in enumerate(table.rows)
+    )
+    lacking: dict[int, str] = {}
+    for place, reason in plan.lacking.items():
+        if place.table == table.id:
+            lacking.setdefault(place.row, reason)
+    return Filled(table, tuple(column for column, _ in columns), cells, lacking, requests, rows)
+
+
+def _with_groups(table: Table, requests: Mapping[Place, tuple[Request, ...]]) -> list[tuple[Column, int | None]]:
+    """The table's columns and their places; behind a mean over near and far sets, the mean over each of them."""
+    columns: list[tuple[Column, int | None]] = []
+    for at, column in enumerate(table.columns):
+        columns.append((column, at))
+        runs = next((r for place, r in requests.items() if place.dataset == column.dataset), ())
+        groups = {runs[0].groups[name] for name in _sets(table, column, runs[0])} if runs else set()
+        if column.over == "mean" and len(groups) > 1:
+            columns += [(replace(column, over=group), None) for group in GROUPS]
+    return columns
+
+
+def _sets(table: Table, column: Column, request: Request) -> list[str]:
+    """The OOD sets that a column is over, of those that are there."""
+    if column.over is None:
+        return []
+    if column.over not in ("mean", *GROUPS):
+        return [column.over] if column.over in request.groups else []
+    groups = (column.over,) if column.over in GROUPS else GROUPS
+    return [name for name in table.sets[column.dataset] if request.groups.get(name) in groups]
+
+
+def _cell(
+    table: Table,
+    row: TableRow,
+    column: Column,
+    at: int | None,
+    runs: Sequence[Request] | None,
+    rows: Mapping[str, Sequence[Row]],
+) -> Cell:
+    paper, std = (None, None) if at is None else (row.values[at], row.std[at] if row.std else None)
+    if runs is None:
+        return Cell(paper=paper, paper_std=std)
+    if table.kind == "config":
+        return Cell(text=_setting(runs[0], row.key), wanted=1, paper=paper)
+    found = [_value(table, row, column, request, rows[request.run_id]) for request in runs]
+    values = tuple(value for value in found if value is not None)
+    comparable = not values or all(_comparable(table, column, r, rows[r.run_id]) for r in runs)
+    return Cell(values, None, len(runs), *((paper, std) if comparable else (None, None)))
+
+
+def _setting(request: Request, key: str | None) -> str | None:
+    value = None if key is None else request.composed.plain(key)
+    return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> float | None:
+    """A run's figure in percent; None if it is not stored (or nothing measures it)."""
+    if column.metric not in MEASURED:
+        return None
+    chosen = Selection.of(request)
+    if column.metric == "accuracy":
+        accuracy = chosen.accuracy(rows)
+        return None if math.isnan(accuracy) else 100 * accuracy
+    metric = {"fpr95": f"fpr95_{request.composed.plain('protocol.fpr95')}", "aupr": "aupr_in"}
+    name = metric.get(column.metric, column.metric)
+    sets = _sets(table, column, request)
+    of_set = {r["ood_set"]: r["value"] for r in chosen.of_scorer(rows, row.scorer or "") if r["metric"] == name}
+    return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
+
+
+def _comparable(table: Table, column: Column, request: Request, rows: Sequence[Row]) -> bool:
+    """Whether a run's figure may stand beside the paper's: whole sets, all of them, counts checked."""
+    if request.composed.plain("protocol.check") != "strict":
+        return False
+    wanted = table.sets.get(column.dataset, ()) if column.over == "mean" else (column.over,) if column.over else ()
+    partial = Selection.of(request).partial(rows)
+    return all(name in request.groups and name not in partial for name in wanted)
+
+
+def _number(printed: Any) -> float | None:
+    try:
+        return None if printed is None else float(printed)
+    except ValueError:
+        return None

@@ -1,0 +1,154 @@
+"""How a table stands on a page, whatever the format: blocks of columns, headings, texts of cells, what stands below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ood_lab.results.caption import HEADLINES, protocol_lines
+from ood_lab.results.table import Selection
+from ood_lab.tables.cells import LOWER_IS_BETTER, Cell, Filled
+from ood_lab.tables.spec import Column
+
+NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR", "accuracy": "ID acc"}
+MARK = "*"
+
+
+class Texts(NamedTuple):
+    """A cell in words: ours, the paper's, the difference; empty where there is none."""
+
+    ours: str
+    paper: str
+    difference: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """The columns of one ID set and network.
+
+    Args:
+        title: "cifar10, resnet34".
+        headings: of each column, metric and what it is over.
+        labels: of each row.
+        cells: a row each.
+        beside: of each column whether the paper prints anything in it.
+    """
+
+    title: str
+    headings: tuple[tuple[str, str], ...]
+    labels: tuple[str, ...]
+    cells: tuple[tuple[Texts, ...], ...]
+    beside: tuple[bool, ...]
+
+    def part(self, first: int, last: int) -> Block:
+        """Some of its columns."""
+        cells = tuple(row[first:last] for row in self.cells)
+        return Block(self.title, self.headings[first:last], self.labels, cells, self.beside[first:last])
+
+
+def blocks(filled: Filled) -> list[Block]:
+    """Every block, in the order of the columns."""
+    at: dict[tuple[str, str | None], list[int]] = {}
+    for number, column in enumerate(filled.columns):
+        at.setdefault((column.dataset, column.backbone), []).append(number)
+    labels = tuple(row.label for row in filled.table.rows)
+    out = []
+    for (dataset, backbone), numbers in at.items():
+        columns = [[row[i] for row in filled.cells] for i in numbers]
+        texts = [_texts(filled.columns[i], column) for i, column in zip(numbers, columns, strict=True)]
+        beside = tuple(any(cell.paper is not None for cell in column) for column in columns)
+        headings = tuple(_heading(filled.columns[i]) for i in numbers)
+        title = ", ".join(part for part in (dataset, backbone) if part)
+        out.append(Block(title, headings, labels, tuple(zip(*texts, strict=True)), beside))
+    return out
+
+
+def _heading(column: Column) -> tuple[str, str]:
+    if column.metric == "config":
+        return "ours", ""
+    arrow = "↓" if column.metric in LOWER_IS_BETTER else "↑"
+    return f"{NAMES.get(column.metric, column.metric)} {arrow}", column.over or column.part or ""
+
+
+def _texts(column: Column, cells: Sequence[Cell]) -> list[Texts]:
+    """A column in words, with the digits that the paper prints (two where it prints nothing)."""
+    printed = [cell.paper for cell in cells if cell.paper is not None]
+    digits = max((len(text.partition(".")[2]) for text in printed), default=2)
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    better = min if column.metric in LOWER_IS_BETTER else max
+    best = better(means) if len(means) > 1 else None
+    return [_text(cell, digits, best) for cell in cells]
+
+
+def _text(cell: Cell, digits: int, best: float | None) -> Texts:
+    ours = cell.text or ""
+    if cell.mean is not None:
+        ours = f"{cell.mean:.{digits}f}" + ("" if cell.std is None else f" ±{cell.std:.{digits}f}")
+        ours += f" ({len(cell.values)}/{cell.wanted})" if len(cell.values) < cell.wanted else ""
+    paper = "" if cell.paper is None else cell.paper + ("" if cell.paper_std is None else f" ±{cell.paper_std}")
+    difference = "" if cell.difference is None else f"{cell.difference:+.{digits}f}"
+    return Texts(ours, paper, difference + (MARK if cell.exceeds else ""), best is not None and cell.mean == best)
+
+
+def caption(filled: Filled) -> list[str]:
+    """What stands below: seeds, sets, protocol, origin, what could not be run and why, remarks on the source."""
+    table = filled.table
+    lines = [f"{table.source}: {table.title}."]
+    if table.changed:
+        lines.append(f"not the paper's setting, so without its figures: {'; '.join(table.changed)}")
+    elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind == "results":
+        lines.append(f"paper: as printed; {MARK} differs by more than the combined spread sqrt(ours^2 + theirs^2)")
+    if table.kind == "config":
+        lines.append(f"ours as composed; {MARK} where it is not the paper's")
+        return [*lines, *_lacking(filled), *table.remarks]
+    seeds = ", ".join(map(str, table.seeds))
+    one = len(table.seeds) == 1
+    lines.append(f"percent; {'one seed' if one else 'mean ± population std of seeds'}: {seeds}")
+    for dataset in dict.fromkeys(column.dataset for column in filled.columns):
+        lines += _about(filled, dataset)
+    rows = [row for stored in filled.rows.values() for row in stored]
+    if rows:
+        commits = sorted({row["commit"] or "unknown" for row in rows})
+        versions = sorted({f"{name} {version}" for row in rows for name, version in row["versions"].items()})
+        lines.append(f"commit {', '.join(commits)}; {', '.join(versions)}")
+    return [*lines, *_lacking(filled), *(() if table.changed else table.remarks)]
+
+
+def _about(filled: Filled, dataset: str) -> list[str]:
+    """The protocol of one ID set, for the sets that the table shows."""
+    request = filled.first(dataset)
+    if request is None:
+        return []
+    protocol = request.composed.plain("protocol")
+    shown = {column.over for column in filled.columns if column.dataset == dataset}
+    if "mean" in shown:
+        shown |= set(filled.table.sets.get(dataset, ()))
+    groups = {name: group for name, group in request.groups.items() if name in shown}
+    for group in ("near", "far"):
+        protocol[group] = [name for name in protocol[group] if name in shown]
+    runs = [r for place, runs in filled.requests.items() if place.dataset == dataset for r in runs]
+    partial: dict[str, tuple[int, int]] = {}
+    for run in runs:
+        found = Selection.of(run).partial(filled.rows[run.run_id])
+        partial |= {name: counts for name, counts in found.items() if name in shown}
+    lines = protocol_lines(protocol, groups, partial)
+    headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
+    return [f"{dataset}: {lines[0]}", *lines[1:-1], headline]
+
+
+def _lacking(filled: Filled) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for number, reason in filled.lacking.items():
+        reasons.setdefault(short(reason), []).append(filled.table.rows[number].label)
+    every = sum(not row.derived for row in filled.table.rows)
+    return [
+        f"not available: {'every row' if len(labels) == every else ', '.join(dict.fromkeys(labels))}: {reason}"
+        for reason, labels in reasons.items()
+    ]
+
+
+def short(reason: str) -> str:
+    """The first sentence of a message."""
+    return reason.partition(". ")[0].partition(" Did you mean")[0].rstrip(".")

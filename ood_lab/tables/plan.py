@@ -1,0 +1,150 @@
+"""What tables need: each distinct run once, with the detectors that their cells read, and what can't be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ood_lab.config import Request, RequestError, prepare
+from ood_lab.config.request import in_words
+from ood_lab.run_dir import outstanding, verify
+from ood_lab.tables.spec import Column, Table
+
+Changes = tuple[str, ...]
+Detectors = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a table the numbers of a run stand: a row, on one ID set, of one network."""
+
+    table: str
+    row: int
+    dataset: str
+    backbone: str | None
+
+    @staticmethod
+    def of(table: Table, row: int, column: Column) -> Place:
+        return Place(table.id, row, column.dataset, column.backbone)
+
+
+@dataclass
+class Job:
+    """The runs (one a seed) that cells read.
+
+    Args:
+        changes: the command line without detectors and seed.
+        sets: the OOD sets of the table; empty for all of the protocol.
+        detectors: with the options that the table asks for.
+        places: where the numbers stand.
+    """
+
+    changes: Changes
+    seeds: tuple[int, ...]
+    sets: tuple[str, ...] = ()
+    detectors: Detectors = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+
+    def takes(self, other: Job) -> bool:
+        """Whether both are the same runs, and no detector is asked for with two sets of options."""
+        same = (self.changes, self.seeds, self.sets) == (other.changes, other.seeds, other.sets)
+        return same and all(self.detectors.get(name, options) == options for name, options in other.detectors.items())
+
+    @property
+    def overrides(self) -> Changes:
+        """The whole command line but the seed."""
+        if not self.detectors:
+            return self.changes
+        options = [
+            f"scorer.{name}.{key}={in_words(value)}"
+            for name, node in self.detectors.items()
+            for key, value in node.items()
+        ]
+        return (*self.changes, f"scorer=[{','.join(self.detectors)}]", *options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of some tables.
+
+    Args:
+        requests: for each place its runs, one a seed.
+        lacking: for each place that has none the reason, as "method=npos: no such method. ...".
+    """
+
+    requests: Mapping[Place, tuple[Request, ...]]
+    lacking: Mapping[Place, str]
+
+    @cached_property
+    def runs(self) -> list[Request]:
+        """Every distinct request, in the order of the tables."""
+        found = {(r.run_id, r.overrides): r for requests in self.requests.values() for r in requests}
+        return list(found.values())
+
+    @cached_property
+    def run_ids(self) -> set[str]:
+        """Of all runs; some are asked for more than once, with other detectors or sets."""
+        return {request.run_id for request in self.runs}
+
+    @cached_property
+    def done(self) -> set[str]:
+        """The runs of which nothing is outstanding."""
+        return self.run_ids - {request.run_id for request in self.runs if outstanding(request)}
+
+
+def jobs_of(table: Table) -> Iterator[Job]:
+    """The runs of each row on each ID set and network, in the order of the file."""
+    for number, row in enumerate(table.rows):
+        if row.derived:
+            continue
+        detectors = {row.scorer: dict(row.options)} if row.scorer else {}
+        for place, column in {Place.of(table, number, column): column for column in table.columns}.items():
+            sets = table.sets.get(column.dataset, ())
+            yield Job(table.changes(row, column), table.seeds, sets, dict(detectors), [place])
+
+
+def merged(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs of the same runs as one, as long as no detector is asked for with two sets of options."""
+    kept: list[Job] = []
+    of_run: dict[Changes, list[Job]] = {}
+    for job in jobs:
+        same = of_run.setdefault(job.changes, [])
+        fits = next((other for other in same if other.takes(job)), None)
+        if fits is None:
+            fits = Job(job.changes, job.seeds, job.sets)
+            same.append(fits)
+            kept.append(fits)
+        fits.detectors |= job.detectors
+        fits.places += job.places
+    return kept
+
+
+def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True) -> Plan:
+    """The runs of the tables, duplicates removed.
+
+    Args:
+        folder: a user's --config-dir.
+        look: leave out what can't run on this disk and machine. Else it is planned all the same.
+
+    Raises:
+        RequestError: a finished run was made with other values than today's.
+    """
+    requests: dict[Place, tuple[Request, ...]] = {}
+    lacking: dict[Place, str] = {}
+    for job in merged([job for table in tables for job in jobs_of(table)]):
+        try:
+            first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
+            first = first.only(job.sets) if job.sets else first
+            first = first.here() if look else first
+        except RequestError as error:
+            lacking |= dict.fromkeys(job.places, str(error))
+            continue
+        runs = tuple(first.with_seed(seed) for seed in job.seeds)
+        if look:
+            for request in runs:
+                verify(request)
+        requests |= dict.fromkeys(job.places, runs)
+    return Plan(requests, lacking)

@@ -1,0 +1,180 @@
+"""A table as its file has it: rows and columns, what each row runs, and the printed figures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ood_lab.config.check import nearest
+from ood_lab.config.compose import config_dir, groups
+from ood_lab.errors import RequestError
+
+KINDS = ("results", "cost", "config")
+UNITS = ("percent", "degrees", "ms", "s", "h", "mixed", "none")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One printed column.
+
+    Args:
+        metric: fpr95, auroc, aupr, accuracy, time, memory, separation, dispersion, compactness or config.
+        over: an OOD set, "mean" for the table's sets of this ID set, or None where no OOD data is in it.
+        dataset: the ID set.
+        backbone: None where rows name their own.
+        part: stage of a cost table.
+        unit: where it is not the table's.
+    """
+
+    metric: str
+    over: str | None
+    dataset: str
+    backbone: str | None = None
+    part: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One printed row.
+
+    Args:
+        overrides: what it changes of the table's experiment.
+        by_dataset: what it changes besides on one ID set.
+        scorer, options: the detector whose numbers it prints; None for accuracies and settings.
+        values, std: as printed, None for an empty cell.
+        units: of each cell, where they differ within a row.
+        derived: a row of differences; nothing is run for it.
+        key: the setting that a row of a configuration table lists.
+    """
+
+    label: str
+    values: tuple[str | None, ...]
+    overrides: tuple[str, ...] = ()
+    by_dataset: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scorer: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    std: tuple[str | None, ...] | None = None
+    units: tuple[str, ...] | None = None
+    derived: bool = False
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One printed table.
+
+    Args:
+        sets: for each ID set the OOD sets of its means.
+        remarks: where the source contradicts itself.
+        approximate: the source prints ~ before every figure.
+        words: overrides of every run, which replace those of the table (see `adapt`).
+        changed: what of it is not the paper's (see `adapt`); the printed values are then no targets.
+    """
+
+    id: str
+    source: str
+    title: str
+    kind: str
+    unit: str
+    experiment: str
+    seeds: tuple[int, ...]
+    sets: Mapping[str, tuple[str, ...]]
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    remarks: tuple[str, ...] = ()
+    approximate: bool = False
+    words: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name of its files: its id, and what tells it from the paper's table."""
+        if not self.changed:
+            return self.id
+        first, *rest = (text.removeprefix("scale=") for text in self.changed)
+        if not rest and re.fullmatch(r"\w+", first):
+            return f"{self.id}.{first}"
+        return f"{self.id}.{hashlib.sha256(repr(self.changed).encode()).hexdigest()[:6]}"
+
+    def changes(self, row: TableRow, column: Column) -> tuple[str, ...]:
+        """The command line of the runs that a cell reads, without detector and seed."""
+        at = (f"dataset={column.dataset}", *((f"backbone={column.backbone}",) if column.backbone else ()))
+        own = (f"experiment={self.experiment}", *at, *row.overrides, *row.by_dataset.get(column.dataset, ()))
+        replaced = {key_of(word) for word in self.words}
+        return (*(text for text in own if key_of(text) not in replaced), *self.words)
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without marks of adding and deleting."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def table_names(folder: Path | None = None) -> list[str]:
+    """Every table, the built-in ones and those of a user's --config-dir."""
+    return groups(folder)["table"]
+
+
+def load_table(name: str, folder: Path | None = None) -> Table:
+    """Read `conf/table/<name>.yaml`.
+
+    Raises:
+        RequestError: no such table (with the nearest name); a key that is missing or unknown; a row with another number
+            of values than columns.
+    """
+    path = find_file("table", name, folder)
+    node = yaml.safe_load(path.read_text())
+    try:
+        table = Table(
+            id=name,
+            columns=tuple(Column(**column) for column in node.pop("columns")),
+            rows=tuple(_row(row) for row in node.pop("rows")),
+            sets={ds: tuple(sets) for ds, sets in node.pop("sets").items()},
+            remarks=tuple(node.pop("remarks")),
+            seeds=tuple(range(node.pop("seeds"))),
+            **node,
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"{path}: {error}; compare it with another file of that folder") from None
+    _check(table, path)
+    return table
+
+
+def find_file(kind: str, name: str, folder: Path | None) -> Path:
+    """`<kind>/<name>.yaml` of a user's --config-dir, else the built-in one.
+
+    Raises:
+        RequestError: there is neither.
+    """
+    for root in (folder, config_dir()):
+        if root and (root / kind / f"{name}.yaml").is_file():
+            return root / kind / f"{name}.yaml"
+    raise RequestError(f"{kind}={name}: no such {kind}.{nearest(name, groups(folder)[kind])}")
+
+
+def _row(node: dict[str, Any]) -> TableRow:
+    lists = ("values", "overrides", "std", "units")
+    plain: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in node.items()}
+    plain["by_dataset"] = {ds: tuple(changes) for ds, changes in node.get("by_dataset", {}).items()}
+    return TableRow(**plain)
+
+
+def _check(table: Table, path: Path) -> None:
+    for value, known in ((table.kind, KINDS), (table.unit, UNITS)):
+        if value not in known:
+            raise RequestError(f"{path}: {value!r} is none of {', '.join(known)}")
+    for row in table.rows:
+        for name, printed in (("values", row.values), ("std", row.std), ("units", row.units)):
+            if printed is not None and len(printed) != len(table.columns):
+                raise RequestError(
+                    f"{path}: row {row.label!r} has {len(printed)} {name} for {len(table.columns)} columns"
+                )
+    for column in table.columns:
+        if column.over == "mean" and column.dataset not in table.sets:
+            raise RequestError(f"{path}: a mean over the sets of {column.dataset}, which names none under sets")

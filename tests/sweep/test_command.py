@@ -1,0 +1,106 @@
+"""The words of a command line about many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ood_lab
+from ood_lab.__main__ import main
+from ood_lab.config import RequestError, prepare
+from ood_lab.sweep.command import Command, engine_for, read_command
+from ood_lab.sweep.estimate import estimate
+from ood_lab.sweep.workers import Workers
+
+
+def test_words_are_sorted() -> None:
+    words = ["table=a,b,a", "scale=tiny", "dry_run=true", "seed=1", "paths.data=x", "workers=3"]
+    assert read_command(words) == Command(("a", "b"), "tiny", True, 3, None, (), ("seed=1", "paths.data=x"))
+    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.x=1", "table=[a,b]"]
+    command = read_command(words)
+    assert (command.launcher, command.launcher_words) == ("ray", tuple(words[1:3]))
+    assert command.tables == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table="], "table=: name at least one table"),
+        (["table=hamos_t17", "dry_run=yes"], "dry_run=yes: expected true or false"),
+        (["table=hamos_t17", "workers=0"], "workers=0: expected a number of processes"),
+        (["table=hamos_t17", "workers=two"], "workers=two: expected a number"),
+        (["table=hamos_t17", "workers=2", "hydra/launcher=basic"], "a launcher has options of its own"),
+        (["table=hamos_t17", "hydra/launcher=kubernetes"], "hydra/launcher=kubernetes: this launcher is not installed"),
+        (["table=hamos_t177"], "table=hamos_t177: no such table. Did you mean 'hamos_t17'?"),
+        (["table=hamos_t17", "scale=huge"], "scale=huge: no such scale"),
+        (["scale=tiny"], "scale=tiny is about tables; add table=name"),
+        (["-m", "scale=tiny", "seed=0,1"], "scale=tiny is about tables"),
+        (["workers=2"], "workers= is about many runs; add -m and several values"),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=2"], "name it with hydra/launcher="),
+        (["hydra/launcher=ray"], "hydra/launcher= is about many runs"),
+        (["table=hamos_t17", "-m"], "-m and table= are two kinds of sweep"),
+        (["table=hamos_t17", "scale=tiny", "trainer.devices=2"], "trainer.devices=2 in a sweep"),
+        (
+            ["table=hamos_t17", "scale=tiny", "trainer.epochs=2"],
+            "no row can be run here. unknown option 'trainer.epochs': trainer (trainer=cpu) has no",
+        ),
+        (["table=bood_t1", "scale=tiny", "method.x=2"], "no row can be run here"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_starts(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*words, f"paths.output={tmp_path}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("DONE"))
+
+
+def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table=hamos_t17,hamos_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "hamos_t17, hamos_t1: 7 runs, 0 done. To do: 7 to be trained." in shown
+    assert "of a kind never run here" in shown
+    assert "not available, 1 row: method=npos: no such method" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_composed_and_need_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    results = ood_lab.run(["table=hamos_t4", f"paths.output={tmp_path}"])
+    cells = results.cells().set_index(["row", "dataset"])  # type: ignore[union-attr]
+    assert cells.loc[("Learning rate", "imagenet1k"), "setting"] == "0.0001"
+    assert cells.loc[("Step size ϵ", "cifar10"), "paper"] == "0.1"
+    assert not cells.loc[("k for KNN distance", "cifar100"), "exceeds"]
+    assert "Learning rate" in capsys.readouterr().out
+    assert (tmp_path / "tables" / "hamos_t4.md").is_file()
+
+
+def test_one_worker_without_a_word_and_no_processes_that_train_together(tmp_path: Path) -> None:
+    request = prepare(["method=ce", f"paths.output={tmp_path}"])
+    engine = engine_for(Command(), [request], tmp_path)
+    assert isinstance(engine, Workers)
+    assert engine.number == 1
+    assert engine_for(Command(workers=3), [request], tmp_path).number == 3  # type: ignore[attr-defined]
+    together = prepare(["method=ce", "trainer.devices=2", f"paths.output={tmp_path}"])
+    with pytest.raises(RequestError, match="hydra/launcher=submitit_slurm"):
+        engine_for(Command(), [together], tmp_path)
+
+
+def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> None:
+    words = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
+    for seed, seconds in ((0, 10.0), (1, 20.0), (2, 60.0)):
+        _pretend(prepare([*words, f"seed={seed}"]), seconds)
+    _pretend(prepare([*words, "trainer.max_epochs=99"]), 5000.0)  # another kind
+    new = [prepare([*words, f"seed={seed}"]) for seed in (3, 4, 5, 6)]
+    assert "To do: 4 to be trained. About 1:20, by earlier runs" in estimate(new, 1)
+    assert "About 0:40" in estimate(new, 2)
+    other = [*new, prepare(["method=ce", f"paths.output={tmp_path}"])]
+    assert "About 1:20 for 4 of them" in estimate(other, 1)
+    assert "1 of a kind never run here" in estimate(other, 1)
+
+
+def _pretend(request: object, seconds: float) -> None:
+    from ood_lab.run_dir import claim, mark_done
+
+    claim(request)  # type: ignore[arg-type]
+    mark_done(request.run_dir, seconds)  # type: ignore[attr-defined]

@@ -1,0 +1,203 @@
+"""Runs made by Ray, submitit and a real Slurm of one node are those made by this machine's workers, bit for bit."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ood_lab.config import RequestError
+from ood_lab.results.store import KEY, Row, read_rows
+from ood_lab.run_dir import FINAL
+from ood_lab.sweep import launcher as launchers
+from ood_lab.sweep.launcher import Launcher
+from ood_lab.sweep.ticket import LOG
+
+pytestmark = pytest.mark.engines
+
+SMALL = (
+    "method=ce",
+    "backbone.width=4",
+    "trainer.max_epochs=1",
+    "trainer.threads=1",
+    "dataset.recipe.bank_size=20",
+    "dataset.recipe.neighbor=5",
+    "figure=[roc]",
+    "scorer=[msp,knn]",
+)
+RAY = ("hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
+TOGETHER = ("trainer.devices=2", "hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=2")
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
+"""
+# submitit asks the accounting how its jobs are, and this Slurm has none: what the queue remembers, in sacct's words.
+SACCT = """\
+#!/bin/sh
+echo 'JobID|State|NodeList'
+squeue --noheader --states=all --format='%i|%T|%N'
+"""
+LARGEST_SOCKET_PATH = 107
+
+
+def started(output: Path, *words: str) -> subprocess.Popen[str]:
+    """A sweep that has begun."""
+    command = [sys.executable, "-m", "ood_lab", "-m", *SMALL, f"paths.output={output}", *words]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OOD_LAB")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(sweep: subprocess.Popen[str]) -> str:
+    """What a sweep that must succeed printed."""
+    out, errors = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, (out + errors)[-5000:]
+    return out
+
+
+def rows(output: Path) -> dict[tuple[object, ...], Row]:
+    """All that the runs measured, by what was measured, without when and on what."""
+    found = [row for run in sorted(output.glob("ce-*")) for row in read_rows(run)]
+    return {tuple(row[k] for k in KEY): {k: row[k] for k in ("value", "n_id", "n_ood", "features")} for row in found}
+
+
+def begun(output: Path) -> list[int]:
+    """How often each run was begun, by seed."""
+    return [(run / LOG).read_text().count("python -m ood_lab") for run in sorted(output.glob("ce-*"))]
+
+
+def kill_first(output: Path, sweep: subprocess.Popen[str]) -> None:
+    """Kill the process that makes the run of seed 0, as the system does when memory runs out."""
+    while sweep.poll() is None:
+        for holder in output.glob("ce-*-s0-*/.holder"):
+            if text := holder.read_text():
+                os.kill(int(text), signal.SIGKILL)
+                return
+        time.sleep(0.01)
+    pytest.fail(f"the sweep ended before its job began: {sweep.communicate()}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[object, ...], Row]:
+    """The rows of seeds 0 to 2, made by this machine's workers."""
+    output = tmp_path_factory.mktemp("workers")
+    ended(started(output, "seed=0,1,2", "workers=2"))
+    found = rows(output)
+    assert {row for row in found if row[0] != next(iter(found))[0]}, "several runs"
+    return found
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[None]:
+    """A Slurm of this one node, as the environment of everything that is started."""
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    missing = [name for name in (*DAEMONS, "sbatch", "srun") if shutil.which(name, path=path) is None]
+    if missing:
+        pytest.fail(f"{', '.join(missing)} not found; Debian's packages are munge slurmctld slurmd slurm-client")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    assert len(str(folder / "munge.socket")) <= LARGEST_SOCKET_PATH
+    for name in ("state", "spool", "bin"):
+        (folder / name).mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o400)
+    (folder / "bin" / "sacct").write_text(SACCT)
+    (folder / "bin" / "sacct").chmod(0o755)
+    conf = folder / "slurm.conf"
+    conf.write_text(
+        CONF.format(
+            host=socket.gethostname().partition(".")[0],
+            folder=folder,
+            user=getpass.getuser(),
+            cpus=os.cpu_count(),
+            controller=free_port(),
+            daemon=free_port(),
+        )
+    )
+    before = dict(os.environ)
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{path}"
+    os.environ["SLURM_CONF"] = str(conf)
+    munge = [f"--{name}={folder}/munge.{end}" for name, end in
+             (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))]  # fmt: skip
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in (["munged", "--foreground", *munge], ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
+            with (folder / f"{command[0]}.out").open("wb") as out:
+                processes.append(subprocess.Popen(command, stdout=out, stderr=out))
+            time.sleep(0.5)
+        limit = time.monotonic() + 30
+        while b"idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, check=False).stdout:
+            if time.monotonic() > limit or any(process.poll() is not None for process in processes):
+                said = [file.read_text()[-800:] for file in sorted(folder.glob("*.out"))]
+                pytest.fail("Slurm does not start: " + "\n".join(said))
+            time.sleep(0.2)
+        yield
+        subprocess.run(["scancel", "--user", getpass.getuser()], check=False)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ray_makes_the_same_runs_quietly_and_survives_a_killed_job(
+    expected: dict[tuple[object, ...], Row], tmp_path: Path
+) -> None:
+    output = tmp_path / "a folder, with words"
+    sweep = started(output.with_name("plain"), "seed=0,1", *RAY)
+    printed = ended(sweep)
+    assert "ID accuracy" not in printed, "a job's own table belongs into its log"
+    of_two = {key: row for key, row in expected.items() if "-s2-" not in str(key[0])}
+    assert rows(output.with_name("plain")) == of_two
+
+    sweep = started(output, "seed=0,1,2", *RAY)
+    kill_first(output, sweep)
+    ended(sweep)
+    assert rows(output) == expected
+    assert begun(output) == [2, 1, 1], "only the dead one is made again"
