@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -10,11 +11,13 @@ from statistics import fmean, pstdev
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ood_lab.config import Request, prepare
 from ood_lab.config.request import expand_sweep
 from ood_lab.progress import stdout
 from ood_lab.results.caption import HEADLINES, protocol_lines
+from ood_lab.results.search import validation_auroc
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
 from ood_lab.sweep.command import Command, engine_for, fail
@@ -27,10 +30,17 @@ COLUMNS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95"), ("all", "aupr_
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in their seeds only: what varied, as written, and their lines by detector."""
+    """Runs that differ in their seeds only.
+
+    Args:
+        varied: what did, as written.
+        of_scorer: their lines by detector.
+        validated: by detector the AUROC on validation data, where there is one.
+    """
 
     varied: Mapping[str, str]
-    of_scorer: Mapping[str, Sequence[Line]]
+    of_scorer: dict[str, list[Line]]
+    validated: dict[str, list[float]]
 
 
 def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
@@ -59,48 +69,76 @@ def settings(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> l
     """The runs by what varied besides the seed, in the order of the command line."""
     keys = [key_of(word) for word in singles[0]]
     varied = [i for i, key in enumerate(keys) if key != "seed" and len({single[i] for single in singles}) > 1]
-    found: dict[tuple[str, ...], dict[str, list[Line]]] = {}
+    found: dict[tuple[str, ...], Setting] = {}
     for single, request in zip(singles, requests, strict=True):
         values = tuple(single[i].partition("=")[2] for i in varied)
+        names = dict(zip((keys[i] for i in varied), values, strict=True))
+        setting = found.setdefault(values, Setting(names, defaultdict(list), defaultdict(list)))
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir))
-        of_scorer = found.setdefault(values, {})
         for line in lines(results, Selection.of(request)):
-            of_scorer.setdefault(line.scorer, []).append(line)
-    return [Setting(dict(zip((keys[i] for i in varied), v, strict=True)), lines) for v, lines in found.items()]
+            setting.of_scorer[line.scorer].append(line)
+            validated = validation_auroc(request, line.scorer)
+            if validated is not None:
+                setting.validated[line.scorer].append(validated)
+    return list(found.values())
+
+
+def chosen(settings: Sequence[Setting]) -> dict[str, Setting]:
+    """For each detector the setting with the largest mean AUROC on validation data, the first of equals."""
+    best: dict[str, Setting] = {}
+    for setting in settings:
+        for scorer, values in setting.validated.items():
+            if scorer not in best or fmean(values) > fmean(best[scorer].validated[scorer]):
+                best[scorer] = setting
+    return best
 
 
 def summary(settings: Sequence[Setting], request: Request) -> Table:
-    """Settings and detectors down: ID accuracy, AUROC near and far, headline FPR95, AUPR; mean and spread of seeds."""
+    """Settings and detectors down: ID accuracy, AUROC near and far, headline FPR95, AUPR; mean and spread of seeds.
+
+    With `tuning=` a column has the AUROC on validation data, and a mark the setting that it chooses.
+    """
     headline = request.composed.plain("protocol.fpr95")
+    best = chosen(settings)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\ndetector", no_wrap=True)
+    heads = ["\nID acc ↑", "AUROC ↑\nnear", "\nfar", f"FPR95 ↓\n{HEADLINES[headline]}", "AUPR ↑\nin"]
+    columns = COLUMNS[:-1] if best else COLUMNS  # 80 characters hold five numbers with their spread
+    for head in ["AUROC ↑\nval", *heads[:-1]] if best else heads:
+        table.add_column(head, no_wrap=True, justify="right")
     names = list(settings[0].varied)
     short = [name.rpartition(".")[2] for name in names]
-    for name in short if len(set(short)) == len(names) else names:
-        table.add_column(f"\n{name}", min_width=len(name))
-    table.add_column("\ndetector", no_wrap=True)
-    for head in ("\nID acc ↑", "AUROC ↑\nnear", "\nfar", f"FPR95 ↓\n{HEADLINES[headline]}", "AUPR ↑\nin"):
-        table.add_column(head, no_wrap=True, justify="right")
+    spoken = short if len(set(short)) == len(names) else names
     for setting in settings:
-        for number, (scorer, found) in enumerate(setting.of_scorer.items()):
-            heads = list(setting.varied.values()) if number == 0 else [""] * len(names)
-            cells = [[line.accuracy for line in found]]
-            for group, metric in COLUMNS:
+        if names:
+            what = ", ".join(f"{name}={value}" for name, value in zip(spoken, setting.varied.values(), strict=True))
+            table.add_row(Text(what, style="bold"))
+        for scorer, found in setting.of_scorer.items():
+            cells = [setting.validated[scorer]] if best else []
+            cells.append([line.accuracy for line in found])
+            for group, metric in columns:
                 key = (group, f"fpr95_{headline}" if metric == "fpr95" else metric)
                 cells.append([line.means[key] for line in found])
-            table.add_row(*heads, scorer, *map(_spread, cells))
+            mark = " ◂" if best.get(scorer) is setting else ""
+            table.add_row(f"  {scorer}{mark}", *map(_spread, cells))
         if not setting.of_scorer:
-            table.add_row(*setting.varied.values(), "no results")
+            table.add_row("  no results")
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
     protocol = request.composed.plain("protocol")
     below = protocol_lines(protocol, request.groups, {})[:1]
     seeds = " to ".join(map(str, counts)) or "no"
     below.append(f"mean ± population std of {seeds} seeds, on test images: nothing may be chosen by it")
+    if best:
+        sets = ", ".join(protocol["validation"])
+        below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
+    else:
+        below.append("tuning=validation adds what may be chosen by: AUROC on the protocol's validation sets")
     table.caption, table.caption_justify = "\n".join(below), "left"
     return table
 
 
 def _spread(values: Sequence[float]) -> str:
-    if any(map(isnan, values)):
+    if not values or any(map(isnan, values)):
         return "-"
     mean = f"{100 * fmean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ±{100 * pstdev(values):.1f}"

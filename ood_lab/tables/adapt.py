@@ -75,7 +75,7 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     rows = tuple(_fitted(row, scale, clipped) for row in made.rows)
     if foreign:
         rows = tuple(replace(row, values=(None,) * len(made.columns), std=None) for row in rows)
-    made = replace(made, seeds=seeds, rows=rows, words=every, changed=(*notes, *sorted(clipped)))
+    made = replace(made, seeds=seeds, rows=rows, words=every, changed=tuple(notes), clipped=tuple(sorted(clipped)))
     moved = {"dataset", "protocol", "experiment"} & {key_of(word) for word in foreign}
     return _with_sets_of_protocol(made, folder) if moved else made
 

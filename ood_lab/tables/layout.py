@@ -97,7 +97,8 @@ def caption(filled: Filled) -> list[str]:
     table = filled.table
     lines = [f"{table.source}: {table.title}."]
     if table.changed:
-        lines.append(f"not the paper's setting, so without its figures: {'; '.join(table.changed)}")
+        changes = "; ".join((*table.changed, *table.clipped))
+        lines.append(f"not the paper's setting, so without its figures: {changes}")
     elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind == "results":
         lines.append(f"paper: as printed; {MARK} differs by more than the combined spread sqrt(ours^2 + theirs^2)")
     if table.kind == "config":

@@ -29,7 +29,7 @@ def terminal(filled: Filled, width: int) -> Group:
     parts: list[RichTable | Text] = []
     for block in blocks(filled):
         label = max(map(len, (*block.labels, "")))
-        for part in _fitting(block, width - min(label, 24)):
+        for part in _fitting(block, width - min(label, 24) - 2):
             parts += [_rich(part), Text()]
     below = Text("\n".join(caption(filled)))
     return Group(*parts, below)

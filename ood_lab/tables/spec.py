@@ -75,7 +75,8 @@ class Table:
         remarks: where the source contradicts itself.
         approximate: the source prints ~ before every figure.
         words: overrides of every run, which replace those of the table (see `adapt`).
-        changed: what of it is not the paper's (see `adapt`); the printed values are then no targets.
+        changed: the words that make it another table than the paper's; the printed values are then no targets.
+        clipped: the sizes that the scale does not hold.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Table:
     approximate: bool = False
     words: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:

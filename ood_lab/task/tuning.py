@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ood_lab.config import Request
 from ood_lab.config.request import TUNED
 from ood_lab.evaluation.tuning import Trial, best, combinations, search
-from ood_lab.results.store import options_text
+from ood_lab.results.search import search_path
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
@@ -29,8 +28,7 @@ def detector(request: Request, name: str, features: Features) -> tuple[Scorer, O
     searched = node.pop(TUNED, None)
     if searched is None:
         return build(node), None
-    text = options_text(request.scorers[name])
-    path = request.run_dir / "tuning" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    path = search_path(request, name)
     keys = {set_name: features.of(set_name).key for set_name in ("train", "val", *searched["sets"])}
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if kept.get("features") != keys:

@@ -22,6 +22,7 @@ from ood_lab.run_dir import FINAL
 from ood_lab.sweep import launcher as launchers
 from ood_lab.sweep.launcher import Launcher
 from ood_lab.sweep.ticket import LOG
+from tests.sweep import small_table
 
 pytestmark = pytest.mark.engines
 
@@ -35,7 +36,7 @@ SMALL = (
     "figure=[roc]",
     "scorer=[msp,knn]",
 )
-RAY = ("hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
+RAY = ("hydra/launcher=ray", "hydra.launcher.ray.init.address=local", "hydra.launcher.ray.init.num_cpus=2")
 TOGETHER = ("trainer.devices=2", "hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONF = """\
@@ -58,6 +59,7 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
+KillWait=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 JobAcctGatherType=jobacct_gather/none
@@ -76,7 +78,7 @@ LARGEST_SOCKET_PATH = 107
 
 def started(output: Path, *words: str) -> subprocess.Popen[str]:
     """A sweep that has begun."""
-    command = [sys.executable, "-m", "ood_lab", "-m", *SMALL, f"paths.output={output}", *words]
+    command = [sys.executable, "-m", "ood_lab", "-m", *SMALL, f"paths.output='{output}'", *words]
     env = {k: v for k, v in os.environ.items() if not k.startswith("OOD_LAB")} | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -123,7 +125,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[object, ...
     output = tmp_path_factory.mktemp("workers")
     ended(started(output, "seed=0,1,2", "workers=2"))
     found = rows(output)
-    assert {row for row in found if row[0] != next(iter(found))[0]}, "several runs"
+    assert len({key[0] for key in found}) == 3
     return found
 
 
@@ -157,11 +159,11 @@ def slurm() -> Iterator[None]:
     before = dict(os.environ)
     os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{path}"
     os.environ["SLURM_CONF"] = str(conf)
-    munge = [f"--{name}={folder}/munge.{end}" for name, end in
-             (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))]  # fmt: skip
+    files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    munged = ["munged", "--foreground", *(f"--{option}={folder}/munge.{end}" for option, end in files.items())]
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for command in (["munged", "--foreground", *munge], ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
+        for command in (munged, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
             with (folder / f"{command[0]}.out").open("wb") as out:
                 processes.append(subprocess.Popen(command, stdout=out, stderr=out))
             time.sleep(0.5)
@@ -186,18 +188,113 @@ def slurm() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_ray_makes_the_same_runs_quietly_and_survives_a_killed_job(
+@pytest.mark.parametrize("engine", [RAY, ("hydra/launcher=submitit_local",)], ids=["ray", "submitit_local"])
+def test_a_local_engine_makes_the_same_runs_and_again_only_what_died(
+    engine: tuple[str, ...], expected: dict[tuple[object, ...], Row], tmp_path: Path
+) -> None:
+    output = tmp_path / "a folder, with (words)"
+    sweep = started(output, "seed=0,1,2", *engine)
+    kill_first(output, sweep)
+    printed = ended(sweep)
+    assert rows(output) == expected
+    assert begun(output) == [2, 1, 1]
+    assert "report:" not in printed, "what a job prints belongs into its log"
+
+
+@pytest.mark.usefixtures("slurm")
+def test_slurm_makes_the_same_runs_and_again_only_what_died(
     expected: dict[tuple[object, ...], Row], tmp_path: Path
 ) -> None:
-    output = tmp_path / "a folder, with words"
-    sweep = started(output.with_name("plain"), "seed=0,1", *RAY)
-    printed = ended(sweep)
-    assert "ID accuracy" not in printed, "a job's own table belongs into its log"
-    of_two = {key: row for key, row in expected.items() if "-s2-" not in str(key[0])}
-    assert rows(output.with_name("plain")) == of_two
-
-    sweep = started(output, "seed=0,1,2", *RAY)
-    kill_first(output, sweep)
+    sweep = started(tmp_path, "seed=0,1,2", "hydra/launcher=submitit_slurm")
+    kill_first(tmp_path, sweep)
     ended(sweep)
-    assert rows(output) == expected
-    assert begun(output) == [2, 1, 1], "only the dead one is made again"
+    assert rows(tmp_path) == expected
+    assert begun(tmp_path) == [2, 1, 1]
+    assert list(tmp_path.glob(".sweep/.submitit/*/*_log.out"))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_srun_starts_two_processes_that_train_one_run(expected: dict[tuple[object, ...], Row], tmp_path: Path) -> None:
+    printed = ended(started(tmp_path, "seed=0", *TOGETHER))
+    (run,) = tmp_path.glob("ce-*")
+    assert (run / FINAL).is_file()
+    assert (run / "DONE").is_file()
+    assert "on 2 devices" in (run / LOG).read_text()
+    assert "ID accuracy" in (run / LOG).read_text()
+    assert "ID accuracy" not in (run / f"{LOG}.rank1").read_text()
+    assert "knn" in printed
+    of_one_device = {key: row for key, row in expected.items() if key[0] == run.name}
+    assert rows(tmp_path).keys() == of_one_device.keys()
+    assert rows(tmp_path) != of_one_device, "batch norm sees half a batch on each"
+
+    # Trained but not scored: the second process must not wait for a training that will not be.
+    (run / "DONE").unlink()
+    (run / "results.jsonl").unlink()
+    ended(started(tmp_path, "seed=0", *TOGETHER))
+    assert rows(tmp_path).keys() == of_one_device.keys()
+
+
+@pytest.mark.usefixtures("slurm")
+def test_what_stops_a_run_of_two_processes_is_told(tmp_path: Path) -> None:
+    sweep = started(tmp_path, "seed=0", "method.optimizer.lr=1e30", *TOGETHER)
+    _, errors = sweep.communicate(timeout=240)
+    assert sweep.returncode == 1
+    assert "its process died" not in errors
+    assert "1 of 1 runs failed" in errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("trainer.devices=2", "hydra/launcher=submitit_slurm"), ("hydra/launcher=submitit_slurm", TOGETHER[-1])],
+    ids=["too few", "too many"],
+)
+def test_as_many_processes_as_devices_or_nothing_starts(words: tuple[str, ...], tmp_path: Path) -> None:
+    sweep = started(tmp_path, "seed=0,1", *words)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 2
+    assert "tasks_per_node" in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("devices", "gpus"), [(0, 0), (4, 1)])
+def test_a_ray_job_takes_a_gpu_where_there_are_any_unless_told(
+    devices: int, gpus: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launchers, "cuda_devices", lambda: devices)
+    told = "hydra.launcher.ray.remote.num_gpus=0.5"
+    for words, number in (([], gpus), ([told], 0.5), ([f"+{told}"], 0.5)):
+        with Launcher("ray", words, str(tmp_path))._composed() as (_, config):
+            assert config.hydra.launcher.ray.remote.num_gpus == number
+
+
+def test_a_launcher_refuses_a_wrong_option_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="nonsense"):
+        Launcher("submitit_slurm", ["hydra.launcher.nonsense=1"], str(tmp_path))
+
+
+def test_a_launcher_that_is_not_installed_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(launchers, "_launchers", lambda: ["basic"])
+    with pytest.raises(RequestError, match=r"pip install 'ood-lab\[ray\]'"):
+        Launcher("ray", [], str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def table_of_workers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The table of three methods, made by this machine's workers."""
+    return made_table(tmp_path_factory.mktemp("table"), "workers=2")
+
+
+def made_table(folder: Path, *words: str) -> str:
+    """Make the table and give it as CSV."""
+    assert small_table.start(folder, folder / "out", *words).wait() == 0
+    return small_table.table_of(folder / "out")
+
+
+@pytest.mark.parametrize("words", [RAY, ("hydra/launcher=basic",)], ids=["ray", "basic"])
+def test_a_table_is_the_same_on_every_engine(words: tuple[str, ...], table_of_workers: str, tmp_path: Path) -> None:
+    assert made_table(tmp_path, *words) == table_of_workers
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_table_is_the_same_on_slurm(table_of_workers: str, tmp_path: Path) -> None:
+    assert made_table(tmp_path, "hydra/launcher=submitit_slurm") == table_of_workers

@@ -1,0 +1,107 @@
+"""The summary of a grid: grouped by what varied, and a choice by validation data alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from ood_lab.config import Request, prepare
+from ood_lab.config.compose import config_dir
+from ood_lab.config.request import expand_sweep
+from ood_lab.results.search import search_path
+from ood_lab.results.store import COLUMNS, add_rows, options_text
+from ood_lab.results.table import METRICS
+from ood_lab.sweep.grid import chosen, settings, summary
+
+SETS = ("letters", "photos", "gaussian_noise")
+
+
+def sweep_of(folder: Path, *words: str) -> tuple[list[list[str]], list[Request]]:
+    singles = list(expand_sweep([f"paths.output={folder}", "scorer=[msp]", *words]))
+    return singles, [prepare(single) for single in singles]
+
+
+def store(request: Request, auroc: float, accuracy: float) -> None:
+    """Rows of msp with one AUROC on every set, and the other metrics 0.5."""
+    blank = dict.fromkeys(COLUMNS) | {"run_id": request.run_id, "method": "ce", "stage": "pretrain"}
+    rows = [{**blank, "metric": "accuracy", "value": accuracy, "convention": request.convention()}]
+    for ood_set in SETS:
+        for metric in METRICS:
+            own = {"scorer": "msp", "options": options_text(request.scorers["msp"]), "ood_set": ood_set}
+            value = auroc if metric == "auroc" else 0.5
+            rows.append({**blank, **own, "metric": metric, "value": value, "convention": request.convention(ood_set)})
+    add_rows(request.run_dir, rows)
+
+
+def validate(request: Request, auroc: float) -> None:
+    path = search_path(request, "msp")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"trials": [{"options": {}, "auroc": auroc, "refused": None}]}))
+
+
+def shown(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    console.print(summary(settings(singles, requests), requests[0]), highlight=False)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text.splitlines()
+
+
+def said(lines: Sequence[str]) -> str:
+    """On one line, wherever the terminal broke it."""
+    return " ".join(" ".join(lines).split())
+
+
+def test_seeds_are_averaged_and_settings_stay_apart(tmp_path: Path) -> None:
+    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
+    for request, auroc in zip(requests, (0.6, 0.7, 0.8, 0.8), strict=True):
+        store(request, auroc, 0.9)
+    one, two = settings(singles, requests)
+    assert one.varied == {"trainer.max_epochs": "1"}
+    assert [line.means["near", "auroc"] for line in two.of_scorer["msp"]] == [0.8, 0.8]
+    lines = shown(singles, requests)
+    at = next(i for i, line in enumerate(lines) if line.startswith("max_epochs=1"))
+    assert said([lines[at + 1]]) == "msp 90.0 ±0.0 65.0 ±5.0 65.0 ±5.0 50.0 ±0.0 50.0 ±0.0"
+    assert "of 2 seeds" in said(lines)
+    assert "nothing may be chosen by it" in said(lines)
+    assert "◂" not in said(lines)
+
+
+def test_runs_without_results_are_counted(tmp_path: Path) -> None:
+    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
+    store(requests[0], 0.6, 0.9)
+    lines = said(shown(singles, requests))
+    assert "no results" in lines
+    assert "of 1 seeds" in lines
+
+
+def test_the_choice_is_by_validation_data_and_not_by_test_data(tmp_path: Path) -> None:
+    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1", "tuning=validation")
+    for request, test, val in zip(requests, (0.9, 0.9, 0.1, 0.1), (0.5, 0.6, 0.5, 0.7), strict=True):
+        store(request, test, 0.9)
+        validate(request, val)
+    found = settings(singles, requests)
+    assert chosen(found)["msp"] is found[1]  # 0.6 on validation data, the worst on test data
+    lines = shown(singles, requests)
+    marked = [line for line in lines if "msp ◂" in line]
+    assert len(marked) == 1
+    assert "60.0 ±10.0" in marked[0]
+    assert "against uniform_noise" in said(lines)
+
+
+def test_validation_lists_every_detector_with_nothing_to_search() -> None:
+    grids = yaml.safe_load((config_dir() / "tuning" / "validation.yaml").read_text())["grids"]
+    names = {path.stem for path in (config_dir() / "scorer").glob("*.yaml")} - {"pood"}
+    assert grids == {name: {} for name in names}
+
+
+@pytest.mark.parametrize("words", [["synthesizer.adjacent=2,4", "method.w_ood=0.1,1"], ["method=ce,cider"]])
+def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> None:
+    singles, requests = sweep_of(tmp_path, *words)
+    first = said(shown(singles, requests))
+    assert ("adjacent=2, w_ood=0.1" if len(words) == 2 else "method=ce") in first
