@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ENGINES := $(VENV)/engines/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-data test-engines lint format bench wheel clean
+.PHONY: help run test test-data test-engines tables lint format bench wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ $(ENGINES)/.ready: pyproject.toml $(READY)
 test-engines: $(ENGINES)/.ready  ## tests on Ray and on a Slurm of this node (munge, slurmctld, slurmd installed)
 	OMP_NUM_THREADS=1 $(ENGINES)/python -m pytest -m engines
 
+tables: $(READY)  ## three tables of a paper on embedded data, end to end (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m ood_lab table=hamos_t11,hamos_t17,hamos_t20 scale=tiny workers=2 \
+		paths.output=outputs/tiny
+
 lint: $(READY)  ## style, types, import direction
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +55,7 @@ bench: $(READY)  ## speed of synthesis, training input, detectors and metrics; m
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_pass.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel

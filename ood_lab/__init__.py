@@ -9,16 +9,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ood_lab.results.store import Results
-    from ood_lab.sweep.command import TableResults
     from ood_lab.task.detector import Detector
 
 __version__ = "0.1.0"
 
 
-def run(overrides: list[str] | None = None) -> Results | TableResults:
+def run(overrides: list[str] | None = None) -> Results:
     """Run one request, or tables, from Python: what `python -m ood_lab <overrides>` does.
 
-    `run(["table=hamos_t17", "scale=tiny"])` gives the tables' cells and the rows of all their runs.
+    `run(["table=hamos_t17", "scale=tiny"])` gives a `TableResults`: besides the rows of all runs it has `cells()`.
 
     Raises:
         ood_lab.config.RequestError: the request is wrong; nothing was started.

@@ -51,17 +51,10 @@ class Command:
 
 
 @dataclass
-class TableResults:
-    """What a command about tables gives back."""
+class TableResults(Results):
+    """What a command about tables gives back: it stands on all of their runs."""
 
-    tables: list[Filled]
-    runs: list[Results] = field(default_factory=list)
-
-    def frame(self) -> pd.DataFrame:
-        """All stored rows of all runs, as `Results.frame` has them."""
-        import pandas as pd
-
-        return pd.concat([results.frame() for results in self.runs], ignore_index=True)
+    tables: list[Filled] = field(default_factory=list)
 
     def cells(self) -> pd.DataFrame:
         """One line a cell: ours, the paper's, the difference."""
@@ -159,22 +152,24 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
     output = next((r.run_dir.parent for r in (*planned.runs, *composed.runs)), Path())
     engine = engine_for(command, planned.runs, output)
     if measured:
-        _show_plan(measured, planned, getattr(engine, "number", 1))
+        _show_plan(measured, planned, engine.number)
+    results = TableResults(",".join(command.tables), output / "tables", [])
     if command.dry_run:
-        return TableResults([])
+        return results
     if not planned.runs and not composed.runs:
         raise RequestError(f"no row can be run here. {next(iter(planned.lacking.values()))}")
     failures = sweep(planned.runs, engine, output)
-    filled = [fill(table, composed if table in settings else planned) for table in tables]
-    for one in filled:
+    results.tables = [fill(table, composed if table in settings else planned) for table in tables]
+    for one in results.tables:
         stdout.print()
         stdout.print(terminal(one, stdout.width), highlight=False)
-    for name, text in written(filled).items():
-        write_atomically(output / "tables" / name, text.encode())
-    stdout.print(f"\nas Markdown, LaTeX and CSV: {output / 'tables'}", highlight=False)
+    for name, text in written(results.tables).items():
+        write_atomically(results.run_dir / name, text.encode())
+    stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}", highlight=False)
     fail(failures, len(planned.run_ids))
-    runs = {r.run_id: Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in planned.runs}
-    return TableResults(filled, list(runs.values()))
+    runs = {r.run_id: r.run_dir for r in planned.runs}
+    results.stands_on = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
+    return results
 
 
 def fail(failures: Sequence[Failure], total: int) -> None:

@@ -54,7 +54,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
     requests = [prepare(single, folder) for single in singles]
     output = requests[0].run_dir.parent
     engine = engine_for(command, requests, output)
-    stdout.print(f"{len(requests)} runs. {estimate(requests, getattr(engine, 'number', 1))}", highlight=False)
+    stdout.print(f"{len(requests)} runs. {estimate(requests, engine.number)}", highlight=False)
     if command.dry_run:
         return []
     failures = sweep(requests, engine, output)

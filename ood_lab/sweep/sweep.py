@@ -23,9 +23,14 @@ from ood_lab.sweep.ticket import LOG, Ticket
 
 
 class Engine(Protocol):
-    """What carries out tickets, somewhere."""
+    """What carries out tickets, somewhere.
+
+    Args:
+        number: how many at a time, as far as that is known; for estimates.
+    """
 
     name: str
+    number: int
 
     def launch(self, tickets: Sequence[Ticket]) -> None:
         """Carry out all tickets and wait. A ticket whose process died has no outcome; nothing else is told."""

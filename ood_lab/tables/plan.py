@@ -10,6 +10,7 @@ from typing import Any
 
 from ood_lab.config import Request, RequestError, prepare
 from ood_lab.config.request import in_words
+from ood_lab.progress import track
 from ood_lab.run_dir import outstanding, verify
 from ood_lab.tables.spec import Column, Table
 
@@ -134,7 +135,7 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True)
     """
     requests: dict[Place, tuple[Request, ...]] = {}
     lacking: dict[Place, str] = {}
-    for job in merged([job for table in tables for job in jobs_of(table)]):
+    for job in track(merged([job for table in tables for job in jobs_of(table)]), "plan"):
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
             first = first.only(job.sets) if job.sets else first

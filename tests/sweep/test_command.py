@@ -9,7 +9,7 @@ import pytest
 import ood_lab
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError, prepare
-from ood_lab.sweep.command import Command, engine_for, read_command
+from ood_lab.sweep.command import Command, TableResults, engine_for, read_command
 from ood_lab.sweep.estimate import estimate
 from ood_lab.sweep.workers import Workers
 
@@ -67,7 +67,8 @@ def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.Captu
 
 def test_settings_are_composed_and_need_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     results = ood_lab.run(["table=hamos_t4", f"paths.output={tmp_path}"])
-    cells = results.cells().set_index(["row", "dataset"])  # type: ignore[union-attr]
+    assert isinstance(results, TableResults)
+    cells = results.cells().set_index(["row", "dataset"])
     assert cells.loc[("Learning rate", "imagenet1k"), "setting"] == "0.0001"
     assert cells.loc[("Step size ϵ", "cifar10"), "paper"] == "0.1"
     assert not cells.loc[("k for KNN distance", "cifar100"), "exceeds"]
