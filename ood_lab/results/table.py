@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -35,19 +35,22 @@ class Selection:
         groups: OOD set to near or far.
         conventions: OOD set to the convention of its rows.
         of_accuracy: the convention of the ID accuracy.
+        stated: OOD set to its number of images as the protocol or the set's own description has it today.
     """
 
     options: Mapping[str, str]
     groups: Mapping[str, str]
     conventions: Mapping[str, str]
     of_accuracy: str
+    stated: Mapping[str, int | None] = field(default_factory=dict)
 
     @staticmethod
     def of(request: Request) -> Selection:
         """The detectors, options, sets and groups that a request asks for."""
         options = {name: options_text(node) for name, node in request.scorers.items()}
         conventions = {name: request.convention(name) for name in request.ood_sets}
-        return Selection(options, request.groups, conventions, request.convention())
+        stated = {name: request.use(name).expected for name in request.ood_sets}
+        return Selection(options, request.groups, conventions, request.convention(), stated)
 
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""
@@ -72,16 +75,17 @@ class Selection:
 
     def accuracy(self, rows: Sequence[Row]) -> float:
         """The ID accuracy on the protocol's test images; nan if it isn't stored."""
-        return next((row["value"] for row in rows if self._is_accuracy(row)), float("nan"))
+        return next((row["value"] for row in self.of_accuracies(rows)), float("nan"))
+
+    def of_accuracies(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows of the ID accuracy on the protocol's test images: one at most."""
+        return [row for row in rows if self._is_accuracy(row)]
 
     def partial(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         """The sets of which another number of images was scored than their source states: (scored, stated)."""
         chosen = [row for row in rows if self.conventions.get(row["ood_set"]) == row["convention"]]
-        return {
-            r["ood_set"]: (r["n_ood"], r["n_expected"])
-            for r in chosen
-            if r["n_expected"] is not None and r["n_expected"] != r["n_ood"]
-        }
+        counts = {r["ood_set"]: (r["n_ood"], self.stated.get(r["ood_set"], r["n_expected"])) for r in chosen}
+        return {name: (n, stated) for name, (n, stated) in counts.items() if stated is not None and stated != n}
 
     def _is_accuracy(self, row: Row) -> bool:
         return row["metric"] == "accuracy" and row["convention"] == self.of_accuracy

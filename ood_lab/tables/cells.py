@@ -92,6 +92,16 @@ class Filled:
         """The runs of a cell; none where they can't be made."""
         return self.requests.get(Place.of(self.table, row, column), ())
 
+    def used(self) -> list[Row]:
+        """The stored rows that the cells are made of."""
+        found = []
+        for place, runs in self.requests.items():
+            scorer = self.table.rows[place.row].scorer
+            for run in runs:
+                chosen, rows = Selection.of(run), self.rows[run.run_id]
+                found += chosen.of_scorer(rows, scorer) if scorer else chosen.of_accuracies(rows)
+        return found
+
     def first(self, dataset: str) -> Request | None:
         """Some run on that ID set."""
         return next((r[0] for place, r in self.requests.items() if place.dataset == dataset), None)

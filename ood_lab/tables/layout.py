@@ -109,7 +109,7 @@ def caption(filled: Filled) -> list[str]:
     lines.append(f"percent; {'one seed' if one else 'mean ± population std of seeds'}: {seeds}")
     for dataset in dict.fromkeys(column.dataset for column in filled.columns):
         lines += _about(filled, dataset)
-    rows = [row for stored in filled.rows.values() for row in stored]
+    rows = filled.used()
     if rows:
         commits = sorted({row["commit"] or "unknown" for row in rows})
         versions = sorted({f"{name} {version}" for row in rows for name, version in row["versions"].items()})

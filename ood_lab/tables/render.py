@@ -36,18 +36,29 @@ def terminal(filled: Filled, width: int) -> Group:
 
 
 def _fitting(block: Block, width: int) -> Iterator[Block]:
-    """Parts of a block that are not wider than `width`."""
-    first, used = 0, 0
-    for i, heading in enumerate(block.headings):
-        texts = [row[i] for row in block.cells]
-        needed = max(*map(len, heading), *(len(text.ours) for text in texts)) + 2
-        if block.beside[i]:
-            needed += max(5, *(len(text.paper) for text in texts)) + max(4, *(len(t.difference) for t in texts)) + 4
-        if i > first and used + needed > width:
-            yield block.part(first, i)
-            first, used = i, 0
-        used += needed
+    """Parts of a block that are not wider than `width`; the columns of a metric stay together where they can."""
+    widths = [_width(block, i) for i in range(len(block.headings))]
+    first, at = 0, 0
+    for _, group in groupby(block.headings, key=lambda heading: heading[0]):
+        last = at + len(list(group))
+        if first < at and sum(widths[first:last]) > width:
+            yield block.part(first, at)
+            first = at
+        while sum(widths[first:last]) > width and last - first > 1:
+            cut = next(i for i in range(first + 1, last) if sum(widths[first : i + 1]) > width)
+            yield block.part(first, cut)
+            first = cut
+        at = last
     yield block.part(first, len(block.headings))
+
+
+def _width(block: Block, i: int) -> int:
+    """Letters that a column takes, with the paper's figure and the difference where there are any."""
+    texts = [row[i] for row in block.cells]
+    needed = max(*map(len, block.headings[i]), *(len(text.ours) for text in texts)) + 2
+    if block.beside[i]:
+        needed += max(5, *(len(text.paper) for text in texts)) + max(4, *(len(t.difference) for t in texts)) + 4
+    return needed
 
 
 def _rich(block: Block) -> RichTable:

@@ -153,9 +153,11 @@ def test_missing_seeds_are_counted_and_missing_cells_are_empty(planned: Plan, tm
 def test_rows_of_other_conventions_or_options_are_other_numbers(planned: Plan, tmp_path: Path) -> None:
     run = runs_of(planned)[0]
     store(run, whole(0.4, 0.9, 0.7))
-    store(run, whole(0.99, 0.1, 0.1), convention="id_val=0 of another protocol")
+    store(run, whole(0.99, 0.1, 0.1), convention="id_val=0 of another protocol", commit="other")
     store(run, {("letters", "auroc"): 0.2}, options='{"temperature": 2}')
-    cells = named(fill(mine(tmp_path), planned))
+    filled = fill(mine(tmp_path), planned)
+    cells = named(filled)
+    assert "commit abc;" in "\n".join(caption(filled))
     assert cells["MSP", "auroc", "letters"].values == pytest.approx([90])
     assert cells["MSP", "fpr95", "mean"].values == pytest.approx([41])
 
@@ -163,12 +165,12 @@ def test_rows_of_other_conventions_or_options_are_other_numbers(planned: Plan, t
 def test_a_partial_set_takes_the_papers_figure_away_where_it_counts(planned: Plan, tmp_path: Path) -> None:
     for run in runs_of(planned):
         store(run, whole(0.4, 0.9, 0.7))
-        store(run, {("photos", "fpr95_ood_pos"): 0.4}, n_expected=801)
+        store(run, {("photos", "fpr95_ood_pos"): 0.4, ("photos", "auroc"): 0.4}, n_ood=799)
     cells = named(fill(mine(tmp_path), planned))
     assert cells["MSP", "fpr95", "mean"].mean is not None
     assert cells["MSP", "fpr95", "mean"].paper is None
     assert cells["MSP", "auroc", "letters"].paper == "90.10"
-    assert any("not the stated images: photos 800 of 801" in line for line in caption(fill(mine(tmp_path), planned)))
+    assert any("not the stated images: photos 799 of 800" in line for line in caption(fill(mine(tmp_path), planned)))
 
 
 def test_sets_that_were_checked_loosely_stand_beside_nothing(tmp_path: Path) -> None:
