@@ -85,9 +85,9 @@ def _texts(column: Column, cells: Sequence[Cell]) -> list[Texts]:
 def _text(cell: Cell, digits: int, best: float | None) -> Texts:
     ours = cell.text or ""
     if cell.mean is not None:
-        ours = f"{cell.mean:.{digits}f}" + ("" if cell.std is None else f" ±{cell.std:.{digits}f}")
+        ours = f"{cell.mean:.{digits}f}" + ("" if cell.std is None else f"±{cell.std:.{digits}f}")
         ours += f" ({len(cell.values)}/{cell.wanted})" if len(cell.values) < cell.wanted else ""
-    paper = "" if cell.paper is None else cell.paper + ("" if cell.paper_std is None else f" ±{cell.paper_std}")
+    paper = "" if cell.paper is None else cell.paper + ("" if cell.paper_std is None else f"±{cell.paper_std}")
     difference = "" if cell.difference is None else f"{cell.difference:+.{digits}f}"
     return Texts(ours, paper, difference + (MARK if cell.exceeds else ""), best is not None and cell.mean == best)
 

@@ -203,8 +203,8 @@ def test_one_block_a_network_with_the_papers_digits(filled: Filled) -> None:
     assert block.title == "digits, narrow"
     assert block.headings[0] == ("FPR95 ↓", "mean")
     msp, knn = block.cells
-    assert msp[0] == ("45.0 ±3.3", "50.0 ±1.0", "-5.0*", False)
-    assert msp[-1][:3] == ("80 ±0", "80", "+0")
+    assert msp[0] == ("45.0±3.3", "50.0±1.0", "-5.0*", False)
+    assert msp[-1][:3] == ("80±0", "80", "+0")
     assert knn[0] == ("", "10.0", "", False)
 
 
@@ -223,14 +223,14 @@ def test_the_terminal_keeps_within_its_width(filled: Filled) -> None:
         console.print(terminal(filled, width))
         shown = console.file.getvalue()  # type: ignore[attr-defined]
         assert max(map(len, shown.splitlines())) <= width
-        assert "45.0 ±3.3" in shown
+        assert "45.0±3.3" in shown
         assert "…" not in shown
         assert shown.count("digits, narrow") == (2 if width == 80 else 1)
 
 
 def test_markdown_and_csv_have_every_cell(filled: Filled) -> None:
     text = markdown(filled)
-    assert r"| MSP | 45.0 ±3.3 | 50.0 ±1.0 | -5.0\* |" in text
+    assert r"| MSP | 45.0±3.3 | 50.0±1.0 | -5.0\* |" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(filled))))
     assert len(rows) == 2 * len(filled.columns)
     first = rows[0]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ood_lab.config import RequestError
-from ood_lab.config.compose import config_dir
+from ood_lab.config.compose import compose, config_dir
 from ood_lab.tables.spec import Table, load_table, table_names
 
 # Taken once from files that a script had compared with the papers, number by number.
@@ -43,6 +43,16 @@ def test_figures_are_numbers_with_the_printed_digits(name: str) -> None:
         for value in (*row.values, *(row.std or ())):
             assert value is None or isinstance(value, str)
             assert value is None or float(value) == float(value)
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_a_table_is_over_sets_of_its_protocol(name: str) -> None:
+    table = load_table(name)
+    for dataset, sets in table.sets.items():
+        protocol = compose([f"experiment={table.experiment}", f"dataset={dataset}"]).plain("protocol")
+        assert set(sets) <= {*protocol["near"], *protocol["far"]}
+    for column in table.columns:
+        assert column.over in (None, "mean", *table.sets.get(column.dataset, ()))
 
 
 def written(folder: Path, **changes: object) -> Path:
