@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 SMALL = [
     "backbone.width=4",
-    "dataset.recipe.epochs.pretrain=2",
-    "dataset.recipe.epochs.finetune=4",
+    "dataset.recipe.epochs.pretrain=1",
+    "dataset.recipe.epochs.finetune=3",
     "dataset.recipe.bank_size=60",
     "dataset.recipe.neighbor=10",
     "trainer.threads=1",
@@ -49,7 +49,7 @@ def test_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     beside = start(undisturbed)
     moments = random.Random(0)
     kills = 0
-    for epoch in (1, 3):
+    for epoch in (1, 2):
         process = start(killed)
         # Wait until the fine-tuning is inside the epoch, then kill it and everything it started.
         while process.poll() is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 SMALL = [
     "backbone.width=8",
-    "trainer.max_epochs=2",
+    "trainer.max_epochs=1",
     "trainer.threads=1",
     "dataset.recipe.bank_size=20",
     "dataset.recipe.neighbor=5",
