@@ -12,11 +12,10 @@ from ood_lab.config import Request
 from ood_lab.results.store import Row, read_rows
 from ood_lab.results.table import Selection
 from ood_lab.tables.plan import Place, Plan
-from ood_lab.tables.spec import Column, Table, TableRow
+from ood_lab.tables.spec import MEASURED, Column, Table, TableRow
 
 GROUPS = ("near", "far")
 LOWER_IS_BETTER = ("fpr95", "time", "memory", "compactness")
-MEASURED = ("fpr95", "auroc", "aupr", "accuracy")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ood_lab.config import Request, RequestError, prepare
 from ood_lab.config.request import in_words
 from ood_lab.progress import track
 from ood_lab.run_dir import outstanding, verify
-from ood_lab.tables.spec import Column, Table
+from ood_lab.tables.spec import MEASURED, Column, Table
 
 Changes = tuple[str, ...]
 Detectors = dict[str, dict[str, Any]]
@@ -97,14 +97,32 @@ class Plan:
 
 
 def jobs_of(table: Table) -> Iterator[Job]:
-    """The runs of each row on each ID set and network, in the order of the file."""
+    """The runs of each row on each ID set and network, in the order of the file; rows of differences have none."""
     for number, row in enumerate(table.rows):
         if row.derived:
             continue
         detectors = {row.scorer: dict(row.options)} if row.scorer else {}
-        for place, column in {Place.of(table, number, column): column for column in table.columns}.items():
-            sets = table.sets.get(column.dataset, ())
-            yield Job(table.changes(row, column), table.seeds, sets, dict(detectors), [place])
+        for place, columns in _places(table, number).items():
+            sets = table.sets.get(place.dataset, ())
+            yield Job(table.changes(row, columns[0]), table.seeds, sets, dict(detectors), [place])
+
+
+def _places(table: Table, row: int) -> dict[Place, list[Column]]:
+    places: dict[Place, list[Column]] = {}
+    for column in table.columns:
+        places.setdefault(Place.of(table, row, column), []).append(column)
+    return places
+
+
+def _unmeasured(table: Table) -> dict[Place, str]:
+    """Places at which nothing is printed that a run stores: running them would show nothing."""
+    reasons = {}
+    for number, row in enumerate(table.rows):
+        for place, columns in _places(table, number).items():
+            metrics = dict.fromkeys(column.metric for column in columns)
+            if table.kind != "config" and not row.derived and not set(metrics) & set(MEASURED):
+                reasons[place] = f"nothing measures {', '.join(metrics)} yet"
+    return reasons
 
 
 def merged(jobs: Sequence[Job]) -> list[Job]:
@@ -134,8 +152,9 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True)
         RequestError: a finished run was made with other values than today's.
     """
     requests: dict[Place, tuple[Request, ...]] = {}
-    lacking: dict[Place, str] = {}
-    for job in track(merged([job for table in tables for job in jobs_of(table)]), "plan"):
+    lacking = {place: reason for table in tables for place, reason in _unmeasured(table).items()}
+    jobs = [job for table in tables for job in jobs_of(table) if not set(job.places) & set(lacking)]
+    for job in track(merged(jobs), "plan"):
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
             first = first.only(job.sets) if job.sets else first

@@ -16,6 +16,8 @@ from ood_lab.config.compose import config_dir, groups
 from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")
+# The metrics that runs store; a table's other columns wait for what measures them.
+MEASURED = ("fpr95", "auroc", "aupr", "accuracy")
 UNITS = ("percent", "degrees", "ms", "s", "h", "mixed", "none")
 
 
