@@ -1,7 +1,7 @@
 """A run's directory: its lock, what is already done in it, and whether it is the run one thinks it is.
 
 outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl thresholds.jsonl report.html DONE
-                   checkpoints/ features/ scores/ tuning/ figures/
+                   checkpoints/ features/ scores/ tuning/ figures/; run.log where a sweep made it
 """
 
 from __future__ import annotations
