@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         multirun, folder, overrides, rest = _split(arguments)
         arguments = [expand_all(word, folder) for word in arguments]
         overrides = [expand_all(word, folder) for word in overrides]
+        command = read_command(overrides, multirun)
+        if rest and command.tables:
+            raise RequestError(f"{rest[0]} prints one configuration, and a table has many; dry_run=true lists its runs")
         if rest:
             check_groups(parse(overrides), folder)
             return _hydra(arguments)
-        command = read_command(overrides, multirun)
         if command.tables:
             run_tables(command, folder)
             return 0

@@ -78,7 +78,7 @@ class Request:
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.cfg.paths.output).absolute() / self.run_id
+        return Path(self.composed.plain("paths.output")).absolute() / self.run_id
 
     @property
     def ood_sets(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class Request:
 
     def with_seed(self, seed: int) -> Request:
         """The same request with another seed, without composing it again."""
-        if seed == self.cfg.seed:
+        if seed == self.composed.plain("seed"):
             return self
         composed = self.composed.changed("seed", seed)
         needs = tuple(need.with_seed(seed) for need in self.needs)

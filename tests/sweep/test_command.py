@@ -34,6 +34,7 @@ def test_words_are_sorted() -> None:
         (["table=hamos_t17", "hydra/launcher=kubernetes"], "hydra/launcher=kubernetes: this launcher is not installed"),
         (["table=hamos_t177"], "table=hamos_t177: no such table. Did you mean 'hamos_t17'?"),
         (["table=hamos_t17", "scale=huge"], "scale=huge: no such scale"),
+        (["--cfg", "job", "table=hamos_t17"], "a table has many; dry_run=true lists its runs"),
         (["scale=tiny"], "scale=tiny is about tables; add table=name"),
         (["-m", "scale=tiny", "seed=0,1"], "scale=tiny is about tables"),
         (["workers=2"], "workers= is about many runs; add -m and several values"),
