@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,12 @@ def verify(request: Request) -> None:
     identity = request.run_dir / "identity.json"
     if not identity.is_file():
         return
-    saved = json.loads(identity.read_text())["leaves"]
+    try:
+        saved = dict(json.loads(identity.read_text())["leaves"])
+    except (ValueError, KeyError, TypeError):
+        raise RequestError(
+            f"{identity} was changed by something else and can't be read; move the folder away"
+        ) from None
     for key, value in request.leaves.items():
         if key in saved and saved[key] != value:
             raise RequestError(
@@ -133,5 +139,5 @@ def mark_done(run_dir: Path, seconds: float | None = None) -> None:
 def seconds_of(run_dir: Path) -> float | None:
     """How long a finished run took; None where that isn't known."""
     done = run_dir / "DONE"
-    text = done.read_text() if done.is_file() else ""
-    return json.loads(text).get("seconds") if text else None
+    found = re.search(r'"seconds": ([\d.]+)', done.read_text() if done.is_file() else "")
+    return float(found[1]) if found else None

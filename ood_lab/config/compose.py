@@ -83,7 +83,10 @@ class Composed:
         return {str(key): value for key, value in whole.items()}
 
     def changed(self, key: str, value: Any) -> Composed:
-        """A copy with another value at the root, on which no choice depends."""
+        """A copy with another value at the root, on which no choice depends.
+
+        What only a resolver reads (`for_id_set` reads the protocol) keeps its value.
+        """
         copy = Composed(self._base, self.choices, {**self._changes, key: value})
         if not any(key in text for text in self._interpolations):
             copy.whole = {**self.whole, key: value}  # resolving everything again takes longer than all the rest
@@ -188,7 +191,7 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) 
             ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(" ".join(str(error).split())) from None
-    return Composed(cfg, base.choices)
+    return Composed(cfg, {**base.choices, **_lists(cfg)})
 
 
 def _key(override: str) -> str:
@@ -213,8 +216,10 @@ def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path |
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
     picked = {str(k).rpartition("@")[2]: v for k, v in choices.items() if not str(k).startswith("hydra/")}
-    for group in LIST_GROUPS:  # Hydra does not record a choice of several
-        if group in cfg and cfg[group] is not None:
-            picked[group] = [str(name) for name in cfg[group]]
     OmegaConf.set_readonly(cfg, True)
-    return Composed(cfg, picked)
+    return Composed(cfg, {**picked, **_lists(cfg)})
+
+
+def _lists(cfg: DictConfig) -> dict[str, list[str]]:
+    """The choices of several, which Hydra does not record."""
+    return {group: [str(name) for name in cfg[group]] for group in LIST_GROUPS if cfg.get(group) is not None}

@@ -40,6 +40,7 @@ NOT_SHAPING = (
     "checksums",
     "downloads",
     "recipe.serve",
+    "recipe.test_images",
     "recipe.epochs",  # trainer.max_epochs has what is taken of them
     "recipe.benchmark",
     "benchmark",

@@ -89,9 +89,12 @@ class Request:
         """The same request with another seed, without composing it again."""
         if seed == self.composed.plain("seed"):
             return self
+        overrides = (*(text for text in self.overrides if not text.startswith("seed=")), f"seed={seed}")
+        elsewhere = [text for text in self.overrides if "seed" in text and not text.startswith("seed=")]
+        if elsewhere or any("seed" in text for text in self.composed.plain("init.overrides")):
+            return prepare(overrides, self.folder, look=False)  # something else may depend on it, or fix it
         composed = self.composed.changed("seed", seed)
         needs = tuple(need.with_seed(seed) for need in self.needs)
-        overrides = (*(text for text in self.overrides if not text.startswith("seed=")), f"seed={seed}")
         identity = run_id(composed, self.plain, [need.run_id for need in needs])
         return replace(self, overrides=overrides, composed=composed, run_id=identity, needs=needs)
 
@@ -109,8 +112,11 @@ class Request:
             needs=tuple(need.only(ood_sets) for need in self.needs),
         )
 
-    def here(self) -> Request:
+    def here(self, machine: bool = True) -> Request:
         """The same request with the image sets that are on this disk.
+
+        Args:
+            machine: whether the run is made on this machine, which must then have what it asks for.
 
         Raises:
             RequestError: this machine can't run it (a set, a checkpoint or a GPU is missing, the output is not
@@ -118,9 +124,10 @@ class Request:
         """
         sets = tuple(check_image_sets(self.composed, self.folder))
         check_weights(self.composed)
-        check_machine(self.composed)
+        if machine:
+            check_machine(self.composed)
         check_output(self.composed)
-        return replace(self, image_sets=sets, needs=tuple(need.here() for need in self.needs))
+        return replace(self, image_sets=sets, needs=tuple(need.here(machine) for need in self.needs))
 
     def use(self, role: str) -> ImageSetUse:
         """The set in the role "id" or "auxiliary", or the OOD set of that name."""

@@ -112,9 +112,10 @@ class Tuning:
 
 @dataclass
 class Recipe:
-    """What training on an image set takes: sizes that the papers give by data set."""
+    """What training on an image set takes: sizes that the papers give by data set, and how many test images it has."""
 
     num_classes: PositiveInt
+    test_images: PositiveInt | None
     benchmark: str
     serve: Literal["resident", "streaming"]
     resize: PositiveInt

@@ -91,7 +91,9 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[Row]:
     rows = []
     for number, line in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
         try:
-            rows.append({**dict.fromkeys(columns), **json.loads(line)})
+            row = {**dict.fromkeys(columns), **json.loads(line)}
+            rows.append(row)
+            float(row["value" if columns is COLUMNS else "threshold"])
         except (ValueError, TypeError):
             raise RunError(
                 f"{path}, line {number}: not a whole row. It was changed by something else; move the file away, and "

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ood_lab.config import Request, RequestError, RunError
+from ood_lab.config import Request, RequestError
 from ood_lab.config.check import cuda_devices, nearest
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results, read_rows
 from ood_lab.storage import write_atomically
 from ood_lab.sweep.estimate import estimate
-from ood_lab.sweep.sweep import Engine, Failure, sweep
+from ood_lab.sweep.sweep import Engine, sweep
 from ood_lab.sweep.workers import Workers
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.cells import Filled, fill
@@ -48,6 +48,11 @@ class Command:
     launcher: str | None = None
     launcher_words: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+
+    @property
+    def here(self) -> bool:
+        """Whether the runs are made on this machine; another launcher's machines may have what this one lacks."""
+        return self.launcher in (None, "basic", "submitit_local")
 
 
 @dataclass
@@ -148,16 +153,16 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
     tables = [adapt(load_table(name, folder), scale, command.words, folder) for name in command.tables]
     settings = [table for table in tables if table.kind == "config"]  # these are composed, not run
     measured = [table for table in tables if table not in settings]
-    planned, composed = plan(measured, folder), plan(settings, folder, look=False)
+    planned, composed = plan(measured, folder, machine=command.here), plan(settings, folder, look=False)
     output = next((r.run_dir.parent for r in (*planned.runs, *composed.runs)), Path())
     engine = engine_for(command, planned.runs, output)
     if measured:
         _show_plan(measured, planned, engine.number)
     results = TableResults(",".join(command.tables), output / "tables", [])
+    if not planned.runs and not composed.runs:
+        raise RequestError(f"no row can be run here. {next(iter((planned.lacking | composed.lacking).values()))}")
     if command.dry_run:
         return results
-    if not planned.runs and not composed.runs:
-        raise RequestError(f"no row can be run here. {next(iter(planned.lacking.values()))}")
     failures = sweep(planned.runs, engine, output)
     results.tables = [fill(table, composed if table in settings else planned) for table in tables]
     for one in results.tables:
@@ -166,23 +171,10 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
     for name, text in written(results.tables).items():
         write_atomically(results.run_dir / name, text.encode())
     stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}", highlight=False)
-    fail(failures, len(planned.run_ids))
+    failures.complain()
     runs = {r.run_id: r.run_dir for r in planned.runs}
     results.stands_on = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
     return results
-
-
-def fail(failures: Sequence[Failure], total: int) -> None:
-    """Say which runs could not be made.
-
-    Raises:
-        RunError: there are some.
-    """
-    if failures:
-        lines = [f"  {one.run_id}: {one.reason}\n    its output: {one.log}" for one in failures]
-        raise RunError(
-            f"{len(failures)} of {total} runs failed; the same command repeats them alone\n" + "\n".join(lines)
-        )
 
 
 def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:

@@ -26,7 +26,7 @@ def estimate(requests: Sequence[Request], workers: int) -> str:
         return "Nothing to do."
     kinds_of_work = {
         "to be trained": sum(work.asked for work in new),
-        "that they stand on": sum(not work.asked for work in works),
+        "that they stand on": sum(not work.asked for work in new),
         "to be scored only": len(works) - len(new),
     }
     text = f"To do: {', '.join(f'{count} {name}' for name, count in kinds_of_work.items() if count)}."

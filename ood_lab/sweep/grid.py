@@ -20,7 +20,7 @@ from ood_lab.results.caption import HEADLINES, protocol_lines
 from ood_lab.results.search import validation_auroc
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
-from ood_lab.sweep.command import Command, engine_for, fail
+from ood_lab.sweep.command import Command, engine_for
 from ood_lab.sweep.estimate import estimate
 from ood_lab.sweep.sweep import sweep
 from ood_lab.tables.spec import key_of
@@ -33,11 +33,13 @@ class Setting:
     """Runs that differ in their seeds only.
 
     Args:
+        request: one of them.
         varied: what did, as written.
         of_scorer: their lines by detector.
         validated: by detector the AUROC on validation data, where there is one.
     """
 
+    request: Request
     varied: Mapping[str, str]
     of_scorer: dict[str, list[Line]]
     validated: dict[str, list[float]]
@@ -51,7 +53,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         RunError: some runs failed; the rest is made and shown.
     """
     singles = list(expand_sweep(command.words, folder))
-    requests = [prepare(single, folder) for single in singles]
+    requests = [prepare(single, folder, look=False).here(command.here) for single in singles]
     output = requests[0].run_dir.parent
     engine = engine_for(command, requests, output)
     stdout.print(f"{len(requests)} runs. {estimate(requests, engine.number)}", highlight=False)
@@ -60,8 +62,8 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
     failures = sweep(requests, engine, output)
     if requests[0].cfg.task.name in ("train", "evaluate", "report"):
         stdout.print()
-        stdout.print(summary(settings(singles, requests), requests[0]), highlight=False)
-    fail(failures, len(requests))
+        stdout.print(summary(settings(singles, requests)), highlight=False)
+    failures.complain()
     return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in requests]
 
 
@@ -73,7 +75,7 @@ def settings(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> l
     for single, request in zip(singles, requests, strict=True):
         values = tuple(single[i].partition("=")[2] for i in varied)
         names = dict(zip((keys[i] for i in varied), values, strict=True))
-        setting = found.setdefault(values, Setting(names, defaultdict(list), defaultdict(list)))
+        setting = found.setdefault(values, Setting(request, names, defaultdict(list), defaultdict(list)))
         results = Results(request.run_id, request.run_dir, read_rows(request.run_dir))
         for line in lines(results, Selection.of(request)):
             setting.of_scorer[line.scorer].append(line)
@@ -93,16 +95,17 @@ def chosen(settings: Sequence[Setting]) -> dict[str, Setting]:
     return best
 
 
-def summary(settings: Sequence[Setting], request: Request) -> Table:
+def summary(settings: Sequence[Setting]) -> Table:
     """Settings and detectors down: ID accuracy, AUROC near and far, headline FPR95, AUPR; mean and spread of seeds.
 
     With `tuning=` a column has the AUROC on validation data, and a mark the setting that it chooses.
     """
-    headline = request.composed.plain("protocol.fpr95")
+    headlines = {id(setting): setting.request.composed.plain("protocol.fpr95") for setting in settings}
+    names_of_headlines = sorted({HEADLINES[headline] for headline in headlines.values()})
     best = chosen(settings)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("\ndetector", no_wrap=True)
-    heads = ["\nID acc ↑", "AUROC ↑\nnear", "\nfar", f"FPR95 ↓\n{HEADLINES[headline]}", "AUPR ↑\nin"]
+    heads = ["\nID acc ↑", "AUROC ↑\nnear", "\nfar", f"FPR95 ↓\n{' or '.join(names_of_headlines)}", "AUPR ↑\nin"]
     columns = COLUMNS[:-1] if best else COLUMNS  # 80 characters hold five numbers with their spread
     for head in ["AUROC ↑\nval", *heads[:-1]] if best else heads:
         table.add_column(head, no_wrap=True, justify="right")
@@ -117,19 +120,19 @@ def summary(settings: Sequence[Setting], request: Request) -> Table:
             cells = [setting.validated[scorer]] if best else []
             cells.append([line.accuracy for line in found])
             for group, metric in columns:
-                key = (group, f"fpr95_{headline}" if metric == "fpr95" else metric)
+                key = (group, f"fpr95_{headlines[id(setting)]}" if metric == "fpr95" else metric)
                 cells.append([line.means[key] for line in found])
             mark = " ◂" if best.get(scorer) is setting else ""
             table.add_row(f"  {scorer}{mark}", *map(_spread, cells))
         if not setting.of_scorer:
             table.add_row("  no results")
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
-    protocol = request.composed.plain("protocol")
-    below = protocol_lines(protocol, request.groups, {})[:1]
+    protocols = [(s.request.composed.plain("protocol"), s.request.groups) for s in settings]
+    below = list(dict.fromkeys(protocol_lines(protocol, groups, {})[0] for protocol, groups in protocols))
     seeds = " to ".join(map(str, counts)) or "no"
     below.append(f"mean ± population std of {seeds} seeds, on test images: nothing may be chosen by it")
     if best:
-        sets = ", ".join(protocol["validation"])
+        sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol["validation"]))
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
     else:
         below.append("tuning=validation adds what may be chosen by: AUROC on the protocol's validation sets")

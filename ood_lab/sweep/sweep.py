@@ -16,7 +16,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from ood_lab.config import Request
+from ood_lab.config import Request, RequestError, RunError
 from ood_lab.progress import Meter
 from ood_lab.sweep.order import Work, in_waves
 from ood_lab.sweep.ticket import LOG, Ticket
@@ -46,7 +46,26 @@ class Failure:
     log: Path
 
 
-def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> list[Failure]:
+@dataclass(frozen=True)
+class Failures:
+    """What could not be made, of how many runs that were to do."""
+
+    to_do: int
+    runs: list[Failure]
+
+    def complain(self) -> None:
+        """Say which.
+
+        Raises:
+            RunError: there are some.
+        """
+        if self.runs:
+            lines = [f"  {one.run_id}: {one.reason}\n    its output: {one.log}" for one in self.runs]
+            head = f"{len(self.runs)} of {self.to_do} runs failed; the same command repeats them alone"
+            raise RunError("\n".join([head, *lines]))
+
+
+def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> Failures:
     """Bring every request to its end. Finished ones are left alone; what dies is repeated once.
 
     Args:
@@ -54,7 +73,7 @@ def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> list[Fai
     """
     waves = in_waves(requests)
     if not waves:
-        return []
+        return Failures(0, [])
     folder = output / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     failures: dict[str, Failure] = {}
     with _progress(sum(map(len, waves)), folder):
@@ -70,7 +89,7 @@ def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> list[Fai
             failures |= _carried_out(tickets, engine)
     if not failures:
         shutil.rmtree(folder, ignore_errors=True)
-    return list(failures.values())
+    return Failures(sum(map(len, waves)), list(failures.values()))
 
 
 def _ticket(work: Work, path: Path) -> Ticket:
@@ -87,14 +106,19 @@ def _ticket(work: Work, path: Path) -> Ticket:
 
 def _carried_out(tickets: Sequence[tuple[Work, Ticket]], engine: Engine) -> dict[str, Failure]:
     """Launch, and once more what died; gives what failed."""
+    died = "its process died, twice"
     for _ in range(2):
         waiting = [ticket for _, ticket in tickets if ticket.errors is None]
-        if waiting:
-            engine.launch(waiting)
+        try:
+            if waiting:
+                engine.launch(waiting)
+        except RequestError as error:  # the engine can't start anything: what was made before is still reported
+            died = str(error)
+            break
     failures = {}
     for work, ticket in tickets:
         errors = ticket.errors
-        reason = "its process died, twice" if errors is None else "; ".join(errors)
+        reason = died if errors is None else "; ".join(errors)
         if reason:
             failures[work.run_id] = Failure(work.run_id, reason, Path(ticket.run_dir) / LOG)
     return failures

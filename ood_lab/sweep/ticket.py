@@ -62,6 +62,16 @@ def carry_out(path: str | Path, rank: int = 0) -> list[str]:
     """
     node = json.loads(Path(path).read_text())
     ticket = Ticket(node["path"], node["run_dir"], tuple(map(tuple, node["commands"])), node["folder"])
+    try:
+        errors = _carried_out(ticket, rank)
+    except OSError as error:  # no log can be written: a full disk, a folder that is not ours
+        errors = [f"{type(error).__name__}: {error}"]
+    if rank == 0:
+        write_atomically(ticket._outcome, json.dumps(errors).encode())
+    return errors
+
+
+def _carried_out(ticket: Ticket, rank: int) -> list[str]:
     errors = []
     with _output_to(Path(ticket.run_dir) / (f"{LOG}.rank{rank}" if rank else LOG)):
         for command in ticket.commands[:1] if rank else ticket.commands:
@@ -79,8 +89,6 @@ def carry_out(path: str | Path, rank: int = 0) -> list[str]:
             except Exception as error:  # whatever stopped this run must not stop the others; it is shown and counted
                 traceback.print_exc()
                 errors.append(f"{type(error).__name__}: {error}")
-    if rank == 0:
-        write_atomically(ticket._outcome, json.dumps(errors).encode())
     return errors
 
 

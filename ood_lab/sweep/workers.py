@@ -25,10 +25,12 @@ class Workers:
 
     def __init__(self, number: int, gpus: int = 0) -> None:
         self.number, self._gpus = number, gpus
+        self._ended = threading.Event()
         self._processes: list[subprocess.Popen[str]] = []
 
     def launch(self, tickets: Sequence[Ticket]) -> None:
         """Carry out all tickets."""
+        self._ended.clear()
         waiting: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         for ticket in tickets:
             waiting.put(ticket)
@@ -43,12 +45,13 @@ class Workers:
                 while thread.is_alive():
                     thread.join(0.2)  # so that Ctrl-C is heard
         finally:
+            self._ended.set()
             for process in self._processes:
                 process.kill()
 
     def _serve(self, number: int, waiting: queue.SimpleQueue[Ticket]) -> None:
         process: subprocess.Popen[str] | None = None
-        while True:
+        while not self._ended.is_set():
             try:
                 ticket = waiting.get_nowait()
             except queue.Empty:
@@ -69,9 +72,10 @@ class Workers:
     def _start(self, number: int) -> subprocess.Popen[str]:
         environment = dict(os.environ)
         if self._gpus > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(number % self._gpus)
+            visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(self._gpus)))
+            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % self._gpus]
         process = subprocess.Popen(
-            [sys.executable, "-m", "ood_lab.sweep.workers"],
+            [sys.executable, "-m", "ood_lab.sweep.workers", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -81,11 +85,11 @@ class Workers:
         return process
 
 
-def serve() -> None:
+def serve(parent: int) -> None:
     """Carry out the tickets that are named on standard input, until it ends or the parent is gone."""
-    parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a line there says that a ticket is done: nothing else may be printed to it
     for line in sys.stdin:
         carry_out(line.strip())
         replies.write("done\n")
@@ -100,4 +104,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(int(sys.argv[1]))

@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 
+from ood_lab.config.check import parse
 from ood_lab.config.compose import compose
 from ood_lab.config.request import expand_sweep
 from ood_lab.errors import RequestError
 from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
 
 # What a word may change without a run ceasing to be the paper's: places, machine, what is drawn and looked at.
-SAME = ("paths.", "hydra", "logger", "figure", "bootstrap", "id_rate", "index", "task", "protocol.missing", "seed")
+SAME = ("logger", "figure", "bootstrap", "id_rate", "index", "protocol.missing", "seed", "trainer")
+SAME_BELOW = ("paths.", "logger.", "figure.")
 SAME_TRAINER = (
     "accelerator", "devices", "precision", "workers", "cache_gb", "threads", "eval_batch_size", "checkpoint_minutes",
     "log_every_n_steps",
@@ -60,6 +62,10 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     Raises:
         RequestError: a word that no run takes.
     """
+    _check_words(words)
+    options = [word for word in words if key_of(word).startswith("scorer.")]
+    words = [word for word in words if word not in options]
+    table = _with_options(table, options)
     given = {key_of(word) for word in words}
     every = (*(word for word in scale.words if key_of(word) not in given), *words)
     seeds = _seeds(every, folder) or (table.seeds if scale.seeds is None else table.seeds[: scale.seeds])
@@ -68,20 +74,51 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     foreign = [word for word in every if word not in own and not _is_same(key_of(word))]
     notes = [f"scale={scale.name}"] if scale.words else []
     notes += [word for word in words if word in foreign]
+    notes += [word for word in options if word not in notes]
     made, clipped = table, set[str]()
     for what in ("dataset", "backbone"):
         chosen = next((word.partition("=")[2] for word in every if key_of(word) == what), None)
         made = made if chosen is None else _one(made, what, chosen)
     rows = tuple(_fitted(row, scale, clipped) for row in made.rows)
-    if foreign:
+    if foreign or options:
         rows = tuple(replace(row, values=(None,) * len(made.columns), std=None) for row in rows)
-    made = replace(made, seeds=seeds, rows=rows, words=every, changed=tuple(notes), clipped=tuple(sorted(clipped)))
+    some = tuple(word for word in words if key_of(word) == "seed")
+    cut = tuple(sorted(clipped))
+    made = replace(made, seeds=seeds, rows=rows, words=every, changed=tuple(notes), clipped=cut, seed_words=some)
     moved = {"dataset", "protocol", "experiment"} & {key_of(word) for word in foreign}
     return _with_sets_of_protocol(made, folder) if moved else made
 
 
 def _is_same(key: str) -> bool:
-    return key.startswith(SAME) or key in ("trainer", *(f"trainer.{name}" for name in SAME_TRAINER))
+    return key in (*SAME, *(f"trainer.{name}" for name in SAME_TRAINER)) or key.startswith(SAME_BELOW)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    for override in parse(words):
+        key, text = override.key_or_group, override.input_line
+        if override.is_sweep_override() and key != "seed":
+            raise RequestError(f"{text!r}: a table has rows of its own; a grid is made with -m, without table=")
+        if key == "scorer":
+            raise RequestError(
+                f"{text!r}: each row of a table names its detector; change options with scorer.name.key="
+            )
+        if key == "task" or key.startswith("task."):
+            raise RequestError(
+                f"{text!r}: a table trains and evaluates what is missing; other tasks are for single runs"
+            )
+
+
+def _with_options(table: Table, words: Sequence[str]) -> Table:
+    """The options of detectors go to the rows that print them."""
+    rows = list(table.rows)
+    for word in words:
+        _, name, option = (*key_of(word).split(".", 2), "")[:3]
+        if name not in {row.scorer for row in rows}:
+            raise RequestError(f"{word!r}: no row of {table.id} prints the detector {name!r}")
+        for i, row in enumerate(rows):
+            if row.scorer == name:
+                rows[i] = replace(row, options={**row.options, option: yaml.safe_load(word.partition("=")[2])})
+    return replace(table, rows=tuple(rows))
 
 
 def _seeds(words: Sequence[str], folder: Path | None) -> tuple[int, ...] | None:
@@ -90,7 +127,7 @@ def _seeds(words: Sequence[str], folder: Path | None) -> tuple[int, ...] | None:
     if last is None:
         return None
     try:
-        return tuple(int(single[0].partition("=")[2]) for single in expand_sweep([last], folder))
+        return tuple(dict.fromkeys(int(single[0].partition("=")[2]) for single in expand_sweep([last], folder)))
     except ValueError:
         raise RequestError(f"{last!r}: seeds are whole numbers, for example seed=0,1,2") from None
 
@@ -123,6 +160,7 @@ def _with_columns(table: Table, at: Sequence[int], columns: Sequence[Column]) ->
 
 def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
     """The row without what the scale leaves out, and no size above its limits; what was cut goes to `clipped`."""
+    here: set[str] = set()
 
     def fit(changes: Sequence[str]) -> tuple[str, ...]:
         return tuple(clip(text) for text in changes if text not in scale.without)
@@ -131,7 +169,7 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
         key, _, value = text.partition("=")
         if key not in scale.limits or float(value) <= scale.limits[key]:
             return text
-        clipped.add(f"{key} at most {scale.limits[key]:g}")
+        here.add(f"{key} at most {scale.limits[key]:g}")
         return f"{key}={scale.limits[key]:g}"
 
     options = dict(row.options)
@@ -139,9 +177,11 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
         limit = scale.limits.get(f"scorer.{row.scorer}.{name}")
         if limit is not None and value > limit:
             options[name] = limit
-            clipped.add(f"scorer.{row.scorer}.{name} at most {limit:g}")
+            here.add(f"scorer.{row.scorer}.{name} at most {limit:g}")
     by_dataset = {name: fit(changes) for name, changes in row.by_dataset.items()}
-    return replace(row, overrides=fit(row.overrides), by_dataset=by_dataset, options=options)
+    made = replace(row, overrides=fit(row.overrides), by_dataset=by_dataset, options=options)
+    clipped.update(here)
+    return replace(made, label=f"{row.label} (cut)") if here else made
 
 
 def _with_sets_of_protocol(table: Table, folder: Path | None) -> Table:

@@ -165,7 +165,7 @@ def _cell(
         return Cell(text=_setting(runs[0], row.key), wanted=1, paper=paper)
     found = [_value(table, row, column, request, rows[request.run_id]) for request in runs]
     values = tuple(value for value in found if value is not None)
-    comparable = not values or all(_comparable(table, column, r, rows[r.run_id]) for r in runs)
+    comparable = not values or all(_comparable(table, row, column, r, rows[r.run_id]) for r in runs)
     return Cell(values, None, len(runs), *((paper, std) if comparable else (None, None)))
 
 
@@ -189,12 +189,17 @@ def _value(table: Table, row: TableRow, column: Column, request: Request, rows: 
     return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
 
-def _comparable(table: Table, column: Column, request: Request, rows: Sequence[Row]) -> bool:
+def _comparable(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> bool:
     """Whether a run's figure may stand beside the paper's: whole sets, all of them, counts checked."""
-    if request.composed.plain("protocol.check") != "strict":
+    protocol, chosen = request.composed.plain("protocol"), Selection.of(request)
+    if protocol["check"] != "strict":
+        return False
+    own = chosen.of_scorer(rows, row.scorer) if row.scorer and column.over else chosen.of_accuracies(rows)
+    whole = request.composed.plain("dataset.recipe.test_images")
+    if whole is not None and any(stored["n_id"] != whole - protocol["id_val"] for stored in own):
         return False
     wanted = table.sets.get(column.dataset, ()) if column.over == "mean" else (column.over,) if column.over else ()
-    partial = Selection.of(request).partial(rows)
+    partial = chosen.partial(own)
     return all(name in request.groups and name not in partial for name in wanted)
 
 

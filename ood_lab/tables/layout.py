@@ -102,7 +102,7 @@ def caption(filled: Filled) -> list[str]:
     elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind == "results":
         lines.append(f"paper: as printed; {MARK} differs by more than the combined spread sqrt(ours^2 + theirs^2)")
     if table.kind == "config":
-        lines.append(f"ours as composed; {MARK} where it is not the paper's")
+        lines.append(f"ours as composed; {MARK} where it is not the paper's, - where it is no setting here")
         return [*lines, *_lacking(filled), *table.remarks]
     seeds = ", ".join(map(str, table.seeds))
     one = len(table.seeds) == 1
@@ -136,7 +136,9 @@ def _about(filled: Filled, dataset: str) -> list[str]:
         partial |= {name: counts for name, counts in found.items() if name in shown}
     lines = protocol_lines(protocol, groups, partial)
     headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
-    return [f"{dataset}: {lines[0]}", *lines[1:-1], headline]
+    precision = request.composed.plain("trainer.precision")
+    trained = [] if precision == "32-true" else [f"trained in {precision}"]
+    return [f"{dataset}: {lines[0]}", *lines[1:-1], headline, *trained]
 
 
 def _lacking(filled: Filled) -> list[str]:

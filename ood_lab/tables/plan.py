@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config import Request, RequestError, prepare
+from ood_lab.config import OodLabError, Request, prepare
 from ood_lab.config.request import in_words
 from ood_lab.progress import track
+from ood_lab.results.store import read_rows
 from ood_lab.run_dir import outstanding, verify
 from ood_lab.tables.spec import MEASURED, Column, Table
 
@@ -77,7 +78,7 @@ class Plan:
     """
 
     requests: Mapping[Place, tuple[Request, ...]]
-    lacking: Mapping[Place, str]
+    lacking: dict[Place, str]
 
     @cached_property
     def runs(self) -> list[Request]:
@@ -94,6 +95,14 @@ class Plan:
     def done(self) -> set[str]:
         """The runs of which nothing is outstanding."""
         return self.run_ids - {request.run_id for request in self.runs if outstanding(request)}
+
+
+def _check_stored(request: Request) -> None:
+    """What is in the folders of a run and of those it stands on must be theirs, and readable."""
+    verify(request)
+    read_rows(request.run_dir)
+    for need in request.needs:
+        _check_stored(need)
 
 
 def jobs_of(table: Table) -> Iterator[Job]:
@@ -141,15 +150,14 @@ def merged(jobs: Sequence[Job]) -> list[Job]:
     return kept
 
 
-def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True) -> Plan:
+def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True, machine: bool = True) -> Plan:
     """The runs of the tables, duplicates removed.
 
     Args:
         folder: a user's --config-dir.
-        look: leave out what can't run on this disk and machine. Else it is planned all the same.
-
-    Raises:
-        RequestError: a finished run was made with other values than today's.
+        look: leave out what can't run with the images that are here, or whose folder holds something else. Without it
+            everything is planned that can be composed.
+        machine: leave out what this machine can't run.
     """
     requests: dict[Place, tuple[Request, ...]] = {}
     lacking = {place: reason for table in tables for place, reason in _unmeasured(table).items()}
@@ -158,13 +166,12 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True)
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
             first = first.only(job.sets) if job.sets else first
-            first = first.here() if look else first
-        except RequestError as error:
+            first = first.here(machine) if look else first
+            runs = tuple(first.with_seed(seed) for seed in job.seeds)
+            for request in runs if look else ():
+                _check_stored(request)
+        except OodLabError as error:
             lacking |= dict.fromkeys(job.places, str(error))
             continue
-        runs = tuple(first.with_seed(seed) for seed in job.seeds)
-        if look:
-            for request in runs:
-                verify(request)
         requests |= dict.fromkeys(job.places, runs)
     return Plan(requests, lacking)

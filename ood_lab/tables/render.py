@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from textwrap import fill
 
 from rich import box
 from rich.console import Group
@@ -17,7 +18,9 @@ from ood_lab.tables.layout import Block, Texts, blocks, caption, short
 
 TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "↓": r"$\downarrow$",
        "↑": r"$\uparrow$", "λ": r"$\lambda$", "κ": r"$\kappa$", "δ": r"$\delta$", "ϵ": r"$\epsilon$",
-       "{": r"\{", "}": r"\}", "^": r"\^{}", "~": r"\~{}", "✓": r"\checkmark{}"}  # fmt: skip
+       "{": r"\{", "}": r"\}", "^": r"\^{}", "~": r"\~{}", "✓": r"\checkmark{}",
+       "△": r"$\triangle$"}  # fmt: skip
+LATEX_WIDTH = 110  # letters of a line, in a small font on a page's width
 CSV_COLUMNS = (
     "table", "row", "dataset", "backbone", "metric", "over", "part", "ours", "ours_std", "seeds", "seeds_wanted",
     "setting", "paper", "paper_std", "difference", "exceeds", "run_ids", "not_available",
@@ -31,7 +34,7 @@ def terminal(filled: Filled, width: int) -> Group:
         label = max(map(len, (*block.labels, "")))
         for part in _fitting(block, width - min(label, 24) - 2):
             parts += [_rich(part), Text()]
-    below = Text("\n".join(caption(filled)))
+    below = Text("\n".join(fill(line, width, subsequent_indent="  ") for line in caption(filled)))
     return Group(*parts, below)
 
 
@@ -104,8 +107,8 @@ def _in_markdown(text: Texts, beside: bool) -> list[str]:
 
 def latex(filled: Filled) -> str:
     """The table for a paper, to be used with the package booktabs."""
-    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    for block in blocks(filled):
+    lines = [r"% \usepackage{booktabs,amssymb}", r"\begin{table}", r"\centering"]
+    for block in (part for whole in blocks(filled) for part in _fitting(whole, LATEX_WIDTH)):
         widths = [3 if beside else 1 for beside in block.beside]
         lines.append(rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}")
         lines += [r"\toprule", *_heads_in_latex(block, widths), r"\midrule"]

@@ -17,7 +17,9 @@ from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")
 # The metrics that runs store; a table's other columns wait for what measures them.
-MEASURED = ("fpr95", "auroc", "aupr", "accuracy")
+NEED_SCORER = ("fpr95", "auroc", "aupr")
+MEASURED = (*NEED_SCORER, "accuracy")
+METRICS = (*MEASURED, "time", "memory", "separation", "dispersion", "compactness", "config")
 UNITS = ("percent", "degrees", "ms", "s", "h", "mixed", "none")
 
 
@@ -79,6 +81,7 @@ class Table:
         words: overrides of every run, which replace those of the table (see `adapt`).
         changed: the words that make it another table than the paper's; the printed values are then no targets.
         clipped: the sizes that the scale does not hold.
+        seed_words: what a user said about seeds.
     """
 
     id: str
@@ -96,16 +99,18 @@ class Table:
     words: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     clipped: tuple[str, ...] = ()
+    seed_words: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
         """The name of its files: its id, and what tells it from the paper's table."""
+        seeds = ".s" + "-".join(map(str, self.seeds)) if self.seed_words else ""
         if not self.changed:
-            return self.id
+            return self.id + seeds
         first, *rest = (text.removeprefix("scale=") for text in self.changed)
         if not rest and re.fullmatch(r"\w+", first):
-            return f"{self.id}.{first}"
-        return f"{self.id}.{hashlib.sha256(repr(self.changed).encode()).hexdigest()[:6]}"
+            return f"{self.id}.{first}{seeds}"
+        return f"{self.id}.{hashlib.sha256(repr(self.changed).encode()).hexdigest()[:6]}{seeds}"
 
     def changes(self, row: TableRow, column: Column) -> tuple[str, ...]:
         """The command line of the runs that a cell reads, without detector and seed."""
@@ -133,7 +138,10 @@ def load_table(name: str, folder: Path | None = None) -> Table:
             of values than columns.
     """
     path = find_file("table", name, folder)
-    node = yaml.safe_load(path.read_text())
+    try:
+        node = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RequestError(f"{path}: {' '.join(str(error).split())}") from None
     try:
         table = Table(
             id=name,
@@ -170,6 +178,8 @@ def _row(node: dict[str, Any]) -> TableRow:
 
 
 def _check(table: Table, path: Path) -> None:
+    if not table.seeds:
+        raise RequestError(f"{path}: seeds is how many there are, 1 at least")
     for value, known in ((table.kind, KINDS), (table.unit, UNITS)):
         if value not in known:
             raise RequestError(f"{path}: {value!r} is none of {', '.join(known)}")
@@ -179,6 +189,19 @@ def _check(table: Table, path: Path) -> None:
                 raise RequestError(
                     f"{path}: row {row.label!r} has {len(printed)} {name} for {len(table.columns)} columns"
                 )
+        for figure in (*row.values, *(row.std or ())):
+            if figure is not None and not isinstance(figure, str):
+                raise RequestError(f"{path}: row {row.label!r}: write {figure} in quotes, to keep its digits")
+        if not isinstance(row.options, Mapping):
+            raise RequestError(f"{path}: row {row.label!r}: options is a mapping of the detector's options")
     for column in table.columns:
+        if column.metric not in METRICS:
+            raise RequestError(f"{path}: {column.metric!r} is no metric.{nearest(column.metric, METRICS)}")
         if column.over == "mean" and column.dataset not in table.sets:
             raise RequestError(f"{path}: a mean over the sets of {column.dataset}, which names none under sets")
+        if column.over not in (None, "mean", *table.sets.get(column.dataset, ())):
+            near = nearest(column.over or "", table.sets.get(column.dataset, ()))
+            raise RequestError(f"{path}: {column.over!r} is none of the sets of {column.dataset}.{near}")
+        if column.metric in NEED_SCORER and not all(row.scorer or row.derived for row in table.rows):
+            bare = next(row.label for row in table.rows if not (row.scorer or row.derived))
+            raise RequestError(f"{path}: row {bare!r} names no scorer for its {column.metric}")

@@ -47,7 +47,7 @@ def validate(request: Request, auroc: float) -> None:
 
 def shown(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> list[str]:
     console = Console(width=80, file=io.StringIO())
-    console.print(summary(settings(singles, requests), requests[0]), highlight=False)
+    console.print(summary(settings(singles, requests)), highlight=False)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text.splitlines()
 
@@ -105,3 +105,24 @@ def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> 
     singles, requests = sweep_of(tmp_path, *words)
     first = said(shown(singles, requests))
     assert ("adjacent=2, w_ood=0.1" if len(words) == 2 else "method=ce") in first
+
+
+def test_each_setting_has_the_headline_and_the_sets_of_its_own_protocol(tmp_path: Path) -> None:
+    singles, requests = sweep_of(tmp_path, "method=ce", "protocol.fpr95=ood_pos,id_pos", "protocol.far=[photos]")
+    for request in requests:
+        store(request, 0.6, 0.9)
+    blank = dict.fromkeys(COLUMNS) | {"run_id": requests[1].run_id, "method": "ce", "stage": "pretrain"}
+    for ood_set in ("letters", "photos"):
+        own = {"scorer": "msp", "options": options_text(requests[1].scorers["msp"]), "ood_set": ood_set}
+        convention = requests[1].convention(ood_set)
+        add_rows(
+            requests[1].run_dir, [{**blank, **own, "metric": "fpr95_id_pos", "value": 0.2, "convention": convention}]
+        )
+    lines = shown(singles, requests)
+    first, second = (line for line in lines if "msp" in line)
+    assert "50.0" in first
+    assert "20.0" in second
+    assert "OOD+" in said(lines)
+    assert "ID+" in said(lines)
+    assert "far: photos" in said(lines)
+    assert "gaussian_noise" not in said(lines)

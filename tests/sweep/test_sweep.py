@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ood_lab.config import Request, prepare
+from ood_lab.config import Request, RequestError, RunError, prepare
 from ood_lab.storage import write_atomically
 from ood_lab.sweep.sweep import sweep
 from ood_lab.sweep.ticket import Ticket, carry_out
@@ -46,7 +45,7 @@ def requests(tmp_path: Path) -> list[Request]:
 
 def test_waves_are_launched_one_after_the_other(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({})
-    assert sweep(requests, engine, tmp_path) == []
+    assert sweep(requests, engine, tmp_path).runs == []
     below = requests[0].needs[0].run_id
     assert engine.launched == [[below], [requests[0].run_id, requests[1].run_id]]
     assert not list((tmp_path / ".sweep").iterdir())  # nothing is left of a sweep that went well
@@ -54,33 +53,68 @@ def test_waves_are_launched_one_after_the_other(requests: list[Request], tmp_pat
 
 def test_what_died_is_repeated_once_and_alone(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({"cider": [None, []]})
-    assert sweep(requests, engine, tmp_path) == []
+    assert sweep(requests, engine, tmp_path).runs == []
     assert engine.launched[1:] == [[r.run_id for r in requests], [requests[0].run_id]]
 
 
 def test_what_died_twice_is_reported_and_the_rest_is_made(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({"cider": [None, None, []]})
-    (failure,) = sweep(requests, engine, tmp_path)
+    (failure,) = sweep(requests, engine, tmp_path).runs
     assert (failure.run_id, failure.reason) == (requests[0].run_id, "its process died, twice")
     assert failure.log == requests[0].run_dir / "run.log"
 
 
 def test_a_failure_is_not_repeated(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({"hamos": [["loss is nan"], []]})
-    (failure,) = sweep(requests, engine, tmp_path)
+    (failure,) = sweep(requests, engine, tmp_path).runs
     assert (failure.run_id, failure.reason) == (requests[1].run_id, "loss is nan")
     assert len(engine.launched) == 2
 
 
 def test_what_stands_on_a_failure_is_not_started(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({"ce": [["no space left"]]})
-    failures = {failure.run_id: failure.reason for failure in sweep(requests, engine, tmp_path)}
+    failures = {failure.run_id: failure.reason for failure in sweep(requests, engine, tmp_path).runs}
     below = requests[0].needs[0].run_id
     assert len(engine.launched) == 1
     assert failures[below] == "no space left"
     assert (
         failures[requests[0].run_id] == failures[requests[1].run_id] == f"it stands on {below}, which could not be made"
     )
+
+
+def test_an_engine_that_can_start_nothing_fails_what_it_was_given(requests: list[Request], tmp_path: Path) -> None:
+    class Broken(Scripted):
+        def launch(self, tickets: Sequence[Ticket]) -> None:
+            if self.launched:
+                raise RequestError("the queue is closed")
+            super().launch(tickets)
+
+    failures = sweep(requests, Broken({}), tmp_path)
+    assert failures.to_do == 3
+    assert {one.run_id: one.reason for one in failures.runs} == {r.run_id: "the queue is closed" for r in requests}
+    with pytest.raises(RunError, match=r"2 of 3 runs failed; the same command repeats them alone\n  cider-"):
+        failures.complain()
+
+
+def test_a_log_that_cannot_be_written_is_an_outcome(tmp_path: Path) -> None:
+    ticket = ticket_for(tmp_path, "file", ("method=ce",))
+    (tmp_path / "file").write_text("in the way")
+    carry_out(ticket.path)
+    assert ticket.errors is not None
+    assert "FileExistsError" in ticket.errors[0]
+
+
+@pytest.mark.parametrize(("visible", "given"), [("2,3", ["2", "3", "2"]), ("", ["0", "1", "0"])])
+def test_workers_share_the_devices_that_are_the_users(
+    visible: str, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: seen.append(env["CUDA_VISIBLE_DEVICES"]))
+    engine = Workers(3, gpus=2)
+    for number in range(3):
+        engine._start(number)
+    assert seen == given
 
 
 def ticket_for(folder: Path, name: str, command: tuple[str, ...]) -> Ticket:
@@ -109,7 +143,6 @@ def test_workers_carry_out_everything_and_replace_one_that_dies(number: int, tmp
     deadly = "paths.data=${suicide:}"
     tickets = [ticket_for(tmp_path, "dies", (deadly,))]
     tickets += [ticket_for(tmp_path, f"fails{i}", ("method=none",)) for i in range(3)]
-    before = os.environ.get("PYTHONSTARTUP")
     engine = Workers(number)
     site = tmp_path / "site"
     site.mkdir()
@@ -121,7 +154,6 @@ def test_workers_carry_out_everything_and_replace_one_that_dies(number: int, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(site))
         engine.launch(tickets)
-    assert before == os.environ.get("PYTHONSTARTUP")
     assert tickets[0].errors is None
     assert all(ticket.errors and "no such method" in ticket.errors[0] for ticket in tickets[1:])
 

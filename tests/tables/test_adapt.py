@@ -54,6 +54,7 @@ def test_sizes_above_the_limit_are_cut_and_named() -> None:
     table = adapt(load_table("hamos_t18"), TINY)
     values = [words_of(table, row)["synthesizer.neighbor"] for row in range(len(table.rows))]
     assert values == ["50", "100", "100", "100"]
+    assert [row.label.endswith(" (cut)") for row in table.rows] == [False, False, True, True]
     assert table.clipped == ("synthesizer.neighbor at most 100",)
     assert table.stem == "hamos_t18.tiny"
 
@@ -77,7 +78,9 @@ def test_places_and_machine_leave_the_papers_figures(word: str) -> None:
     assert words_of(table)[key] == value
 
 
-@pytest.mark.parametrize("word", ["trainer.max_epochs=3", "method.w_comp=1", "protocol.check=loose", "bank=1"])
+@pytest.mark.parametrize(
+    "word", ["trainer.max_epochs=3", "method.w_comp=1", "protocol.check=loose", "bank=1", "indexing=2"]
+)
 def test_other_values_take_them_away_and_are_named(word: str) -> None:
     table = adapt(load_table("hamos_t17"), FULL, [word])
     assert printed(table) == []
@@ -110,9 +113,14 @@ def test_the_users_words_win_over_the_scale_and_the_rows() -> None:
     assert words_of(table)["trainer.max_epochs"] == "1"
 
 
-@pytest.mark.parametrize(("word", "seeds"), [("seed=5", (5,)), ("seed=0,2", (0, 2)), ("seed=range(0,4)", (0, 1, 2, 3))])
+@pytest.mark.parametrize(
+    ("word", "seeds"),
+    [("seed=5", (5,)), ("seed=1,1,0", (1, 0)), ("seed=0,2", (0, 2)), ("seed=range(0,4)", (0, 1, 2, 3))],
+)
 def test_seeds_are_those_of_the_command(word: str, seeds: tuple[int, ...]) -> None:
-    assert adapt(load_table("hamos_t17"), FULL, [word]).seeds == seeds
+    table = adapt(load_table("hamos_t17"), FULL, [word])
+    assert table.seeds == seeds
+    assert table.stem == "hamos_t17.s" + "-".join(map(str, seeds))  # beside the table of all seeds, not over it
 
 
 def test_a_seed_that_is_no_number() -> None:
@@ -123,3 +131,27 @@ def test_a_seed_that_is_no_number() -> None:
 def test_an_unknown_scale_gives_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"scale=tinny: no such scale. Did you mean 'tiny'\?"):
         load_scale("tinny")
+
+
+def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
+    table = adapt(load_table("hamos_t11"), FULL, ["scorer.odin.temperature=5", "dataset=cifar10"])
+    odin = [row for row in table.rows if row.scorer == "odin"]
+    assert [row.options["temperature"] for row in odin] == [5, 5]
+    assert all(row.options["epsilon"] == 0.14 for row in odin)
+    assert not any("scorer." in word for word in table.words)
+    assert printed(table) == []
+    assert table.changed == ("scorer.odin.temperature=5",)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("scorer=[msp]", "each row of a table names its detector"),
+        ("scorer.vim.dim=3", "no row of hamos_t17 prints the detector 'vim'"),
+        ("task=data", "other tasks are for single runs"),
+        ("method.w_ood=0.1,0.2", "a grid is made with -m, without table="),
+    ],
+)
+def test_words_that_a_table_does_not_take(word: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        adapt(load_table("hamos_t17"), FULL, [word])

@@ -173,6 +173,27 @@ def test_a_partial_set_takes_the_papers_figure_away_where_it_counts(planned: Pla
     assert any("not the stated images: photos 799 of 800" in line for line in caption(fill(mine(tmp_path), planned)))
 
 
+def test_a_partial_set_counts_for_the_detector_that_was_scored_on_it(planned: Plan, tmp_path: Path) -> None:
+    for run in runs_of(planned):
+        store(run, whole(0.4, 0.9, 0.7))
+        store(run, {("letters", "auroc"): 0.4}, scorer="other", n_ood=3)
+    assert named(fill(mine(tmp_path), planned))["MSP", "auroc", "letters"].paper == "90.10"
+
+
+def test_a_partial_id_set_takes_the_papers_figure_away(tmp_path: Path) -> None:
+    words = ("protocol=digits", f"paths.output={tmp_path}", "dataset.recipe.test_images=450")
+    checked = table(words=words)
+    planned = plan([checked])
+    for run in runs_of(planned):
+        store(run, whole(0.4, 0.9, 0.7))  # of 300 images, as 150 are kept for validation
+    assert named(fill(checked, planned))["MSP", "accuracy", None].paper == "80"
+    for run in runs_of(planned):
+        store(run, whole(0.4, 0.9, 0.7), n_id=299)
+    cells = named(fill(checked, planned))
+    assert cells["MSP", "accuracy", None].paper is None
+    assert cells["MSP", "auroc", "letters"].paper is None
+
+
 def test_sets_that_were_checked_loosely_stand_beside_nothing(tmp_path: Path) -> None:
     words = ("protocol=digits", f"paths.output={tmp_path}", "protocol.check=loose")
     loose = table(words=words)

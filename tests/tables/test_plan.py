@@ -115,3 +115,37 @@ def test_another_seed_is_the_request_that_its_words_make() -> None:
     assert [need.run_id for need in quick.needs] == [need.run_id for need in slow.needs]
     assert quick.cfg == slow.cfg
     assert base.cfg.seed == 0
+
+
+@pytest.mark.parametrize("word", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
+def test_another_seed_where_something_else_depends_on_it(word: str) -> None:
+    quick = prepare(["method=hamos", word, "seed=0"], look=False).with_seed(2)
+    slow = prepare(["method=hamos", word, "seed=2"], look=False)
+    assert quick.run_id == slow.run_id
+    assert [need.run_dir for need in quick.needs] == [need.run_dir for need in slow.needs]
+
+
+def test_a_detector_that_is_taken_away_is_not_asked_of_needed_runs() -> None:
+    request = prepare(["method=hamos", "scorer=[msp,odin]", "~scorer.odin"], look=False)
+    assert request.composed.choices["scorer"] == ["msp"]
+    assert list(request.needs[0].scorers) == ["msp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("identity.json", "{", "was changed by something else"),
+        ("identity.json", '{"run_id": 1}', "was changed by something else"),
+        ("identity.json", '{"leaves": {"method.w_ood": 7}}', "was made with method.w_ood=7"),
+        ("results.jsonl", '{"metric": "auroc"}\n', "line 1: not a whole row"),
+    ],
+)
+def test_a_folder_that_was_edited_costs_its_row_only(name: str, text: str, said: str, tmp_path: Path) -> None:
+    table = adapt(load_table("hamos_t17"), load_scale("tiny"), [f"paths.output={tmp_path}"])
+    run = plan([table]).requests[Place.of(table, 1, table.columns[0])][0]
+    run.run_dir.mkdir(parents=True)
+    (run.run_dir / name).write_text(text)
+    found = plan([table])
+    assert [place.row for place in found.lacking] == [1]
+    assert said in found.lacking[Place.of(table, 1, table.columns[0])]
+    assert len(found.runs) == 4

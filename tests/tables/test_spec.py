@@ -82,6 +82,12 @@ def test_an_unknown_table_gives_the_nearest() -> None:
         ({"sets": {"cifar10": ["svhn"]}}, "a mean over the sets of cifar100"),
         ({"kind": "result"}, "'result' is none of results, cost, config"),
         ({"colour": "red"}, "colour"),
+        ({"seeds": 0}, "seeds is how many there are"),
+        ({"rows": [{"label": "a", "values": ["1"] * 8}]}, "row 'a' names no scorer for its fpr95"),
+        ({"rows": [{"label": "a", "values": [1.0] * 8, "scorer": "knn"}]}, "row 'a': write 1.0 in quotes"),
+        ({"rows": [{"label": "a", "values": ["1"] * 8, "scorer": "knn", "options": 3}]}, "options is a mapping"),
+        ({"columns": [{"metric": "fpr59", "over": "mean", "dataset": "cifar10"}] * 8}, "'fpr59' is no metric. Did you"),
+        ({"columns": [{"metric": "auroc", "over": "svnh", "dataset": "cifar10"}] * 8}, "'svnh' is none of the sets of"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(changes: dict[str, object], words: str, tmp_path: Path) -> None:
@@ -89,3 +95,10 @@ def test_a_wrong_file_is_named_with_what_is_wrong(changes: dict[str, object], wo
     with pytest.raises(RequestError, match=words) as caught:
         load_table("mine", folder)
     assert "mine.yaml" in str(caught.value)
+
+
+def test_yaml_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    (folder / "table" / "mine.yaml").write_text("rows: [")
+    with pytest.raises(RequestError, match=r"mine\.yaml: while parsing"):
+        load_table("mine", folder)
