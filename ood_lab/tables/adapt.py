@@ -30,14 +30,14 @@ class Scale:
 
     Args:
         words: of every run, in the place of the table's own.
-        without: words of rows that are left out.
+        instead: what stands in the place of words of rows.
         seeds: how many; None for the table's own.
         limits: the largest value of a key.
     """
 
     name: str
     words: tuple[str, ...]
-    without: frozenset[str]
+    instead: dict[str, list[str]]
     seeds: int | None
     limits: dict[str, float]
 
@@ -49,7 +49,7 @@ def load_scale(name: str, folder: Path | None = None) -> Scale:
         RequestError: no such scale.
     """
     node = yaml.safe_load(find_file("scale", name, folder).read_text())
-    return Scale(name, tuple(node["words"]), frozenset(node["without"]), node["seeds"], node["limits"])
+    return Scale(name, tuple(node["words"]), node["instead"], node["seeds"], node["limits"])
 
 
 def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | None = None) -> Table:
@@ -163,7 +163,7 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
     here: set[str] = set()
 
     def fit(changes: Sequence[str]) -> tuple[str, ...]:
-        return tuple(clip(text) for text in changes if text not in scale.without)
+        return tuple(clip(text) for word in changes for text in scale.instead.get(word, [word]))
 
     def clip(text: str) -> str:
         key, _, value = text.partition("=")

@@ -155,3 +155,11 @@ def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
 def test_words_that_a_table_does_not_take(word: str, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         adapt(load_table("hamos_t17"), FULL, [word])
+
+
+def test_what_the_digits_lack_is_replaced() -> None:
+    table = adapt(load_table("greg_t1"), TINY)
+    with_outliers = [row for row in table.rows if any(text.startswith("auxiliary=") for text in row.overrides)]
+    assert with_outliers
+    assert all("auxiliary=fractals" in row.overrides for row in with_outliers)
+    assert not any("randomimages300k" in text for row in table.rows for text in row.overrides)
