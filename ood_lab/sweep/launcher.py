@@ -72,7 +72,7 @@ class Launcher:
         RequestError: the launcher is not installed, or refuses its options.
     """
 
-    number = 1
+    number = 1  # how many jobs a cluster takes at a time is not known; estimates are for one
 
     def __init__(self, name: str, words: Sequence[str], output: str) -> None:
         self.name = name

@@ -38,15 +38,16 @@ class Ticket:
         write_atomically(Path(self.path), json.dumps(asdict(self), indent=1).encode())
 
     @property
-    def _outcome(self) -> Path:
+    def outcome(self) -> Path:
+        """Where the outcome is written to, once there is one."""
         return Path(self.path).with_suffix(".outcome")
 
     @property
     def errors(self) -> list[str] | None:
         """What went wrong, empty when nothing did; None as long as there is no outcome (or the process died)."""
-        if not self._outcome.is_file():
+        if not self.outcome.is_file():
             return None
-        errors: list[str] = json.loads(self._outcome.read_text())
+        errors: list[str] = json.loads(self.outcome.read_text())
         return errors
 
 
@@ -67,7 +68,7 @@ def carry_out(path: str | Path, rank: int = 0) -> list[str]:
     except OSError as error:  # no log can be written: a full disk, a folder that is not ours
         errors = [f"{type(error).__name__}: {error}"]
     if rank == 0:
-        write_atomically(ticket._outcome, json.dumps(errors).encode())
+        write_atomically(ticket.outcome, json.dumps(errors).encode())
     return errors
 
 
