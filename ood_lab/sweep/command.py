@@ -181,7 +181,7 @@ def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:
     reasons = {(place.table, place.row): short(reason) for place, reason in planned.lacking.items()}
     lacking = Counter(reasons.values())
     names = ", ".join(table.id for table in tables)
-    counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done"
-    stdout.print(f"{names}: {counts}. {estimate(planned.runs, workers)}", highlight=False)
+    counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done. {estimate(planned.runs, workers)}"
+    stdout.print(f"{names}: {counts if planned.runs else 'none of its runs can be made here'}", highlight=False)
     for reason, count in lacking.most_common():
         stdout.print(f"  not available, {count} row{'s' if count > 1 else ''}: {reason}", highlight=False)
