@@ -149,12 +149,25 @@ def _scan(root: Path) -> dict[str, set[str]]:
 
 def target(group: str, name: str, folder: Path | None = None) -> str:
     """The class that a config file names, or the file that it varies; composing would take longer."""
-    roots = [root for root in (folder, config_dir()) if root]
-    path = next(root / group / f"{name}.yaml" for root in roots if (root / group / f"{name}.yaml").is_file())
-    node = yaml.safe_load(path.read_text())
+    node = _read(group, name, folder)
     if "_target_" in node:
         return str(node["_target_"])
     return target(group, node["defaults"][0].partition("@")[0], folder)
+
+
+def only_chooses(group: str, name: str, folder: Path | None = None) -> bool:
+    """Whether a config file does nothing but choose from other groups."""
+    node = _read(group, name, folder)
+    chosen = node.pop("defaults", [])
+    return not node and all(isinstance(entry, dict) and next(iter(entry)).startswith("override ") for entry in chosen)
+
+
+def _read(group: str, name: str, folder: Path | None) -> dict[str, Any]:
+    """A config file as it stands, a user's before the built-in one."""
+    roots = [root for root in (folder, config_dir()) if root]
+    path = next(root / group / f"{name}.yaml" for root in roots if (root / group / f"{name}.yaml").is_file())
+    node: dict[str, Any] = yaml.safe_load(path.read_text())
+    return node
 
 
 def in_hydra(override: str) -> str:

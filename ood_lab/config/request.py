@@ -20,7 +20,7 @@ from ood_lab.config.check import (
     check_weights,
     parse,
 )
-from ood_lab.config.compose import Composed, compose, groups, target
+from ood_lab.config.compose import Composed, compose, groups, only_chooses, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
 from ood_lab.config.peers import PEERS, expanded
@@ -203,7 +203,8 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), default, folder)
     if look:
         check_weights(composed)  # their content is part of the identity
-    if composed.choices.get("experiment") or composed.choices["trainer"] != "cpu":
+    experiment = composed.choices.get("experiment")
+    if (experiment and not only_chooses("experiment", str(experiment), folder)) or composed.choices["trainer"] != "cpu":
         # What the choices say by themselves: without the experiment's values, and on the plain trainer, so that a
         # machine's own precision counts as a change.
         chosen = {g: c for g, c in composed.choices.items() if c is not None and g not in ("experiment", "trainer")}

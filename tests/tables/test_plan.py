@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import prepare
+from ood_lab.config.compose import only_chooses
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.layout import short
 from ood_lab.tables.plan import Job, Place, jobs_of, merged, plan
@@ -149,3 +150,14 @@ def test_a_folder_that_was_edited_costs_its_row_only(name: str, text: str, said:
     assert [place.row for place in found.lacking] == [1]
     assert said in found.lacking[Place.of(table, 1, table.columns[0])]
     assert len(found.runs) == 4
+
+
+def test_an_experiment_that_only_chooses_is_told_from_one_that_sets_values() -> None:
+    found = {name: only_chooses("experiment", name) for name in ("hamos", "aoe", "bood", "cifar10_two_cores")}
+    assert found == {"hamos": True, "aoe": True, "bood": False, "cifar10_two_cores": False}
+
+
+def test_an_experiment_that_only_chooses_is_the_run_of_its_choices() -> None:
+    named = prepare(["experiment=hamos", "method=hamos", "trainer.max_epochs=7"], look=False)
+    spelled = ["dataset=cifar10", "backbone=resnet34", "protocol=hamos", "scorer=[knn]"]
+    assert named.run_id == prepare([*spelled, "method=hamos", "trainer.max_epochs=7"], look=False).run_id
