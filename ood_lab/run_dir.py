@@ -74,21 +74,30 @@ def verify(request: Request) -> None:
     Raises:
         RequestError: the saved run was made with other values (a default has changed since).
     """
-    identity = request.run_dir / "identity.json"
-    if not identity.is_file():
-        return
-    try:
-        saved = dict(json.loads(identity.read_text())["leaves"])
-    except (ValueError, KeyError, TypeError):
-        raise RequestError(
-            f"{identity} was changed by something else and can't be read; move the folder away"
-        ) from None
+    saved = saved_leaves(request.run_dir) or {}
     for key, value in request.leaves.items():
         if key in saved and saved[key] != value:
             raise RequestError(
                 f"{request.run_dir} was made with {key}={saved[key]}, but today's configuration says {value}. "
                 f"To go on with the old run add {key}={saved[key]}; to make it anew, move the folder away."
             )
+
+
+def saved_leaves(run_dir: Path) -> dict[str, Any] | None:
+    """The leaves that a run was made with; None where none was begun.
+
+    Raises:
+        RequestError: something else changed the file.
+    """
+    identity = run_dir / "identity.json"
+    if not identity.is_file():
+        return None
+    try:
+        return dict(json.loads(identity.read_text())["leaves"])
+    except (ValueError, KeyError, TypeError):
+        raise RequestError(
+            f"{identity} was changed by something else and can't be read; move the folder away"
+        ) from None
 
 
 def claim(request: Request) -> Any:

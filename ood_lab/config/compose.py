@@ -163,11 +163,16 @@ def only_chooses(group: str, name: str, folder: Path | None = None) -> bool:
 
 
 def _read(group: str, name: str, folder: Path | None) -> dict[str, Any]:
-    """A config file as it stands, a user's before the built-in one."""
-    roots = [root for root in (folder, config_dir()) if root]
-    path = next(root / group / f"{name}.yaml" for root in roots if (root / group / f"{name}.yaml").is_file())
+    path = config_file(group, name, folder)
+    assert path is not None  # names were checked before
     node: dict[str, Any] = yaml.safe_load(path.read_text())
     return node
+
+
+def config_file(group: str, name: str, folder: Path | None = None) -> Path | None:
+    """`<group>/<name>.yaml`, a user's before the built-in one; None where there is neither."""
+    paths = (root / group / f"{name}.yaml" for root in (folder, config_dir()) if root)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def in_hydra(override: str) -> str:

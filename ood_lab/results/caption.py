@@ -8,10 +8,10 @@ from typing import Any
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
 
-def protocol_lines(
+def image_lines(
     protocol: Mapping[str, Any], groups: Mapping[str, str], partial: Mapping[str, tuple[int, int]]
 ) -> list[str]:
-    """The resolved protocol in words, a line each.
+    """Which images a protocol scores and how they are prepared, a line each; the first names it and its sets.
 
     Args:
         protocol: its node.
@@ -30,12 +30,18 @@ def protocol_lines(
     drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
     out.append(f"{held}; OOD sets {drawn}; means over sets")
     constants = f"{_numbers(protocol['mean'])}, {_numbers(protocol['std'])}"
-    out.append(f"images: {_transforms(protocol)}; normalised by {constants}")
-    out.append(
+    return [*out, f"images: {_transforms(protocol)}; normalised by {constants}"]
+
+
+def protocol_lines(
+    protocol: Mapping[str, Any], groups: Mapping[str, str], partial: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """The resolved protocol in words: `image_lines`, and what the two FPR95 are."""
+    return [
+        *image_lines(protocol, groups, partial),
         f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {HEADLINES[protocol['fpr95']]}).\n"
-        "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID"
-    )
-    return out
+        "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID",
+    ]
 
 
 def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -84,8 +84,8 @@ class Selection:
     def partial(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         """The sets of which another number of images was scored than their source states: (scored, stated)."""
         chosen = [row for row in rows if self.conventions.get(row["ood_set"]) == row["convention"]]
-        counts = {r["ood_set"]: (r["n_ood"], self.stated.get(r["ood_set"], r["n_expected"])) for r in chosen}
-        return {name: (n, stated) for name, (n, stated) in counts.items() if stated is not None and stated != n}
+        counts = [(r["ood_set"], r["n_ood"], self.stated.get(r["ood_set"], r["n_expected"])) for r in chosen]
+        return {name: (n, stated) for name, n, stated in counts if stated is not None and stated != n}
 
     def _is_accuracy(self, row: Row) -> bool:
         return row["metric"] == "accuracy" and row["convention"] == self.of_accuracy

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ood_lab.config import Request
+from ood_lab.config import Request, RequestError
 from ood_lab.progress import clock
-from ood_lab.run_dir import is_trained, seconds_of
+from ood_lab.run_dir import is_trained, saved_leaves, seconds_of
 from ood_lab.sweep.order import in_waves
 
 
@@ -58,10 +57,14 @@ def _shape(leaves: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _median(kind: Kind) -> float | None:
-    found = []
-    for folder in kind.output.glob(f"{kind.prefix}-s*"):
-        seconds, identity = seconds_of(folder), folder / "identity.json"
-        if seconds is not None and identity.is_file():
-            leaves = json.loads(identity.read_text())["leaves"]
-            found += [seconds] if _shape(leaves) == kind.leaves else []
+    folders = kind.output.glob(f"{kind.prefix}-s*")
+    found = [seconds for folder in folders if (seconds := seconds_of(folder)) is not None and _is_of(kind, folder)]
     return median(found) if found else None
+
+
+def _is_of(kind: Kind, folder: Path) -> bool:
+    try:
+        leaves = saved_leaves(folder)
+    except RequestError:  # another run's folder, edited by somebody: it tells nothing, and is not asked for
+        return False
+    return leaves is not None and _shape(leaves) == kind.leaves

@@ -16,7 +16,7 @@ from rich.text import Text
 from ood_lab.config import Request, prepare
 from ood_lab.config.request import expand_sweep
 from ood_lab.progress import stdout
-from ood_lab.results.caption import HEADLINES, protocol_lines
+from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.search import validation_auroc
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
@@ -128,7 +128,7 @@ def summary(settings: Sequence[Setting]) -> Table:
             table.add_row("  no results")
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
     protocols = [(s.request.composed.plain("protocol"), s.request.groups) for s in settings]
-    below = list(dict.fromkeys(protocol_lines(protocol, groups, {})[0] for protocol, groups in protocols))
+    below = list(dict.fromkeys(image_lines(protocol, groups, {})[0] for protocol, groups in protocols))
     seeds = " to ".join(map(str, counts)) or "no"
     below.append(f"mean ± population std of {seeds} seeds, on test images: nothing may be chosen by it")
     if best:

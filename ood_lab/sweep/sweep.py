@@ -29,7 +29,6 @@ class Engine(Protocol):
         number: how many at a time, as far as that is known; for estimates.
     """
 
-    name: str
     number: int
 
     def launch(self, tickets: Sequence[Ticket]) -> None:

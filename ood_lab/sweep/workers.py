@@ -21,8 +21,6 @@ class Workers:
         gpus: CUDA devices to share among them, one each; 0 leaves the environment as it is.
     """
 
-    name = "this machine"
-
     def __init__(self, number: int, gpus: int = 0) -> None:
         self.number, self._gpus = number, gpus
         self._ended = threading.Event()

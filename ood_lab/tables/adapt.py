@@ -74,7 +74,7 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     foreign = [word for word in every if word not in own and not _is_same(key_of(word))]
     notes = [f"scale={scale.name}"] if scale.words else []
     notes += [word for word in words if word in foreign]
-    notes += [word for word in options if word not in notes]
+    notes += options
     made, clipped = table, set[str]()
     for what in ("dataset", "backbone"):
         chosen = next((word.partition("=")[2] for word in every if key_of(word) == what), None)

@@ -63,10 +63,6 @@ class Cell:
         spreads = [spread for spread in (self.std, _number(self.paper_std)) if spread is not None]
         return bool(spreads) and self.difference is not None and abs(self.difference) > math.hypot(*spreads)
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.values and self.text is None
-
 
 @dataclass(frozen=True)
 class Filled:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ood_lab.results.caption import HEADLINES, protocol_lines
+from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.table import Selection
 from ood_lab.tables.cells import LOWER_IS_BETTER, Cell, Filled
 from ood_lab.tables.spec import Column
@@ -134,11 +134,11 @@ def _about(filled: Filled, dataset: str) -> list[str]:
     for run in runs:
         found = Selection.of(run).partial(filled.rows[run.run_id])
         partial |= {name: counts for name, counts in found.items() if name in shown}
-    lines = protocol_lines(protocol, groups, partial)
+    lines = image_lines(protocol, groups, partial)
     headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
     precision = request.composed.plain("trainer.precision")
     trained = [] if precision == "32-true" else [f"trained in {precision}"]
-    return [f"{dataset}: {lines[0]}", *lines[1:-1], headline, *trained]
+    return [f"{dataset}: {lines[0]}", *lines[1:], headline, *trained]
 
 
 def _lacking(filled: Filled) -> list[str]:

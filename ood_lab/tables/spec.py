@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ood_lab.config.check import nearest
-from ood_lab.config.compose import config_dir, groups
+from ood_lab.config.compose import config_file, groups
 from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")
@@ -77,7 +77,8 @@ class Table:
     Args:
         sets: for each ID set the OOD sets of its means.
         remarks: where the source contradicts itself.
-        approximate: the source prints ~ before every figure.
+        unit: of its columns; with `approximate` the source prints ~ before every figure. Both are kept, like the units
+            of columns and rows, for the tables of time and memory, whose figures nothing measures yet.
         words: overrides of every run, which replace those of the table (see `adapt`).
         changed: the words that make it another table than the paper's; the printed values are then no targets.
         clipped: the sizes that the scale does not hold.
@@ -164,10 +165,10 @@ def find_file(kind: str, name: str, folder: Path | None) -> Path:
     Raises:
         RequestError: there is neither.
     """
-    for root in (folder, config_dir()):
-        if root and (root / kind / f"{name}.yaml").is_file():
-            return root / kind / f"{name}.yaml"
-    raise RequestError(f"{kind}={name}: no such {kind}.{nearest(name, groups(folder)[kind])}")
+    path = config_file(kind, name, folder)
+    if path is None:
+        raise RequestError(f"{kind}={name}: no such {kind}.{nearest(name, groups(folder)[kind])}")
+    return path
 
 
 def _row(node: dict[str, Any]) -> TableRow:

@@ -101,6 +101,15 @@ def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> N
     assert "1 of a kind never run here" in estimate(other, 1)
 
 
+def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    words = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
+    _pretend(prepare([*words, "seed=0"]), 10.0)
+    broken = prepare([*words, "seed=1"])
+    _pretend(broken, 70.0)
+    (broken.run_dir / "identity.json").write_text("{")
+    assert "About 0:10" in estimate([prepare([*words, "seed=2"])], 1)
+
+
 def _pretend(request: object, seconds: float) -> None:
     from ood_lab.run_dir import claim, mark_done
 

@@ -22,7 +22,7 @@ from ood_lab.sweep.workers import Workers
 class Scripted:
     """Gives each ticket the next of its run's outcomes: errors, or None for a process that died."""
 
-    name, number = "script", 1
+    number = 1
 
     def __init__(self, outcomes: dict[str, list[list[str] | None]]) -> None:
         self.outcomes, self.launched = outcomes, []
