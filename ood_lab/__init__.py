@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
@@ -14,26 +15,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def run(overrides: list[str] | None = None) -> Results:
-    """Run one request, or tables, from Python: what `python -m ood_lab <overrides>` does.
+def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, multirun: bool = False) -> Results:
+    """Run one request, many, or tables, from Python: what `python -m ood_lab <overrides>` does.
 
     `run(["table=hamos_t17", "scale=tiny"])` gives a `TableResults`: besides the rows of all runs it has `cells()`.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder of YAML files of your own, as `--config-dir`.
+        multirun: make every combination of the values that the overrides name, as `-m`. The results depend on those of
+            each run (`stands_on`), and `frame()` has the rows of all.
 
     Raises:
         ood_lab.config.RequestError: the request is wrong; nothing was started.
         ood_lab.config.RunError: the run stopped; what it had reported done stays valid.
     """
-    from ood_lab.sweep.command import read_command, run_tables
+    from ood_lab.command import carry_out, config_folder
 
-    command = read_command(overrides or [])
-    if command.tables:
-        return run_tables(command)
-    from ood_lab.config import prepare
-
-    request = prepare(overrides or [])
-    from ood_lab.task import execute
-
-    return execute(request)
+    return carry_out(overrides, config_folder(config_dir), multirun)
 
 
 def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:

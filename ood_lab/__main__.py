@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ood_lab.config import OodLabError, RequestError, prepare
+from ood_lab.command import carry_out, config_folder
+from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import config_dir
+from ood_lab.config.quoting import as_typed
 from ood_lab.config.request import expand_all
-from ood_lab.sweep.command import read_command, run_tables
-from ood_lab.sweep.grid import run_grid
+from ood_lab.sweep.command import read_command
 
 USAGE = """\
 usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
@@ -34,24 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         multirun, folder, overrides, rest = _split(arguments)
-        arguments = [expand_all(word, folder) for word in arguments]
-        overrides = [expand_all(word, folder) for word in overrides]
-        command = read_command(overrides, multirun)
-        if rest and command.tables:
-            raise RequestError(f"{rest[0]} prints one configuration, and a table has many; dry_run=true lists its runs")
         if rest:
-            check_groups(parse(overrides), folder)
-            return _hydra(arguments)
-        if command.tables:
-            run_tables(command, folder)
-            return 0
-        if multirun:
-            run_grid(command, folder)
-            return 0
-        request = prepare(overrides, folder)
-        from ood_lab.task import execute
-
-        execute(request)
+            _print_config(arguments, overrides, folder, rest)
+        else:
+            carry_out(overrides, folder, multirun)
     except OodLabError as error:
         print(f"ood_lab: {error}", file=sys.stderr)
         return error.exit_code
@@ -83,9 +70,7 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
             rest.append(word)
         else:
             overrides.append(word)
-    if folder is not None and not (folder and Path(folder).is_dir()):
-        raise RequestError(f"--config-dir={folder}: no such folder; give one that holds YAML files in group folders")
-    return multirun, Path(folder).absolute() if folder else None, overrides, rest
+    return multirun, config_folder(folder), overrides, rest
 
 
 def _help() -> str:
@@ -95,13 +80,16 @@ def _help() -> str:
     return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
 
 
-def _hydra(arguments: Sequence[str]) -> int:
+def _print_config(arguments: Sequence[str], overrides: Sequence[str], folder: Path | None, rest: Sequence[str]) -> None:
     """Hand over to Hydra for flags of its own, which print something and run nothing."""
+    typed = {text: expand_all(as_typed(text), folder) for text in overrides}
+    if read_command(list(typed.values())).tables:
+        raise RequestError(f"{rest[0]} prints one configuration, and a table has many; dry_run=true lists its runs")
+    check_groups(parse(list(typed.values())), folder)
     import hydra
 
-    sys.argv = [sys.argv[0], *arguments]
+    sys.argv = [sys.argv[0], *(typed.get(word, word) for word in arguments)]
     hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(lambda _: None)()
-    return 0
 
 
 if __name__ == "__main__":

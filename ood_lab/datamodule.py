@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ood_lab.augmentation.base import Augmentation, Draws, share
 from ood_lab.dataset.base import ImageSet, stratified
-from ood_lab.pixels import Decoded, Pixels, Reading
+from ood_lab.errors import RunError
+from ood_lab.pixels import Decoded, Pixels, Reading, error_given_back, raised
 from ood_lab.random import generator
 from ood_lab.training_images import TrainingImages, training_images
 from ood_lab.types import Batch
@@ -70,7 +71,10 @@ class Order:
         return torch.cat(parts)
 
 
-class _Steps(Dataset[dict[str, list[Tensor]]]):
+Pictures = dict[str, list[Tensor]]
+
+
+class _Steps(Dataset[Pictures | RunError]):
     """The decoded pictures of each step of an epoch, as torch's worker processes want them."""
 
     def __init__(self, loader: TrainLoader, epoch: int) -> None:
@@ -79,8 +83,8 @@ class _Steps(Dataset[dict[str, list[Tensor]]]):
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __getitem__(self, step: int) -> dict[str, list[Tensor]]:
-        return self.loader.decoded(self.epoch, step)
+    def __getitem__(self, step: int) -> Pictures | RunError:
+        return error_given_back(lambda number: self.loader.decoded(self.epoch, number), step)
 
 
 class TrainLoader:
@@ -111,9 +115,9 @@ class TrainLoader:
                 yield self.batch(epoch, step)
             return
         for step, pictures in zip(steps, self._ahead(epoch, steps), strict=True):
-            yield self.batch(epoch, step, pictures)
+            yield self.batch(epoch, step, raised(pictures))
 
-    def _ahead(self, epoch: int, steps: range) -> DataLoader[dict[str, list[Tensor]]]:
+    def _ahead(self, epoch: int, steps: range) -> DataLoader[Pictures | RunError]:
         """The decoded pictures of `steps`, read by worker processes a few steps ahead of training."""
         workers = self.module.reading.workers
         # Forked, since a trainer can't be pickled; workers touch no device.
@@ -122,7 +126,7 @@ class TrainLoader:
             _Steps(self, epoch), batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context=context
         )
 
-    def batch(self, epoch: int, step: int, decoded: dict[str, list[Tensor]] | None = None) -> Batch:
+    def batch(self, epoch: int, step: int, decoded: Pictures | None = None) -> Batch:
         """The batch of one step (this device's part of it); `decoded` holds what a worker has read already."""
         m, decoded = self.module, decoded or {}
         rows, views = self._id_rows(epoch, step), self._views(epoch, step)
@@ -135,7 +139,7 @@ class TrainLoader:
         pictures = decoded.get("auxiliary") or m.auxiliary_images.pixels(self._auxiliary_rows(epoch, step), draws)
         return Batch(images, labels, self._augmented(pictures, m.auxiliary_images, draws))
 
-    def decoded(self, epoch: int, step: int) -> dict[str, list[Tensor]]:
+    def decoded(self, epoch: int, step: int) -> Pictures:
         """The pictures of a step that lie in files, one tensor a view; resident ones may be on a device."""
         m, out = self.module, {}
         if not m.train_images.resident:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def ensure(request: Request) -> list[Results]:
             status = subprocess.run(command, check=False).returncode
             # What stands on it needs its weights; that a detector can't work on its features was said.
             if status != 0 and not (need.run_dir / "DONE").is_file():
-                again = " ".join(["python -m ood_lab", *(f'"{o}"' for o in need.overrides)])
+                again = f"python -m ood_lab {shlex.join(command[3:])}"
                 raise RunError(f"the needed run {need.run_id} failed (exit code {status}). Repeat it alone: {again}")
         results.append(Results(need.run_id, need.run_dir, read_rows(need.run_dir), ensure(need)))
     return results

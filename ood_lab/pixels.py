@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ood_lab.errors import RunError
 from ood_lab.progress import track
 from ood_lab.reader.base import Listing
 from ood_lab.storage import atomic_file
 from ood_lab.transform import Chain, Transform
+
+T = TypeVar("T")
 
 
 class Pixels(Protocol):
@@ -52,8 +55,8 @@ class Decoded:
             yield self.rows(slice(start, start + size))
 
 
-class _Files(Dataset[Tensor]):
-    """A listing as torch's workers want it."""
+class _Files(Dataset[Tensor | RunError]):
+    """A listing as torch's workers want it; what can't be read is given back as its error."""
 
     def __init__(self, listing: Listing, transform: Transform) -> None:
         self.listing, self.transform = listing, transform
@@ -61,9 +64,32 @@ class _Files(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.listing)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | RunError:
+        return error_given_back(self._square, index)
+
+    def _square(self, index: int) -> Tensor:
         pixels = self.transform(self.listing.image(index), f"{self.listing.origin}, image {index}")
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def error_given_back(make: Callable[[int], T], index: int) -> T | RunError:
+    """What `make` gives, or its error as a value: torch adds a worker's traceback to an error that it raises again."""
+    try:
+        return make(index)
+    except RunError as error:
+        return error
+
+
+def raised(value: T | RunError) -> T:
+    """The value that a worker gave back; an error is raised here, with its own message."""
+    if isinstance(value, RunError):
+        raise value
+    return value
+
+
+def _stacked(squares: list[Tensor | RunError]) -> Tensor | RunError:
+    good = [square for square in squares if isinstance(square, Tensor)]
+    return torch.stack(good) if len(good) == len(squares) else next(s for s in squares if isinstance(s, RunError))
 
 
 @dataclass(frozen=True)
@@ -78,7 +104,10 @@ class Streamed:
         return len(self.listing)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        yield from DataLoader(_Files(self.listing, self.transform), batch_size=size, num_workers=self.workers)
+        files = _Files(self.listing, self.transform)
+        loader = DataLoader(files, batch_size=size, num_workers=self.workers, collate_fn=_stacked)
+        for batch in loader:
+            yield raised(batch)
 
 
 def cache_key(listing: Listing, transform: Transform) -> str:

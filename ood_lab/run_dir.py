@@ -1,6 +1,6 @@
 """A run's directory: its lock, what is already done in it, and whether it is the run one thinks it is.
 
-outputs/<run_id>/  config.yaml identity.json curves.jsonl results.jsonl thresholds.jsonl report.html DONE
+outputs/<run_id>/  config.yaml identity.json images.json curves.jsonl results.jsonl thresholds.jsonl report.html DONE
                    checkpoints/ features/ scores/ tuning/ figures/; run.log where a sweep made it
 """
 
@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
+from ood_lab.config.quoting import uninterpolated
+from ood_lab.image_record import RunImages
 from ood_lab.provenance import commit
 from ood_lab.results.store import options_text, read_rows, read_thresholds
 from ood_lab.storage import write_atomically
@@ -50,10 +53,42 @@ def is_trained(request: Request) -> bool:
     return (request.run_dir / FINAL).is_file()
 
 
+def has_begun(request: Request) -> bool:
+    """Whether some training is there, finished or not."""
+    return is_trained(request) or any((request.run_dir / "checkpoints").glob("*"))
+
+
+def enter_training_images(request: Request) -> None:
+    """Record the images that a run is about to be trained on; one that has begun keeps what it began with."""
+    images = RunImages(request)
+    for name in ("train", "auxiliary"):
+        if name in images.names:
+            if not has_begun(request):
+                images.record.forget(name)
+            images.enter(name)
+
+
 def unscored(request: Request) -> list[str]:
-    """The requested detectors that lack a row on some set of the protocol, by its conventions, or their threshold."""
-    rows = {(r["scorer"], r["options"], r["ood_set"], r["convention"]) for r in read_rows(request.run_dir)}
-    limits = {(r["scorer"], r["options"], r["id_rate"], r["convention"]) for r in read_thresholds(request.run_dir)}
+    """The requested detectors that lack a row on some set of the protocol, by its conventions, or their threshold.
+
+    What was measured on other images than lie there today doesn't count.
+    """
+    images = RunImages(request)
+    of_today = cache(images.are_of)
+    stored = read_rows(request.run_dir)
+    tested = [r["features"] for r in stored if r["metric"] == "accuracy" and r["convention"] == request.convention()]
+    if not any(of_today("test", key) for key in tested):
+        return list(request.scorers)
+    rows = {
+        (r["scorer"], r["options"], r["ood_set"], r["convention"])
+        for r in stored
+        if r["ood_set"] in request.ood_sets and of_today(r["ood_set"], r["features"])
+    }
+    limits = {
+        (r["scorer"], r["options"], r["id_rate"], r["convention"])
+        for r in read_thresholds(request.run_dir)
+        if of_today(images.source(r["held"]), r["features"])
+    }
     missing = []
     for name, node in request.scorers.items():
         text = options_text(node)
@@ -72,7 +107,7 @@ def verify(request: Request) -> None:
     """Check that the directory holds the run that the request means.
 
     Raises:
-        RequestError: the saved run was made with other values (a default has changed since).
+        RequestError: the saved run was made with other values (a default has changed since), or with other images.
     """
     saved = saved_leaves(request.run_dir) or {}
     for key, value in request.leaves.items():
@@ -81,6 +116,8 @@ def verify(request: Request) -> None:
                 f"{request.run_dir} was made with {key}={saved[key]}, but today's configuration says {value}. "
                 f"To go on with the old run add {key}={saved[key]}; to make it anew, move the folder away."
             )
+    if has_begun(request):
+        RunImages(request).check_training()
 
 
 def saved_leaves(run_dir: Path) -> dict[str, Any] | None:
@@ -112,7 +149,7 @@ def claim(request: Request) -> Any:
     """
     here = commit()
     verify(request)
-    config = OmegaConf.create(OmegaConf.to_container(request.cfg, resolve=True))
+    config = OmegaConf.create(uninterpolated(OmegaConf.to_container(request.cfg, resolve=True)))
     saved_config = request.run_dir / "config.yaml"
     if (request.run_dir / "identity.json").is_file():
         began = OmegaConf.load(saved_config).trainer

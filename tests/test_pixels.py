@@ -155,3 +155,14 @@ def test_what_is_read_is_a_copy(tmp_path: Path) -> None:
     assert isinstance(opened, Decoded)
     opened.rows(slice(None)).fill_(9)
     assert array.max() == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_named_alike_by_workers_and_without_them(workers: int, tmp_path: Path) -> None:
+    source = listing(tmp_path)
+    assert source.paths is not None
+    source.paths[4].write_bytes(b"no image")
+    with pytest.raises(RunError) as caught:
+        whole(reading(tmp_path, limit_gb=0, workers=workers).open(source, "set"))
+    assert str(caught.value).startswith(f"{source.paths[4]}: not a readable image (")
+    assert "Traceback" not in str(caught.value)

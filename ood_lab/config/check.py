@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.compose import OPEN, Composed, groups
+from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.signature import Signature, accepts, describe, signature
 from ood_lab.errors import RequestError
 
@@ -116,6 +117,7 @@ def check_values(composed: Composed) -> None:
         plain = composed.whole
     except OmegaConfBaseException as error:
         raise RequestError(" ".join(str(error).split())) from None
+    check_paths(composed)
     for section, cls in SECTIONS.items():
         node = composed.plain(section) if section else plain
         spec = signature(f"ood_lab.config.schema.{cls}")
@@ -199,6 +201,14 @@ def check_weights(composed: Composed) -> None:
     checkpoint = composed.cfg.init.checkpoint
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise RequestError(f"init.checkpoint={checkpoint}: no such file")
+
+
+def check_paths(composed: Composed) -> None:
+    """Paths must be text: what is no UTF-8 can be neither printed nor stored."""
+    for key in PATHS:
+        value = composed.plain(key)
+        if isinstance(value, str):
+            check_utf8(value, key)
 
 
 def check_output(composed: Composed) -> None:

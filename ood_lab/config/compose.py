@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ood_lab.config.quoting import PATHS, quote, uninterpolated
 from ood_lab.errors import RequestError
 
 # Groups of which a request names several; each file sits in its own node, of the file's name.
@@ -30,10 +32,13 @@ OPEN = ("protocol.transforms.", "dataset.exclude.", "auxiliary.exclude.", "score
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def _for_id_set(key: str, default: Any, *, _root_: DictConfig) -> Any:
-    """`${for_id_set:key,default}`: what a protocol says for the chosen ID set; the names of a set of counts."""
-    stated = _root_.protocol.sets.get(_root_.dataset.name) or {}
-    value = stated.get(key, default)
+def _for_id_set(key: str, default: Any, *unlisted: Any, _root_: DictConfig) -> Any:
+    """`${for_id_set:key,default}`: what a protocol says for the chosen ID set; the names of a set of counts.
+
+    A third value is taken where the protocol doesn't list the ID set at all.
+    """
+    stated = _root_.protocol.sets.get(_root_.dataset.name)
+    value = unlisted[0] if stated is None and unlisted else (stated or {}).get(key, default)
     return list(value) if OmegaConf.is_dict(value) else value
 
 
@@ -68,7 +73,7 @@ class Composed:
         if not self._changes:
             return self._base
         with _writable(deepcopy(self._base)) as cfg:
-            cfg.update(self._changes)
+            cfg.update(uninterpolated(self._changes))
         return cfg
 
     @cached_property
@@ -189,11 +194,18 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config", folde
     Raises:
         RequestError: Hydra or OmegaConf refused; their message is kept, their traceback is not.
     """
-    return _compose(tuple(overrides), config_name, folder)
+    return _compose(tuple(overrides), config_name, folder, surroundings(folder))
+
+
+def surroundings(folder: Path | None) -> int:
+    """Changes with the environment and with the files of a user's folder: a notebook goes on while they are edited."""
+    paths = sorted(folder.rglob("*.yaml")) if folder else []
+    files = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+    return hash((*files, *sorted(os.environ.items())))
 
 
 @cache
-def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) -> Composed:
+def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None, state: int) -> Composed:
     """Hydra sets values after it has composed the groups: so do we, on a copy, and compose each choice of groups once.
 
     Composing takes 50 times as long as the copy, and the rows of a table differ in values mostly.
@@ -201,15 +213,28 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None) 
     known = groups(folder)
     values = tuple(text for text in overrides if _key(text) not in known and not _key(text).startswith("hydra"))
     if not values:
-        return _compose_groups(overrides, config_name, folder)
-    base = _compose_groups(tuple(text for text in overrides if text not in values), config_name, folder)
+        return _compose_groups(overrides, config_name, folder, state)
+    base = _compose_groups(tuple(text for text in overrides if text not in values), config_name, folder, state)
     try:
         parsed = OverridesParser.create().parse_overrides([in_hydra(text) for text in values])
         with _writable(deepcopy(base.cfg)) as cfg:
             ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(" ".join(str(error).split())) from None
+    _expand_home(cfg)
     return Composed(cfg, {**base.choices, **_lists(cfg)})
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """`~` in a path, wherever it comes from, is the user's home."""
+    with _writable(cfg):
+        for key in PATHS:
+            try:
+                value = OmegaConf.select(cfg, key)
+            except OmegaConfBaseException:  # which `check_values` says
+                continue
+            if isinstance(value, str) and value.startswith("~"):
+                OmegaConf.update(cfg, key, uninterpolated(os.path.expanduser(value)))  # noqa: PTH111 (keeps "~x")
 
 
 def _key(override: str) -> str:
@@ -217,10 +242,10 @@ def _key(override: str) -> str:
 
 
 @cache
-def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path | None) -> Composed:
-    state = GlobalHydra.instance()
-    outer, state.hydra = state.hydra, None
-    extra = [f"hydra.searchpath=[{folder}]"] if folder else []
+def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path | None, _state: int) -> Composed:
+    hydra = GlobalHydra.instance()
+    outer, hydra.hydra = hydra.hydra, None
+    extra = [f"hydra.searchpath=[{quote(str(folder))}]"] if folder else []
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             cfg = hydra_compose(config_name, overrides=[*map(in_hydra, overrides), *extra], return_hydra_config=True)
@@ -228,12 +253,13 @@ def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path |
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(" ".join(str(error).split())) from None
     finally:
-        state.hydra = outer
+        hydra.hydra = outer
     assert isinstance(choices, dict)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
     picked = {str(k).rpartition("@")[2]: v for k, v in choices.items() if not str(k).startswith("hydra/")}
+    _expand_home(cfg)
     OmegaConf.set_readonly(cfg, True)
     return Composed(cfg, {**picked, **_lists(cfg)})
 

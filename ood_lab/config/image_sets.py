@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ood_lab.config.check import check_groups, nearest, parse
-from ood_lab.config.compose import Composed, compose, groups
+from ood_lab.config.compose import Composed, compose, groups, surroundings
+from ood_lab.config.quoting import quote
 from ood_lab.errors import RequestError, RunError
-from ood_lab.reader.layout import class_names, count, find_layout, lacking, layouts_of
+from ood_lab.reader.id_splits import default_held_out, held_out_per_class, read_id_split, training_classes
+from ood_lab.reader.layout import class_names, count, files_of, find_layout, lacking, layouts_of, read_layout, source_of
+
+# What `protocol.id_val` is for a set with a validation part of its own: any number above 0 means that part.
+OWN_VALIDATION = 1000
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,31 @@ class ImageSetUse:
         """The layout that is there; None if none is complete."""
         return find_layout(self.node, self.split)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of an ID set that have files of their own."""
+        sources = {} if self.layout in (None, "embedded") else layouts_of(self.node)[str(self.layout)]
+        return tuple(split for split in ("train", "val", "test") if split in sources)
+
+    def files(self, split: str) -> tuple[Path, ...]:
+        """The files that a split is read from; none for an embedded set."""
+        layout = self.layout
+        return () if layout in (None, "embedded") else files_of(self.node, str(layout), split)
+
     def found(self) -> int | None:
         """How many images are there (of an ID set: in its test split), where that is quickly told."""
         layout = self.layout
         return None if layout is None else count(self.node, layout, "test" if self.role == "id" else self.split)
+
+    def notes(self) -> list[str]:
+        """What lies there and is not read."""
+        layout = self.layout
+        if layout in (None, "embedded"):
+            return []
+        sources = layouts_of(self.node)[str(layout)]
+        splits = self.splits if self.role == "id" else (self.split,)
+        folders = [split for split in splits if "folder" in source_of(sources, split)]
+        return [note for split in folders for note in read_layout(self.node, str(layout), split).notes]
 
     def missing(self) -> str:
         """What was looked for, and how to get it."""
@@ -54,21 +79,18 @@ class ImageSetUse:
         return f"{self.name}: missing {', or '.join(wanted)}. {self.node['how_to_get']}"
 
 
-@cache
 def image_set_config(name: str, data: str, folder: Path | None = None, benchmark: str = "cifar10") -> dict[str, Any]:
     """The node of `conf/dataset/<name>.yaml`, composed beside `paths.data` and the ID set's benchmark."""
-    overrides = [f"dataset={name}", f"paths.data={quote(data)}", f"benchmark={benchmark}"]
+    return _image_set_config(name, data, folder, benchmark, surroundings(folder))
+
+
+@cache
+def _image_set_config(name: str, data: str, folder: Path | None, benchmark: str, _state: int) -> dict[str, Any]:
+    overrides = [f"dataset={name}", f"paths.data={quote(data)}", f"benchmark={quote(benchmark)}"]
     check_groups(parse(overrides), folder)
     node = compose(overrides, config_name="image_set", folder=folder).plain("dataset")
     assert isinstance(node, dict)
     return node
-
-
-def quote(value: str) -> str:
-    """A string as one value of Hydra's override grammar."""
-    if re.fullmatch(r"[A-Za-z_/.][\w/.-]*", value) and value not in ("null", "true", "false"):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetUse]:
@@ -130,8 +152,11 @@ def check_image_sets(composed: Composed, folder: Path | None = None) -> list[Ima
     where += " task=data lists every set that is needed and how to get it."
     present: list[ImageSetUse] = []
     for use in image_sets(composed, folder):
-        if use.layout is not None:
-            _check_one(use, present[0] if present else use, protocol.check)
+        if use.role == "id" and use.layout is not None:
+            check_id_set(use.node, use.layout, protocol.id_val)
+            present.append(use)
+        elif use.layout is not None:
+            _check_one(use, present[0], protocol.check)
             present.append(use)
         elif use.role in ("id", "auxiliary", "validation"):
             raise RequestError(f"the {_spoken(use.role)} set {use.name} is not there. {use.missing()}{where}")
@@ -144,8 +169,6 @@ def check_image_sets(composed: Composed, folder: Path | None = None) -> list[Ima
 
 
 def _check_one(use: ImageSetUse, id_use: ImageSetUse, check: str) -> None:
-    if use is id_use:
-        return
     try:
         found = use.found()
         shared = _shared_classes(use, id_use)
@@ -161,6 +184,62 @@ def _check_one(use: ImageSetUse, id_use: ImageSetUse, check: str) -> None:
             f"{use.name}: {found:,} images ({use.layout} layout) where {use.expected:,} are stated. "
             "Complete the set, or accept it with protocol.check=loose: it is then marked as partial."
         )
+
+
+def check_id_set(node: dict[str, Any], layout: str, id_val: int) -> None:
+    """Whether an ID set's splits agree on their classes, and whether its test images suffice for validation.
+
+    Sets in one file, which are downloaded whole, are checked when they are read.
+
+    Raises:
+        RequestError: see `read_id_split` and `held_out_per_class`; or the recipe states another number of classes.
+    """
+    if layout == "embedded":
+        return
+    splits = [split for split in ("train", "val", "test") if split in layouts_of(node)[layout]]
+    try:
+        classes, stated = training_classes(node, layout), (node["recipe"] or {}).get("num_classes")
+        if classes is not None and stated not in (None, len(classes)):
+            raise RequestError(
+                f"{node['name']}: dataset.recipe.num_classes={stated}, but the training images in {node['root']} have "
+                f"{len(classes)} classes ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''}). "
+                f"Use dataset.recipe.num_classes={len(classes)}, or complete the images"
+            )
+        if not all({"folder", "list"} & set(layouts_of(node)[layout][split]) for split in splits):
+            return
+        listings = {split: read_id_split(node, layout, split) for split in splits}
+        if id_val and "val" not in splits and "test" in splits:
+            held_out_per_class(listings["test"], id_val)
+    except RunError as error:
+        raise RequestError(str(error)) from None
+
+
+def filled_from_disk(composed: Composed) -> Composed:
+    """The number of classes and of ID validation images, where nobody states them and the images are there.
+
+    Validation gets a fifth of the test images at most; a set that has a validation part of its own keeps it.
+
+    Raises:
+        RequestError: the images can't be read.
+    """
+    node, protocol = composed.plain("dataset"), composed.plain("protocol")
+    layout = find_layout(node, "id")
+    try:
+        if layout not in (None, "embedded") and node["recipe"]["num_classes"] is None:
+            classes = training_classes(node, str(layout))
+            if classes is None:
+                raise RequestError(f"dataset.recipe.num_classes: {node['name']} has no class names; state the number")
+            node["recipe"]["num_classes"] = len(classes)
+            composed = composed.changed("dataset", node)
+        if layout is not None and protocol["id_val"] is None:
+            own = layout == "embedded" or "val" in layouts_of(node)[layout]
+            kept = OWN_VALIDATION if own else default_held_out(read_id_split(node, layout, "test").labels)
+            composed = composed.changed("protocol", {**protocol, "id_val": kept})
+    except RunError as error:
+        if composed.cfg.task.name == "data":  # which says so itself
+            return composed
+        raise RequestError(str(error)) from None
+    return composed
 
 
 def _shared_classes(use: ImageSetUse, id_use: ImageSetUse) -> set[str]:

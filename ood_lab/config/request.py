@@ -22,8 +22,9 @@ from ood_lab.config.check import (
 )
 from ood_lab.config.compose import Composed, compose, groups, only_chooses, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
-from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets, quote
+from ood_lab.config.image_sets import ImageSetUse, check_image_sets, filled_from_disk, image_sets
 from ood_lab.config.peers import PEERS, expanded
+from ood_lab.config.quoting import in_words, quote
 from ood_lab.config.scorers import as_declared, check_scorers
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
@@ -186,7 +187,10 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
-            raise RequestError(f"{override.input_line!r} names several values; add -m to run them all")
+            raise RequestError(
+                f"{override.input_line!r} names several values; add -m to run them all "
+                "(from Python: ood_lab.run([...], multirun=True))"
+            )
     check_groups(parsed, folder)
     known = groups(folder)
     default = compose([line(o) for o in parsed if _keeps_default(o, known)], folder=folder)
@@ -198,6 +202,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
             "(name it in protocol.near or protocol.far) but not trained on. Train on digits, cifar10 or cifar100."
         )
     check_values(composed)
+    composed = filled_from_disk(composed)
     check_scorers(composed, folder)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
         return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), default, folder)
@@ -259,17 +264,6 @@ def expand_all(text: str, folder: Path | None) -> str:
 
 def _by_name_only(scorer: str, folder: Path | None) -> bool:
     return bool(signature(target("scorer", scorer, folder)).constants.get("by_name_only", False))
-
-
-def in_words(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(map(in_words, value)) + "]"
-    return quote(value) if isinstance(value, str) else repr(value)
 
 
 def _needs(composed: Composed, default: Composed) -> list[list[str]]:

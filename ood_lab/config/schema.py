@@ -77,9 +77,9 @@ class Protocol:
 
     Detectors are tuned on the `validation` sets, which are no test sets. `missing` and `check` say what a set that is
     not there, or has another number of images than the source states, means: an error, or a mark in the table. Of the
-    ID test images `id_val` are kept for validation. With `subset`, metrics are means over `draws` seeded draws of so
-    many images of each OOD set. `transforms` names the chain of a set that isn't read by `transform`. `mean` and `std`
-    normalise in training and test.
+    ID test images `id_val` are kept for validation; null for a fifth of them at most. With `subset`, metrics are means
+    over `draws` seeded draws of so many images of each OOD set. `transforms` names the chain of a set that isn't read
+    by `transform`. `mean` and `std` normalise in training and test.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Protocol:
     validation: list[str]
     missing: Literal["error", "skip"]
     check: Literal["strict", "loose"]
-    id_val: NonNegativeInt
+    id_val: NonNegativeInt | None
     subset: PositiveInt | None
     draws: PositiveInt
     transform: Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]
@@ -112,9 +112,12 @@ class Tuning:
 
 @dataclass
 class Recipe:
-    """What training on an image set takes: sizes that the papers give by data set, and how many test images it has."""
+    """What training on an image set takes: sizes that the papers give by data set, and how many test images it has.
 
-    num_classes: PositiveInt
+    Without `num_classes` the training split's classes are counted.
+    """
+
+    num_classes: PositiveInt | None
     test_images: PositiveInt | None
     benchmark: str
     serve: Literal["resident", "streaming"]

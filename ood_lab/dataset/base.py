@@ -15,6 +15,7 @@ from torch import Tensor
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat
 from ood_lab.random import generator
 from ood_lab.reader.base import UNLABELLED, Listing
+from ood_lab.reader.id_splits import held_out_per_class
 from ood_lab.types import Images
 
 # "ood": all images by which a set is scored; "auxiliary": those that training may use as outliers.
@@ -76,12 +77,14 @@ def held_out(listing: Listing, split: Split, count: int) -> Listing:
     """The validation or the remaining test part of a test set, `count` images drawn evenly from the classes.
 
     OpenOOD v1.5 cuts the same sizes from CIFAR's test set by a list of its own.
+
+    Raises:
+        RequestError: a class would lose all its test images.
     """
     if count == 0:
         return listing
     labels = torch.from_numpy(listing.labels)
-    classes = int(labels.max()) + 1
-    rows = stratified(labels, max(1, count // classes), generator("cifar", "val"))
+    rows = stratified(labels, held_out_per_class(listing, count), generator("cifar", "val"))
     keep = torch.zeros(len(labels), dtype=torch.bool)
     keep[rows] = True
     keep = keep if split == "val" else ~keep

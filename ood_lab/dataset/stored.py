@@ -10,7 +10,8 @@ import numpy as np
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.dataset.base import ImageSet, Split, held_out
 from ood_lab.errors import RunError
-from ood_lab.reader.base import Listing, check_no_class_is_empty
+from ood_lab.reader.base import Listing
+from ood_lab.reader.id_splits import read_id_split
 from ood_lab.reader.layout import find_layout, lacking, layouts_of, read_layout
 
 
@@ -51,18 +52,18 @@ class Stored(ImageSet):
             absent = lacking(node, next(iter(layouts_of(node))), role)[0]
             raise RunError(f"{self.name}: {self.root}/{absent} is not there. {self.how_to_get}")
 
-        def part(name: str) -> Listing:
-            return read_layout(node, layout, name)
-
         if role != "id":
-            return part(split)
+            return read_layout(node, layout, split)
+
+        def part(name: str) -> Listing:
+            return read_id_split(node, layout, name)
+
         own_val = "val" in layouts_of(node)[layout]
         if split == "train" or (own_val and id_val):
-            listing = part(split)
-        else:
-            listing = joined([part("val"), part("test")]) if own_val else part("test")
-        check_no_class_is_empty(listing)
-        return listing if split == "train" or own_val else held_out(listing, split, id_val)
+            return part(split)
+        if own_val:
+            return joined([part("val"), part("test")])
+        return held_out(part("test"), split, id_val)
 
 
 def joined(parts: list[Listing]) -> Listing:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ood_lab.errors import RunError
+from ood_lab.reader.picture import decode, to_rgb
 
 UNLABELLED = -1
 
@@ -27,6 +28,7 @@ class Listing:
         pixels: uint8 [N, H, W] or [N, H, W, 3] (may be memory-mapped).
         files: what the listing was read from, for fingerprints and checksums.
         recipe: what generated the pixels, where no file did.
+        notes: what was passed over while listing, and why; shown to the user.
         origin: what messages call it.
     """
 
@@ -37,6 +39,7 @@ class Listing:
     pixels: NDArray[np.uint8] | None = None
     files: tuple[Path, ...] = ()
     recipe: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +51,7 @@ class Listing:
             RunError: the file can't be decoded; it is named.
         """
         if self.pixels is not None:
-            return Image.fromarray(np.asarray(self.pixels[index])).convert("RGB")
+            return to_rgb(Image.fromarray(np.asarray(self.pixels[index])), f"{self.origin}, image {index}")
         assert self.paths is not None
         return decode(self.paths[index])
 
@@ -74,24 +77,6 @@ class Listing:
         return replace(part, labels=rank[part.labels], classes=tuple(self.classes[i] for i in kept))
 
 
-def decode(path: Path) -> Image.Image:
-    """Read one image file as RGB: grey is repeated, transparency dropped, CMYK converted, 16 bits scaled to 8.
-
-    Raises:
-        RunError: not there, truncated, or no image; the file is named.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "I;16", "I;16L", "I;16B"):
-                # PIL's own conversion clips at 255, which turns most of a 16-bit picture white.
-                return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such image. Put the file there, or take it off the list.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path}: not a readable image ({error}). Replace the file, or remove it.") from None
-
-
 def check_names(names: Sequence[str], origin: str) -> None:
     """Refuse two classes of one name (letter case and Unicode form don't tell classes apart).
 
@@ -100,10 +85,15 @@ def check_names(names: Sequence[str], origin: str) -> None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        plain = unicodedata.normalize("NFC", name).casefold().strip()
+        plain = same_name(name)
         if plain in seen:
             raise RunError(f"{origin}: two classes of one name, {seen[plain]!r} and {name!r}. Rename or merge them.")
         seen[plain] = name
+
+
+def same_name(name: str) -> str:
+    """A class name without what doesn't tell classes apart: letter case, Unicode form, blanks around it."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def check_no_class_is_empty(listing: Listing) -> None:

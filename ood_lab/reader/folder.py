@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ood_lab.errors import RunError
 from ood_lab.reader.base import UNLABELLED, Listing, check_names
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
+# Formats that Pillow has a name for but reads only with a program of its own, or that are no pictures.
+NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
 
 
 def read(root: Path, source: dict[str, Any]) -> Listing:
     """Every image below `root/folder`, sorted by path; labels are the ranks of the first level of folders.
 
-    Images lie directly in the folder (a set without classes) or in class folders, however deep below them.
+    Images lie directly in the folder (a set without classes) or in class folders, however deep below them. Files and
+    folders whose name begins with a dot are no images.
 
     Raises:
-        RunError: no image at all, images both beside and in folders, two classes of one name.
+        RunError: no image at all, images both beside and in folders, two classes of one name, a name that is no UTF-8.
     """
     base = root / source["folder"]
     if not base.is_dir():
         raise RunError(f"{base}: no such folder")
     names = class_names(root, source)
-    loose = sorted(entry.path for entry in os.scandir(base) if _is_image(entry))
+    passed_over = _PassedOver()
+    loose = sorted(path for path in _images(str(base), passed_over, deep=False))
     if names and loose:
         raise RunError(
             f"{base} holds both class folders ({names[0]}, ...) and images ({Path(loose[0]).name}, ...). "
             "Sort the images into the folders, or move either away."
         )
-    found = [(path, rank) for rank, name in enumerate(names) for path in sorted(_walk(str(base / name)))]
+    found = [(path, rank) for rank, name in enumerate(names) for path in sorted(_images(str(base / name), passed_over))]
+    notes = passed_over.notes(str(base))
     if not found and not loose:
-        raise RunError(f"no image below {base}; expected files ending in {', '.join(SUFFIXES)}")
+        more = "".join(f". {note}" for note in notes)
+        raise RunError(f"no image below {base}; expected files ending in {', '.join(SUFFIXES)}{more}")
+    _check_utf8(loose or [path for path, _ in found], str(base))
     if loose:
         labels = np.full(len(loose), UNLABELLED, np.int64)
-        return Listing(labels, None, str(base), paths=tuple(map(Path, loose)), files=tuple(map(Path, loose)))
+        paths = tuple(map(Path, loose))
+        return Listing(labels, None, str(base), paths=paths, files=paths, notes=notes)
     check_names(names, str(base))
     labels = np.array([rank for _, rank in found], np.int64)
     paths = tuple(Path(path) for path, _ in found)
-    return Listing(labels, names, str(base), paths=paths, files=paths)
+    return Listing(labels, names, str(base), paths=paths, files=paths, notes=notes)
 
 
 def is_there(root: Path, source: dict[str, Any]) -> list[str]:
@@ -58,13 +69,69 @@ def class_names(root: Path, source: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith(".")))
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+@dataclass
+class _PassedOver:
+    """Files that look like pictures and aren't read."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    def notes(self, origin: str) -> tuple[str, ...]:
+        found = []
+        pictures = {s: n for s, n in sorted(self.suffixes.items()) if s in _picture_suffixes()} if self.suffixes else {}
+        if pictures:
+            counts = ", ".join(f"{number:,} {suffix}" for suffix, number in pictures.items())
+            found.append(f"{origin}: {counts} not read; convert to one of {', '.join(SUFFIXES)}")
+        if self.broken:
+            more = f" and {len(self.broken) - 1:,} more" if len(self.broken) > 1 else ""
+            found.append(f"{origin}: broken link {min(self.broken)}{more} not read; mend or remove it")
+        return tuple(found)
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _picture_suffixes() -> set[str]:
+    known = Image.registered_extensions()
+    return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES}
+
+
+def _images(folder: str, passed_over: _PassedOver, deep: bool = True) -> Iterator[str]:
     for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.name.lower().endswith(SUFFIXES):
+            if entry.is_file():
+                yield entry.path
+                continue
+            if entry.is_symlink() and not entry.is_dir():
+                passed_over.broken.append(entry.path)
+                continue
         if entry.is_dir():
-            yield from _walk(entry.path)
-        elif _is_image(entry):
-            yield entry.path
+            if deep and _leads_up(entry):
+                passed_over.broken.append(entry.path)
+            elif deep:
+                yield from _images(entry.path, passed_over)
+        else:
+            passed_over.suffixes[Path(entry.name).suffix.lower()] += 1
+
+
+def _leads_up(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads to a folder that it lies in: walking on would never end."""
+    if not entry.is_symlink():
+        return False
+    target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
+    return here.is_relative_to(target)
+
+
+def _check_utf8(paths: list[str], origin: str) -> None:
+    try:
+        "".join(paths).encode()
+    except UnicodeEncodeError:
+        bad = next(path for path in paths if not _is_utf8(path))
+        raise RunError(f"{origin}: the name {os.fsencode(bad)!r} is not UTF-8; rename the file") from None
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

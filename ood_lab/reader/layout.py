@@ -11,6 +11,8 @@ The first layout that is complete is used, and every table and `task=data` says 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 from ood_lab.errors import RequestError
 from ood_lab.reader import cifar_batches, folder, idx, image_list, mat, npy
 from ood_lab.reader.base import Listing
+from ood_lab.reader.scope import read_once
 from ood_lab.reader.selection import chosen, kept_classes
 
 READERS: dict[str, ModuleType] = {
@@ -93,10 +96,38 @@ def read_layout(node: dict[str, Any], layout: str, split: str) -> Listing:
     Raises:
         RunError: a file is missing, damaged, or not what the layout says; it is named.
     """
+    source, root = source_of(node["layouts"][layout], split), Path(node["root"])
+    labelled = split in ("train", "val", "test")
+    choice = {key: node.get(key) for key in ("include", "exclude", "benchmark", "draw")}
+
+    def read() -> Listing:
+        if "list" in source:  # taken as it is; include, exclude and draw are for the other layouts
+            return image_list.read(root, source, labelled)
+        return chosen(reader_of(source, node["name"]).read(root, source), node)
+
+    # A set in one file is not kept, since its listing holds all pixels.
+    asked = json.dumps(["listing", node["root"], source, labelled, choice])
+    return read_once(asked, read, keep=lambda listing: listing.paths is not None)
+
+
+def files_of(node: dict[str, Any], layout: str, split: str) -> tuple[Path, ...]:
+    """The files that a split is read from; those of images, lists and archives alike.
+
+    Raises:
+        RunError: see `read_layout`.
+    """
     source = source_of(node["layouts"][layout], split)
-    listing: Listing = reader_of(source, node["name"]).read(Path(node["root"]), source)
-    # Lists are taken as they are; include, exclude and draw are for the other layouts.
-    return listing if "list" in source else chosen(listing, node)
+    if {"folder", "list"} & set(source):
+        return read_layout(node, layout, split).files
+    return tuple(Path(node["root"]) / name for name in _names(list(source.values())))
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    else:
+        for child in value:
+            yield from _names(child)
 
 
 def count(node: dict[str, Any], layout: str, split: str) -> int | None:

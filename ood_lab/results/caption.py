@@ -44,6 +44,14 @@ def protocol_lines(
     ]
 
 
+def changed_line(changed: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Which sets hold other images than when the run was scored first: (images then, images now)."""
+    if not changed:
+        return []
+    counts = (f"{name} ({now:,} files, {then:,} at first)" for name, (then, now) in changed.items())
+    return [f"images changed since, and scored again: {', '.join(counts)}"]
+
+
 def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What was searched, on which sets, and what was found.
 

@@ -12,9 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ood_lab.results.store import Results, Row
-from ood_lab.results.table import METRICS, Line, Selection, lines
+from ood_lab.results.table import METRICS, STAGES, Line, Selection, lines, percent
 
-STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
 COLUMNS = (
     ("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"),
     ("all", "fpr95_id_pos"), ("all", "aupr_in"), ("all", "aupr_out"),
@@ -26,11 +25,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, one digit; a dash where there is none."""
-    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def with_interval(row: Row) -> str:

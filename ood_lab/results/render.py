@@ -8,8 +8,7 @@ from itertools import groupby
 from rich import box
 from rich.table import Table
 
-from ood_lab.results.page import STAGES, percent
-from ood_lab.results.table import Line
+from ood_lab.results.table import STAGES, Line, percent
 
 KEYS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "fpr95_id_pos"))
 

@@ -10,6 +10,7 @@ from typing import Any
 from ood_lab.config import Request
 from ood_lab.results.store import Results, Row, options_text
 
+STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
 METRICS = ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out")
 
 
@@ -89,6 +90,11 @@ class Selection:
 
     def _is_accuracy(self, row: Row) -> bool:
         return row["metric"] == "accuracy" and row["convention"] == self.of_accuracy
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, one digit; a dash where there is none."""
+    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def lines(results: Results, selection: Selection) -> list[Line]:

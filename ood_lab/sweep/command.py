@@ -170,7 +170,7 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
         stdout.print(terminal(one, stdout.width), highlight=False)
     for name, text in written(results.tables).items():
         write_atomically(results.run_dir / name, text.encode())
-    stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}", highlight=False)
+    stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}", highlight=False, markup=False)
     failures.complain()
     runs = {r.run_id: r.run_dir for r in planned.runs}
     results.stands_on = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
@@ -182,6 +182,8 @@ def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:
     lacking = Counter(reasons.values())
     names = ", ".join(table.id for table in tables)
     counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done. {estimate(planned.runs, workers)}"
-    stdout.print(f"{names}: {counts if planned.runs else 'none of its runs can be made here'}", highlight=False)
+    stdout.print(
+        f"{names}: {counts if planned.runs else 'none of its runs can be made here'}", highlight=False, markup=False
+    )
     for reason, count in lacking.most_common():
-        stdout.print(f"  not available, {count} row{'s' if count > 1 else ''}: {reason}", highlight=False)
+        stdout.print(f"  not available, {count} row{'s' if count > 1 else ''}: {reason}", highlight=False, markup=False)

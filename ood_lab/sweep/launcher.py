@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from ood_lab.config import RequestError
 from ood_lab.config.check import cuda_devices
 from ood_lab.config.compose import config_dir
-from ood_lab.config.image_sets import quote
+from ood_lab.config.quoting import quote
 from ood_lab.sweep.ticket import Ticket, carry_out
 
 # The package that brings a launcher, where it is not Hydra's own.

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ood_lab.config import OodLabError, prepare
+from ood_lab.reader.scope import one_command
 from ood_lab.run_dir import is_trained
 from ood_lab.storage import write_atomically
 
@@ -78,12 +79,7 @@ def _carried_out(ticket: Ticket, rank: int) -> list[str]:
         for command in ticket.commands[:1] if rank else ticket.commands:
             print(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} python -m ood_lab {' '.join(command)}", flush=True)
             try:
-                request = prepare(list(command), Path(ticket.folder) if ticket.folder else None)
-                if rank and is_trained(request):
-                    continue
-                from ood_lab.task import execute
-
-                execute(request)
+                _one(command, ticket.folder, rank)
             except OodLabError as error:
                 print(f"ood_lab: {error}", flush=True)
                 errors.append(str(error))
@@ -91,6 +87,16 @@ def _carried_out(ticket: Ticket, rank: int) -> list[str]:
                 traceback.print_exc()
                 errors.append(f"{type(error).__name__}: {error}")
     return errors
+
+
+@one_command()
+def _one(command: tuple[str, ...], folder: str | None, rank: int) -> None:
+    request = prepare(list(command), Path(folder) if folder else None)
+    if rank and is_trained(request):
+        return
+    from ood_lab.task import execute
+
+    execute(request)
 
 
 @contextmanager

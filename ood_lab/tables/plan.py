@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_lab.config import OodLabError, Request, prepare
-from ood_lab.config.request import in_words
+from ood_lab.config.quoting import in_words
 from ood_lab.progress import track
 from ood_lab.results.store import read_rows
 from ood_lab.run_dir import outstanding, verify

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ood_lab.config.quoting import uninterpolated
 from ood_lab.datamodule import DataModule, Normalise, Sizes
 from ood_lab.method.base import Method
 from ood_lab.pixels import Reading
@@ -18,7 +19,7 @@ from ood_lab.random import derive_seed
 def build(node: Any, *args: Any, **injected: Any) -> Any:
     """The object that a node's `_target_` names, its keys as keyword arguments."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return instantiate(plain, *args, **injected, _convert_="all")
+    return instantiate(uninterpolated(plain), *args, **injected, _convert_="all")
 
 
 def build_method(cfg: Any) -> Method:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ood_lab.archive import extract
-from ood_lab.config import Request, RunError
-from ood_lab.config.image_sets import ImageSetUse
+from ood_lab.config import OodLabError, Request, RunError
+from ood_lab.config.image_sets import ImageSetUse, check_id_set
 from ood_lab.download import Checksum, fetch, file_digest
 from ood_lab.progress import stdout, track
 from ood_lab.reader.layout import layouts_of, read_layout
@@ -29,7 +30,7 @@ class State:
         state: "present", "missing", "wrong count", "wrong checksum" or "unreadable".
         count: images found, of images stated, as text.
         where: where it was found, or is looked for.
-        remedy: what to do; "" where nothing is to be done.
+        remedy: what to do, or what is not read; "" where nothing is to be done.
     """
 
     name: str
@@ -53,7 +54,8 @@ def run(request: Request) -> Results:
             if use.layout is None:
                 download(use.node.get("downloads", []), Path(use.node["root"]))
         _download_weights(request)
-    states = [state(use, thorough=action == "verify") for use in request.image_sets]
+    id_val = request.cfg.protocol.id_val or 0
+    states = [state(use, action == "verify", id_val) for use in request.image_sets]
     states += _weights_state(request)
     show(states, str(request.cfg.paths.data))
     wrong = [s.name for s in states if s.state != PRESENT]
@@ -62,8 +64,13 @@ def run(request: Request) -> Results:
     return Results("", Path(request.cfg.paths.output), [])
 
 
-def state(use: ImageSetUse, thorough: bool) -> State:
-    """How a set stands; `thorough` also checks every checksum and decodes every image."""
+def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
+    """How a set stands.
+
+    Args:
+        thorough: check every checksum and decode every image, too.
+        id_val: images that an ID set must be able to spare for validation.
+    """
 
     def told(name: str, count: str, where: str, remedy: str) -> State:
         return State(use.name, use.role, name, count, where, use.node["licence"], remedy)
@@ -76,20 +83,22 @@ def state(use: ImageSetUse, thorough: bool) -> State:
     places = ", ".join(dict.fromkeys(_place(source) for source in layouts_of(use.node)[layout].values()))
     where = f"{places} ({layout})"
     try:
-        found = use.found()
+        if use.role == "id":
+            check_id_set(use.node, layout, id_val)
+        found, notes = use.found(), ". ".join(use.notes())
         if thorough:
             altered = wrong_checksum(use.node)
             if altered:
                 return told("wrong checksum", _of(found, use.expected), where, altered)
             decoded = decode_all(use, layout)
             found = decoded if found is None else found
-    except RunError as error:
+    except OodLabError as error:
         return told("unreadable", "", where, str(error))
     if use.expected is not None and found is not None and found != use.expected:
         remedy = f"{use.name}: {found:,} images ({layout} layout) where {use.expected:,} are stated"
         remedy += f" (protocol.check=loose accepts it, marked). {use.node['how_to_get']}"
         return told("wrong count", _of(found, use.expected), where, remedy)
-    return told(PRESENT, _of(found, use.expected), where, "")
+    return told(PRESENT, _of(found, use.expected), where, notes)
 
 
 def wrong_checksum(node: dict[str, Any]) -> str | None:
@@ -154,7 +163,9 @@ def show(states: list[State], data: str) -> None:
         table.add_column(name, overflow="fold", justify="right" if name == "images" else "left")
     for s in states:
         style = {"present": "green", "missing": "yellow"}.get(s.state, "red")
-        table.add_row(s.name, s.role, f"[{style}]{s.state}[/]", s.count, s.where.replace(data, "."), s.licence)
+        told = (s.name, s.role, s.count, s.where.replace(data, "."), s.licence)
+        name, role, count, where, licence = map(escape, told)
+        table.add_row(name, role, f"[{style}]{s.state}[/]", count, where, licence)
     stdout.print(table)
     todo = [s.remedy for s in states if s.remedy]
     if todo:

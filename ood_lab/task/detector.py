@@ -28,6 +28,7 @@ from ood_lab.evaluation.extract import (
     perturbed,
 )  # fmt: skip
 from ood_lab.method.base import Method
+from ood_lab.reader.picture import to_rgb
 from ood_lab.results.store import read_thresholds
 from ood_lab.run_dir import FINAL
 from ood_lab.scorer import build_scorer
@@ -62,11 +63,16 @@ class Detector:
 
     @torch.inference_mode()
     def score(self, images: Iterable[Image.Image], batch_size: int = 250) -> Tensor:
-        """Scores [N] in float64 of PIL images of any size and mode."""
+        """Scores [N] in float64 of PIL images of any size, made RGB as files are (see `to_rgb`).
+
+        Raises:
+            RunError: a 32-bit or float picture; its place in `images` is named.
+        """
         pictures = list(images)
         parts = []
         for start in range(0, len(pictures), batch_size):
-            squares = [np.array(self.transform(p.convert("RGB"))) for p in pictures[start : start + batch_size]]
+            numbered = enumerate(pictures[start : start + batch_size], start)
+            squares = [np.array(self.transform(to_rgb(picture, f"image {i}"))) for i, picture in numbered]
             pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
             x = self.normalise(pixels)
             if isinstance(self.scorer, InputScorer) and self.scorer.epsilon > 0:

@@ -46,11 +46,13 @@ def measure(request: Request) -> dict[str, str]:
     Returns:
         the detectors that can't work on these features, and why.
     """
-    names = unscored(request)
-    if not names:
-        return {}
     features = Features(request)
     sets = [name for name in features.id_splits if name != "train"] + list(request.ood_sets)
+    features.enter(["train", *sets])
+    names = unscored(request)
+    if not names:
+        features.images.complete()
+        return {}
     features.prepare(["train", *sets])
     made = {name: tuning.detector(request, name, features) for name in names}
     options = {name: options_text(request.scorers[name]) for name in names}
@@ -75,6 +77,7 @@ def measure(request: Request) -> dict[str, str]:
         limits.append(own | _limit(request, scored[name], features))
     add_thresholds(request.run_dir, limits)
     add_rows(request.run_dir, rows)
+    features.images.complete()
     return refused
 
 

@@ -44,5 +44,5 @@ def run(request: Request) -> Results:
         groups = {g: {s: scored[s] for s in request.ood_sets if request.groups[s] == g} for g in ("near", "far")}
         path = folder / f"{postprocessor(name)}.pkl"
         write_atomically(path, score_file(scored["test"], scored.get("val"), groups))
-        stdout.print(f"{name}: {path}", highlight=False)
+        stdout.print(f"{name}: {path}", highlight=False, markup=False)
     return stored(request)

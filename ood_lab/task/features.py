@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from ood_lab.evaluation.extract import (
     perturbed,
     save_features,
 )  # fmt: skip
+from ood_lab.image_record import RunImages
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.reader.base import Listing
 from ood_lab.run_dir import FINAL, OUTLIERS
@@ -48,6 +50,7 @@ class Features:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.digest = hashlib.sha256((request.run_dir / FINAL).read_bytes()).hexdigest()[:16]
+        self.images = RunImages(request)
         self._method: Method | None = None
         self._images: dict[str, SetImages] = {}
         self._loaded: dict[Path, Extracted] = {}
@@ -73,6 +76,11 @@ class Features:
         """The name of the features of one set's images as they are."""
         return self._of(name).key(self.digest)
 
+    def enter(self, names: Iterable[str]) -> None:
+        """Record which images the features of these sets are of."""
+        for name in names:
+            self.images.enter_features(self.images.source(name), self.key(name))
+
     def prepare(self, names: Iterable[str], scorers: Iterable[Scorer] = ()) -> None:
         """Extract now what is not saved yet: first what most detectors share, then each one's own pass."""
         for scorer in (None, *scorers):
@@ -92,7 +100,9 @@ class Features:
     def _of(self, name: str) -> SetImages:
         if name not in self._images:
             split: Split = name if name in ("train", "val", "test") else "ood"  # type: ignore[assignment]
-            self._images[name] = SetImages(self.request, self.request.use("id" if split != "ood" else name), split)
+            use = self.request.use("id" if split != "ood" else name)
+            edition = self.images.enter(self.images.source(name))
+            self._images[name] = SetImages(self.request, use, split, edition)
         return self._images[name]
 
     def _extract(self, name: str, path: Path, changing: InputScorer | None) -> None:
@@ -116,10 +126,14 @@ class Features:
 
 
 class SetImages:
-    """The images of one split of one set, as a request's protocol prepares them."""
+    """The images of one split of one set, as a request's protocol prepares them.
 
-    def __init__(self, request: Request, use: ImageSetUse, split: Split) -> None:
-        self.request, self.use, self.split = request, use, split
+    Args:
+        edition: tells images of the same names and sizes apart (see `image_record`).
+    """
+
+    def __init__(self, request: Request, use: ImageSetUse, split: Split, edition: str) -> None:
+        self.request, self.use, self.split, self.edition = request, use, split, edition
         protocol = request.cfg.protocol
         ood = split == "ood"
         self.chain: Chain = protocol.transforms.get(use.name, protocol.transform) if ood else "short_side"
@@ -138,9 +152,11 @@ class SetImages:
         if node["layouts"]:
             # Where the files lie does not count, nor by which layout they were found.
             root = Path(node["root"])
-            files = [(p.relative_to(root).as_posix(), p.stat().st_size) for p in self.listing.files]
+            files = [(_below(root, file), file.stat().st_size) for file in self.listing.files]
             labels = hashlib.sha256(self.listing.labels.tobytes()).hexdigest()
             images += [files, len(self.listing), labels]
+            if self.edition:
+                images.append(self.edition)
         elif self.split != "ood":
             images.append(self.request.cfg.protocol.id_val)
         cfg = self.request.cfg
@@ -156,6 +172,12 @@ class SetImages:
         pixels = build_reading(cfg).open(self.listing, name, self.chain)
         normalise = Normalise(list(cfg.protocol.mean), list(cfg.protocol.std))
         return EvalLoader(pixels, self.listing.labels, normalise, cfg.trainer.eval_batch_size, device(cfg))
+
+
+def _below(root: Path, file: Path) -> str:
+    """A file's name below a set's root; the whole path of one that lies elsewhere."""
+    name, folder = str(file), f"{root}{os.sep}"
+    return name.removeprefix(folder)  # `Path.relative_to` takes a second for 100,000 names
 
 
 def trained_method(request: Request) -> Method:

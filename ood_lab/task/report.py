@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,16 @@ from omegaconf import OmegaConf
 from ood_lab.config import Request, RequestError
 from ood_lab.evaluation.evaluator import load_scores
 from ood_lab.evaluation.extract import features_path, load_features
-from ood_lab.progress import stdout, track
-from ood_lab.results.caption import protocol_lines, tuning_lines
+from ood_lab.progress import track
 from ood_lab.results.material import Material, RunMaterial
-from ood_lab.results.page import STAGES, png, render_page
-from ood_lab.results.render import terminal_table
+from ood_lab.results.page import png, render_page
 from ood_lab.results.store import Results, read_rows
-from ood_lab.results.table import Selection, lines
+from ood_lab.results.table import STAGES, Selection
 from ood_lab.run_dir import OUTLIERS
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
+from ood_lab.task.shown import caption, show, stored
 
 
 def run(request: Request) -> Results:
@@ -41,11 +41,6 @@ def run(request: Request) -> Results:
     return results
 
 
-def stored(request: Request) -> Results:
-    """What a run and those it stands on have in store."""
-    return Results(request.run_id, request.run_dir, read_rows(request.run_dir), [stored(n) for n in request.needs])
-
-
 def write(request: Request, results: Results) -> list[dict[str, Any]]:
     """Draw the figures (also kept as PNG files) and write report.html; gives title, caption and PNG of each figure."""
     if request.cfg.logger.name == "csv":
@@ -62,29 +57,12 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
             figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
     about = {
         "caption": [*caption(request, results), f"AUPR: {request.cfg.protocol.aupr_rule.replace('_', ' ')}"],
-        "command": " ".join(["python -m ood_lab", *request.overrides]),
+        "command": f"python -m ood_lab {shlex.join(request.overrides)}",
         "config": OmegaConf.to_yaml(request.cfg, resolve=True),
     }
     page = render_page(results, Selection.of(request), figures, about)
     write_atomically(request.run_dir / "report.html", page.encode())
     return figures
-
-
-def show(request: Request, results: Results) -> None:
-    """The last thing a command prints."""
-    page = request.run_dir / "report.html"
-    if page.is_file():
-        stdout.print(f"report: {page}\n", highlight=False)
-    stdout.print(terminal_table(lines(results, Selection.of(request)), caption(request, results)))
-
-
-def caption(request: Request, results: Results) -> list[str]:
-    """The resolved protocol, and which of its sets are not as stated."""
-    partial = Selection.of(request).partial(results.rows)
-    protocol = request.composed.plain("protocol")
-    tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
-    chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
-    return [*protocol_lines(protocol, request.groups, partial), *tuning_lines(protocol["validation"], chosen)]
 
 
 def gather(request: Request) -> Material:

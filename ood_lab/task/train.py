@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from ood_lab.config import Request, RequestError
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_dir import FINAL, claim, is_trained, locked, mark_done, outstanding
+from ood_lab.run_dir import FINAL, claim, enter_training_images, is_trained, locked, mark_done, outstanding
 from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
@@ -39,9 +40,12 @@ def run(request: Request) -> Results:
     with locked(request):
         began = None if (request.run_dir / "identity.json").is_file() else time.monotonic()
         cfg = claim(request)
+        enter_training_images(request)
         stands_on = ensure(request)
         refused: dict[str, str] = {}
         if outstanding(request):
+            for note in (note for use in request.image_sets for note in use.notes()):
+                print(f"note: {note}", file=sys.stderr, flush=True)
             torch.set_num_threads(cfg.trainer.threads)
             with session(request) as log:
                 if not is_trained(request):

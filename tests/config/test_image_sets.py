@@ -58,7 +58,7 @@ def test_the_protocols_constants_normalise_and_so_belong_to_the_run() -> None:
 
 def cifar(root: Path) -> list[str]:
     plant(image_set_config("cifar10", str(root)), "folder", [f"class{i}" for i in range(10)])
-    return ["method=ce", "dataset=cifar10", f"paths.data={root}", f"paths.output={root}/outputs"]
+    return ["method=ce", "dataset=cifar10", f"paths.data={root}", f"paths.output={root}/outputs", "protocol.id_val=10"]
 
 
 def test_another_number_of_images_than_stated_is_refused_or_marked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,40 @@ def test_keeping_classes_ranks_the_labels_anew(tmp_path: Path) -> None:
     assert part.classes == ("ant", "cat")
     assert part.labels.tolist() == [0, 1, 1]
     assert [p.name for p in part.paths or ()] == ["a.png", "c.png", "d.png"]
+
+
+def test_hidden_folders_and_files_are_no_images_at_any_depth(tmp_path: Path) -> None:
+    save(tmp_path / "images/a/1.png")
+    save(tmp_path / "images/a/.ipynb_checkpoints/1-checkpoint.png")
+    save(tmp_path / "images/a/deep/.thumbnails/2.png")
+    listing = read(tmp_path)
+    assert len(listing) == 1
+    assert listing.notes == ()
+
+
+def test_formats_that_are_not_read_and_broken_links_are_noted(tmp_path: Path) -> None:
+    save(tmp_path / "images/a/1.pgm", picture(mode="L"))
+    for name in ("a/2.gif", "a/3.GIF", "b/4.tga", "a/notes.md"):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "images/a/5.png").symlink_to("nowhere.png")
+    (tmp_path / "images/a/up").symlink_to(tmp_path / "images")
+    listing = read(tmp_path)
+    assert [p.name for p in listing.paths or ()] == ["1.pgm"]
+    counts, links = listing.notes
+    assert "images: 2 .gif, 1 .tga not read; convert to one of .png" in counts
+    assert links.startswith(f"{tmp_path}/images: broken link {tmp_path}/images/a/5.png and 1 more not read")
+
+
+def test_a_folder_of_other_formats_says_which(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.gif").touch()
+    with pytest.raises(RunError, match=r"no image below .*1 \.gif not read"):
+        read(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "images/a/1.png")
+    os.rename(tmp_path / "images/a/1.png", os.fsencode(tmp_path / "images/a") + b"/\xff.png")  # noqa: PTH104
+    with pytest.raises(RunError, match=r"images: the name b'.*\\xff\.png' is not UTF-8; rename"):
+        read(tmp_path)

@@ -147,3 +147,29 @@ def test_missing_weights_are_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["task=data", "method=hamos", *overrides]) == 0
     shown = capsys.readouterr().out
     assert "torchvision_resnet50: missing weights/resnet50-0676ba61.pth" in shown
+
+
+def test_a_list_with_a_wrong_line_is_unreadable_with_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = image_set_config("cifar10", str(tmp_path))
+    plant(node, "openood", [f"class{i}" for i in range(10)])
+    bad = tmp_path / "benchmark_imglist/cifar10/test_cifar10.txt"
+    bad.write_text("\n" + bad.read_text() + "some set/class0/x.png -1\n")
+    assert main([*CIFAR, "protocol.near=[]", "protocol.far=[photos]", f"paths.data={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "unreadable" in shown
+    assert "test_cifar10.txt, line 22: label -1" in shown
+
+
+def test_what_lies_there_and_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
+    plant(image_set_config("ninco", str(tmp_path)), "folder", ["a", "b"])
+    folder = tmp_path / "ninco/a"
+    for name in ("x.gif", "y.gif", "z.jp2", "notes.txt"):
+        (folder / name).touch()
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    found = state(use("ninco", tmp_path), thorough=False)
+    assert (found.state, found.count) == ("present", "4")
+    assert "2 .gif, 1 .jp2 not read; convert to one of .png" in found.remedy
+    assert "broken link" in found.remedy
+    assert "gone.png" in found.remedy

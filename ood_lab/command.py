@@ -1,0 +1,58 @@
+"""A whole command, from the command line or from Python: one run, a grid of runs, or tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ood_lab.config import RequestError, prepare
+from ood_lab.config.quoting import as_typed, check_utf8
+from ood_lab.config.request import expand_all
+from ood_lab.reader.scope import one_command
+from ood_lab.results.store import Results
+from ood_lab.sweep.command import read_command, run_tables
+from ood_lab.sweep.grid import run_grid
+
+
+@one_command()
+def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bool = False) -> Results:
+    """Check a command and do what it asks.
+
+    Args:
+        overrides: as typed (see `as_typed`).
+        folder: of the user's own YAML files.
+        multirun: make every combination of the values named.
+
+    Returns:
+        what was measured; of several runs, results that depend on those of each.
+
+    Raises:
+        RequestError: the request is wrong; nothing was started.
+        RunError: a run stopped; what it had reported done stays valid.
+    """
+    words = [expand_all(as_typed(text, multirun), folder) for text in overrides]
+    command = read_command(words, multirun)
+    if command.tables:
+        return run_tables(command, folder)
+    if multirun:
+        runs = run_grid(command, folder)
+        return Results("", runs[0].run_dir.parent if runs else Path(), [], runs)
+    request = prepare(words, folder)
+    from ood_lab.task import execute  # imports torch only where something is to be computed
+
+    return execute(request)
+
+
+def config_folder(path: str | Path | None) -> Path | None:
+    """The folder of a user's own YAML files, as `--config-dir` names it.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    if path is None:
+        return None
+    check_utf8(str(path), "--config-dir")
+    folder = Path(path).expanduser()
+    if not str(path) or not folder.is_dir():
+        raise RequestError(f"--config-dir={path}: no such folder; give one that holds YAML files in group folders")
+    return folder.absolute()

@@ -1,0 +1,209 @@
+"""Which images a run was trained on and scored, kept beside it as `images.json`, and what has changed since.
+
+For each set (the ID set's splits by their names, an OOD set by its own) one entry for each state in which it was met,
+the first first. Feature keys hold names and sizes of files; where those are equal and the bytes are not, the entry's
+`edition` tells the states apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ood_lab.config import Request
+from ood_lab.config.image_sets import ImageSetUse
+from ood_lab.errors import RequestError
+from ood_lab.fingerprint import Fingerprint, contents, fingerprint
+from ood_lab.reader.scope import read_once
+from ood_lab.storage import write_atomically
+
+FILE = "images.json"
+
+
+@dataclass
+class State:
+    """One state of a set's files.
+
+    Args:
+        names, times, files: see `Fingerprint`.
+        contents: digest of their bytes; None until they are read for it, at the end of a run.
+        edition: "" for the first state with these names and sizes.
+        features: keys of the features that were taken from it.
+    """
+
+    names: str
+    times: str
+    files: int
+    contents: str | None = None
+    edition: str = ""
+    features: list[str] = field(default_factory=list)
+
+
+class ImageRecord:
+    """The record of one run.
+
+    Args:
+        run_dir: its folder.
+        cache: where digests of contents are kept for other runs (see `contents`).
+
+    Raises:
+        RequestError: something else changed the file.
+    """
+
+    def __init__(self, run_dir: Path, cache: Path) -> None:
+        self.path, self.cache = run_dir / FILE, cache
+        try:
+            stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
+            self.states = {name: [State(**state) for state in states] for name, states in stored.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise RequestError(
+                f"{self.path} was changed by something else and can't be read; move the file away"
+            ) from None
+
+    def state(self, name: str, files: Sequence[Path], now: Fingerprint) -> State | None:
+        """The state in which the files were met before; None where they were never met so.
+
+        Files of the same names and sizes but other times are read: a copy is what it was.
+        """
+        alike = [state for state in self.states.get(name, []) if state.names == now.names]
+        for state in alike:
+            if state.times == now.times:
+                return state
+        known = [state for state in alike if state.contents is not None]
+        if known:
+            digest = contents(files, name, self.cache)
+            for state in known:
+                if state.contents == digest:
+                    state.times = now.times
+                    self._write()
+                    return state
+        return None
+
+    def met(self, name: str, files: Sequence[Path], now: Fingerprint) -> State:
+        """The files' state, entered where it is new."""
+        found = self.state(name, files, now)
+        if found is None:
+            alike = any(state.names == now.names for state in self.states.get(name, []))
+            digest = contents(files, name, self.cache) if alike else None
+            found = State(*now, contents=digest, edition=(digest or "")[:12])
+            self.states.setdefault(name, []).append(found)
+            self._write()
+        return found
+
+    def first(self, name: str) -> State | None:
+        """The state in which a set was met first."""
+        return next(iter(self.states.get(name, [])), None)
+
+    def forget(self, name: str) -> None:
+        """Begin a set's entries anew."""
+        self.states.pop(name, None)
+
+    def features(self, state: State, key: str) -> None:
+        """Enter the key of features taken from a state."""
+        if key not in state.features:
+            state.features.append(key)
+            self._write()
+
+    def complete(self, name: str, files: Sequence[Path]) -> None:
+        """Read the bytes of a set whose state lacks their digest, unless a file has changed since it was entered."""
+        now = fingerprint(files)
+        for state in self.states.get(name, []):
+            if state.contents is None and state.times == now.times:
+                state.contents = contents(files, name, self.cache)
+                self._write()
+
+    def changed(self, name: str, key: str) -> tuple[int, int] | None:
+        """Images at first and now, where the features named by `key` are not of the first state."""
+        states = self.states.get(name, [])
+        now = next((state for state in states if key in state.features), None)
+        return None if now is None or now is states[0] else (states[0].files, now.files)
+
+    def _write(self) -> None:
+        stored = {name: [asdict(state) for state in states] for name, states in self.states.items()}
+        write_atomically(self.path, json.dumps(stored, indent=1).encode())
+
+
+class RunImages:
+    """The images of a request as they lie on the disk today, compared with the record of its run.
+
+    Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val";
+    "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.record = ImageRecord(request.run_dir, Path(request.composed.plain("paths.cache")).absolute())
+
+    def source(self, split: str) -> str:
+        """The name under which the images of a split of the ID set, or of an OOD set, are recorded."""
+        own = "val" in self.request.use("id").splits
+        return "test" if split == "val" and not own else split
+
+    @property
+    def names(self) -> list[str]:
+        """Every set of the request."""
+        auxiliary = [use.role for use in self.request.image_sets if use.role == "auxiliary"]
+        others = [use.name for use in self.request.image_sets if use.role not in ("id", "auxiliary")]
+        return [*self.request.use("id").splits, *auxiliary, *others]
+
+    def _files(self, name: str) -> tuple[Path, ...]:
+        if name in ("train", "val", "test"):
+            return self.request.use("id").files(name)
+        use: ImageSetUse = self.request.use(name)
+        return use.files(use.split)
+
+    def _now(self, name: str) -> tuple[tuple[Path, ...], Fingerprint] | None:
+        files = self._files(name)
+        if not files:
+            return None
+        use = self.request.use("id" if name in ("train", "val", "test") else name)
+        asked = json.dumps(["fingerprint", use.node, use.layout, name if use.role == "id" else use.split])
+        return files, read_once(asked, lambda: fingerprint(files))
+
+    def enter(self, name: str) -> str:
+        """Enter a set's state as it is today; gives its edition."""
+        now = self._now(name)
+        return "" if now is None else self.record.met(name, *now).edition
+
+    def enter_features(self, name: str, key: str) -> None:
+        """Enter that features of this key are of today's images."""
+        now = self._now(name)
+        if now is not None:
+            self.record.features(self.record.met(name, *now), key)
+
+    def are_of(self, name: str, key: str) -> bool:
+        """Whether features of this key were taken from the images as they are today."""
+        now = self._now(name)
+        if now is None:
+            return True
+        state = self.record.state(name, *now)
+        return state is not None and key in state.features
+
+    def complete(self) -> None:
+        """Read the bytes of whatever was not read for its digest yet, so that a copy is known later."""
+        for name in self.names:
+            files = self._files(name)
+            if files:
+                self.record.complete(name, files)
+
+    def check_training(self) -> None:
+        """Whether the run's training images are those that it began with.
+
+        Raises:
+            RequestError: other images lie there now.
+        """
+        for name in ("train", "auxiliary"):
+            first = self.record.first(name)
+            now = self._now(name) if first is not None and name in self.names else None
+            if first is None or now is None or self.record.state(name, *now) is first:
+                continue
+            use = self.request.use("id" if name == "train" else name)
+            then, count = f"{first.files:,}", now[1].files
+            how = f"{then} files then, {count:,} now" if count != first.files else f"{then} files, not the same ones"
+            raise RequestError(
+                f"{self.request.run_id} began with other {name} images of {use.name} ({how}, in {use.node['root']}). "
+                f"To train on today's images, move {self.request.run_dir} away, or give the set another name "
+                f"({'dataset' if name == 'train' else name}.name=...); to use the old network, put the images back."
+            )

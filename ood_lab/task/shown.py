@@ -1,0 +1,69 @@
+"""The table of what is stored, as a command ends with it; without torch and without pictures."""
+
+from __future__ import annotations
+
+from ood_lab.config import Request
+from ood_lab.image_record import RunImages
+from ood_lab.progress import stdout
+from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
+from ood_lab.results.render import terminal_table
+from ood_lab.results.store import Results, read_rows, read_thresholds
+from ood_lab.results.table import Selection, lines
+from ood_lab.run_dir import is_trained, outstanding, verify
+
+
+def finished(request: Request) -> Results | None:
+    """Show a run of which nothing is outstanding, nor of those it depends on; None where something is.
+
+    Raises:
+        RequestError: see `verify`.
+    """
+    if not _is_finished(request):
+        return None
+    results = stored(request)
+    show(request, results)
+    return results
+
+
+def _is_finished(request: Request) -> bool:
+    if not is_trained(request):
+        return False
+    verify(request)
+    return not outstanding(request) and all(_is_finished(need) for need in request.needs)
+
+
+def stored(request: Request) -> Results:
+    """What a run and those it stands on have in store."""
+    return Results(request.run_id, request.run_dir, read_rows(request.run_dir), [stored(n) for n in request.needs])
+
+
+def show(request: Request, results: Results) -> None:
+    """The last thing a command prints."""
+    page = request.run_dir / "report.html"
+    if page.is_file():
+        stdout.print(f"report: {page}\n", highlight=False, markup=False)
+    stdout.print(terminal_table(lines(results, Selection.of(request)), caption(request, results)))
+
+
+def caption(request: Request, results: Results) -> list[str]:
+    """The resolved protocol, and which of its sets are not as stated."""
+    partial = Selection.of(request).partial(results.rows)
+    protocol = request.composed.plain("protocol")
+    limits = [row for row in read_thresholds(request.run_dir) if row["convention"] == request.convention()]
+    if limits and limits[-1]["held"] == "val":
+        protocol["id_val"] = limits[-1]["n_id"]  # as many as there were: each class gives the same number
+    tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
+    chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
+    return [
+        *protocol_lines(protocol, request.groups, partial),
+        *changed_line(_changed(request, results)),
+        *tuning_lines(protocol["validation"], chosen),
+    ]
+
+
+def _changed(request: Request, results: Results) -> dict[str, tuple[int, int]]:
+    """The sets whose images are not those that were scored first: images then and now."""
+    images = RunImages(request)
+    keys = Selection.of(request).feature_keys(results.rows)
+    found = {name: images.record.changed(images.source(name), key) for name, key in keys.items()}
+    return {name: counts for name, counts in found.items() if counts is not None}
