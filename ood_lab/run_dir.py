@@ -1,6 +1,7 @@
 """A run's directory: its lock, what is already done in it, and whether it is the run one thinks it is.
 
-outputs/<run_id>/  config.yaml identity.json images.json curves.jsonl results.jsonl thresholds.jsonl report.html DONE
+outputs/<run_id>/  config.yaml identity.json images.json normalisation.json
+                   curves.jsonl results.jsonl thresholds.jsonl report.html DONE
                    checkpoints/ features/ scores/ tuning/ figures/; run.log where a sweep made it
 """
 
@@ -27,6 +28,7 @@ from ood_lab.storage import write_atomically
 
 FINAL = "checkpoints/final.safetensors"
 OUTLIERS = "features/outliers.safetensors"
+NORMALISATION = "normalisation.json"
 
 
 @contextmanager
@@ -65,6 +67,7 @@ def enter_training_images(request: Request) -> None:
         if name in images.names:
             if not has_begun(request):
                 images.record.forget(name)
+                (request.run_dir / NORMALISATION).unlink(missing_ok=True)
             images.enter(name)
 
 
@@ -170,6 +173,14 @@ def claim(request: Request) -> Any:
     }
     write_atomically(request.run_dir / "identity.json", json.dumps(about, indent=1).encode())
     return config
+
+
+def normalised(request: Request) -> Request | None:
+    """The request with the constants that its run has measured, if it states none; None where none are measured yet."""
+    if request.cfg.protocol.mean is not None and request.cfg.protocol.std is not None:
+        return request
+    measured = request.run_dir / NORMALISATION
+    return request.normalised(**json.loads(measured.read_text())) if measured.is_file() else None
 
 
 def mark_done(run_dir: Path, seconds: float | None = None) -> None:

@@ -167,7 +167,7 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
             raise RequestError(f"unknown option {name!r}.{nearest(key, spec.parameters)}")
         if not accepts(spec.parameters[key], value):
             raise RequestError(f"{name}={value!r}: expected {describe(spec.parameters[key])}")
-    absent = set(spec.parameters) - set(node)
+    absent = set(spec.parameters) - set(node) - spec.optional
     if absent:
         raise RequestError(f"{path or 'the configuration'} lacks {', '.join(sorted(absent))}")
 

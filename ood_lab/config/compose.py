@@ -42,7 +42,14 @@ def _for_id_set(key: str, default: Any, *unlisted: Any, _root_: DictConfig) -> A
     return list(value) if OmegaConf.is_dict(value) else value
 
 
+def _of_recipe(key: str, default: Any, *, _root_: DictConfig) -> Any:
+    """`${of_recipe:key,default}`: what the ID set's recipe says, if it says something."""
+    stated = (_root_.dataset.recipe or {}).get(key)
+    return default if stated is None else stated
+
+
 OmegaConf.register_new_resolver("for_id_set", _for_id_set, replace=True)
+OmegaConf.register_new_resolver("of_recipe", _of_recipe, replace=True)
 
 
 @cache

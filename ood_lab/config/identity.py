@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ood_lab.config.compose import Composed
+from ood_lab.config.own_folder import is_own
 
 # Groups whose choice shapes the weights. A neutral choice (null, random) is left out of the hash, so that a
 # group added later with a neutral default keeps every old id.
@@ -34,6 +36,9 @@ SHAPING_NODES = (
 NOT_SHAPING = (
     "_target_",
     "root",
+    "train",
+    "val",
+    "test",
     "layouts",
     "how_to_get",
     "licence",
@@ -109,5 +114,15 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
             hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else None
         )
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-    name = "-".join(str(composed.choices[group]) for group in ("method", "dataset", "backbone"))
-    return f"{name}-s{composed.plain('seed')}-{digest}"
+    return f"{prefix(composed)}-s{composed.plain('seed')}-{digest}"
+
+
+def prefix(composed: Composed) -> str:
+    """`<method>-<dataset>-<backbone>`, the readable part of a run's id."""
+    return "-".join((str(composed.choices["method"]), id_set_name(composed), str(composed.choices["backbone"])))
+
+
+def id_set_name(composed: Composed) -> str:
+    """What results call the ID set: the choice, or the name of a folder of one's own, fit for a file's name."""
+    node = composed.plain("dataset")
+    return re.sub(r"[^\w.-]+", "_", node["name"]) if is_own(node) else str(composed.choices["dataset"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from ood_lab.config.check import check_groups, nearest, parse
 from ood_lab.config.compose import Composed, compose, groups, surroundings
+from ood_lab.config.own_folder import UNNAMED, folder_set, is_own, is_path, located, named_path
 from ood_lab.config.quoting import quote
 from ood_lab.errors import RequestError, RunError
 from ood_lab.reader.id_splits import default_held_out, held_out_per_class, read_id_split, training_classes
@@ -131,11 +132,19 @@ def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetU
         if name == id_node["name"] or (*tested, *tuned).count(name) > 1:
             why = "is the ID set itself" if name == id_node["name"] else "is named twice"
             raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
-        if name not in groups(folder)["dataset"]:
-            raise RequestError(f"protocol: {name!r} is no data set.{nearest(name, groups(folder)['dataset'])}")
-        node = image_set_config(name, data, folder, str(composed.cfg.benchmark))
+        benchmark, place = str(composed.cfg.benchmark), composed.plain("protocol.folders").get(name)
+        if place is not None:
+            node = folder_set(image_set_config(UNNAMED, data, folder, benchmark), name, place)
+        elif name not in groups(folder)["dataset"]:
+            raise RequestError(
+                f"protocol: {name!r} is no data set.{nearest(name, groups(folder)['dataset'])} "
+                f"A folder of images is written with a slash: ./{name}"
+            )
+        else:
+            node = image_set_config(name, data, folder, benchmark)
         role = next(r for r in ("near", "far", "validation") if name in composed.plain(f"protocol.{r}"))
-        uses.append(ImageSetUse(role, name, node, stated.get(name) or node.get("count")))
+        expected = None if place is not None else stated.get(name) or node.get("count")
+        uses.append(ImageSetUse(role, name, node, expected))
     return uses
 
 
@@ -175,9 +184,12 @@ def _check_one(use: ImageSetUse, id_use: ImageSetUse, check: str) -> None:
     except RunError as error:
         raise RequestError(str(error)) from None
     if shared:
+        out = f"Leave them out with exclude in its conf/dataset/{use.name}.yaml"
+        if is_own(use.node):
+            out = f"Name the folders that are OOD one by one, as in protocol.far=[{use.node['root']}/FOLDER,...]"
         raise RequestError(
             f"{use.name} shares {len(shared)} classes with {id_use.name} ({', '.join(sorted(shared)[:3])}): "
-            f"they would count as OOD. Leave them out with exclude in its conf/dataset/{use.name}.yaml"
+            f"they would count as OOD. {out}"
         )
     if check == "strict" and use.expected is not None and found is not None and found != use.expected:
         raise RequestError(
@@ -215,13 +227,19 @@ def check_id_set(node: dict[str, Any], layout: str, id_val: int) -> None:
 
 
 def filled_from_disk(composed: Composed) -> Composed:
-    """The number of classes and of ID validation images, where nobody states them and the images are there.
+    """What the disk says where the request doesn't: the folders of own sets, the numbers of classes and ID validation.
 
     Validation gets a fifth of the test images at most; a set that has a validation part of its own keeps it.
 
     Raises:
-        RequestError: the images can't be read.
+        RequestError: the images can't be read; two folders of the protocol have one name.
     """
+    data = str(composed.cfg.paths.data)
+    for role, key in (("id", "dataset"), ("auxiliary", "auxiliary")):
+        node = composed.plain(key)
+        if node is not None and is_own(node) and (found := located(node, role, data)) != node:
+            composed = composed.changed(key, found)
+    composed = _with_folders(composed)
     node, protocol = composed.plain("dataset"), composed.plain("protocol")
     layout = find_layout(node, "id")
     try:
@@ -230,6 +248,8 @@ def filled_from_disk(composed: Composed) -> Composed:
             if classes is None:
                 raise RequestError(f"dataset.recipe.num_classes: {node['name']} has no class names; state the number")
             node["recipe"]["num_classes"] = len(classes)
+            if is_own(node) and node["recipe"]["batch_size"] is None:
+                node["recipe"]["batch_size"] = own_batch_size(len(read_id_split(node, str(layout), "train")))
             composed = composed.changed("dataset", node)
         if layout is not None and protocol["id_val"] is None:
             own = layout == "embedded" or "val" in layouts_of(node)[layout]
@@ -240,6 +260,36 @@ def filled_from_disk(composed: Composed) -> Composed:
             return composed
         raise RequestError(str(error)) from None
     return composed
+
+
+def own_batch_size(images: int) -> int:
+    """128, halved until an epoch has ten steps; 8 at least."""
+    size = 128
+    while size > 8 and images < 10 * size:
+        size //= 2
+    return size
+
+
+def _with_folders(composed: Composed) -> Composed:
+    """The protocol with the names of its folders in the place of their paths."""
+    protocol, folders = composed.plain("protocol"), dict(composed.plain("protocol.folders"))
+    for group in ("near", "far", "validation"):
+        for i, entry in enumerate(protocol[group]):
+            if not is_path(entry):
+                continue
+            name, path = named_path(entry)
+            taken = folders.get(name)
+            others = [e for g in ("near", "far", "validation") for e in protocol[g] if e is not entry]
+            if taken not in (None, path) or name in others or name == composed.plain("dataset.name"):
+                raise RequestError(
+                    f"protocol.{group}: two sets are called {name!r}, one of them {path}; give it another name: "
+                    f"'another_name:{path}'"
+                )
+            folders[name] = path
+            protocol[group][i] = name
+    if folders == protocol["folders"]:
+        return composed
+    return composed.changed("protocol", {**protocol, "folders": folders})
 
 
 def _shared_classes(use: ImageSetUse, id_use: ImageSetUse) -> set[str]:

@@ -16,6 +16,8 @@ OpenFraction = float
 Percentile = float
 WideResNetDepth = int
 StageDepths = list[int]
+ChannelMeans = list[float]
+ChannelDeviations = list[float]
 
 
 def _is_int(value: Any) -> bool:
@@ -49,6 +51,14 @@ RANGES: dict[str, tuple[str, type_check]] = {
     "StageDepths": (
         "a list of four whole numbers above 0",
         lambda v: isinstance(v, list) and len(v) == 4 and all(_is_int(n) and n > 0 for n in v),
+    ),
+    "ChannelMeans": (
+        "three numbers from 0 to 1, one a channel (divide by 255 what is stated on 0..255)",
+        lambda v: isinstance(v, list) and len(v) == 3 and all(_is_number(n) and 0 <= n <= 1 for n in v),
+    ),
+    "ChannelDeviations": (
+        "three numbers above 0, at most 1, one a channel (divide by 255 what is stated on 0..255)",
+        lambda v: isinstance(v, list) and len(v) == 3 and all(_is_number(n) and 0 < n <= 1 for n in v),
     ),
     "Percentile": ("a number from 0 to 100", lambda v: _is_number(v) and 0 <= v <= 100),
 }

@@ -23,6 +23,7 @@ from ood_lab.config.check import (
 from ood_lab.config.compose import Composed, compose, groups, only_chooses, target
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, filled_from_disk, image_sets
+from ood_lab.config.own_folder import TARGET
 from ood_lab.config.peers import PEERS, expanded
 from ood_lab.config.quoting import in_words, quote
 from ood_lab.config.scorers import as_declared, check_scorers
@@ -62,7 +63,8 @@ TUNED = "tuned"
 class Request:
     """One run, checked: nothing about it is left to be found wrong except by running it.
 
-    `plain` is what its choices say by themselves; what differs from it is part of the run's identity.
+    `plain` is what its choices say by themselves; what differs from it is part of the run's identity. `unmeasured` is
+    the configuration before measured values were filled in, which belong to no identity.
     """
 
     overrides: tuple[str, ...]
@@ -72,6 +74,7 @@ class Request:
     needs: tuple[Request, ...]
     plain: Composed
     folder: Path | None = None
+    unmeasured: Composed | None = None
 
     @property
     def cfg(self) -> Any:
@@ -104,7 +107,8 @@ class Request:
         kept = {g: [n for n in self.composed.plain(f"protocol.{g}") if n in ood_sets] for g in ("near", "far")}
         if all(kept[group] == self.composed.plain(f"protocol.{group}") for group in kept):
             return self
-        words = tuple(f"protocol.{group}={in_words(names)}" for group, names in kept.items())
+        named = {group: written_sets(self.composed, names) for group, names in kept.items()}
+        words = tuple(f"protocol.{group}={in_words(names)}" for group, names in named.items())
         return replace(
             self,
             overrides=(*self.overrides, *words),
@@ -169,7 +173,14 @@ class Request:
     @property
     def leaves(self) -> dict[str, Any]:
         """The leaves that shape the weights; saved with the run and compared before it is reused."""
-        return shaping_leaves(self.composed)
+        return shaping_leaves(self.unmeasured or self.composed)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Request:
+        """The same request with the constants by which images are normalised, where it states none."""
+        protocol = self.composed.plain("protocol")
+        filled = {"mean": protocol["mean"] or list(mean), "std": protocol["std"] or list(std)}
+        composed = self.composed.changed("protocol", {**protocol, **filled})
+        return replace(self, composed=composed, unmeasured=self.unmeasured or self.composed)
 
 
 def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: bool = True) -> Request:
@@ -183,7 +194,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     Raises:
         RequestError: names the value, what was expected, and the remedy.
     """
-    overrides = [expand_all(text, folder) for text in overrides]
+    overrides = with_own_protocol([expand_all(text, folder) for text in overrides], folder)
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
@@ -199,7 +210,8 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     if OmegaConf.select(composed.cfg, "dataset.recipe") is None:
         raise RequestError(
             f"dataset={composed.choices['dataset']} has no training recipe: it can be scored as an OOD set "
-            "(name it in protocol.near or protocol.far) but not trained on. Train on digits, cifar10 or cifar100."
+            "(name it in protocol.near or protocol.far) but not trained on. Train on digits, cifar10 or cifar100, or "
+            "on images of your own: dataset=image_folder dataset.root=FOLDER"
         )
     check_values(composed)
     composed = filled_from_disk(composed)
@@ -262,6 +274,14 @@ def expand_all(text: str, folder: Path | None) -> str:
     return f"task.{text}" if text.startswith("action=") else text
 
 
+def with_own_protocol(overrides: Sequence[str], folder: Path | None) -> list[str]:
+    """`protocol=own` for an ID set of one's own, unless another is named."""
+    chosen = {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in overrides)}
+    name = chosen.get("dataset", "")
+    named = "protocol" in chosen or "experiment" in chosen or name not in groups(folder)["dataset"]
+    return list(overrides) if named or target("dataset", name, folder) != TARGET else [*overrides, "protocol=own"]
+
+
 def _by_name_only(scorer: str, folder: Path | None) -> bool:
     return bool(signature(target("scorer", scorer, folder)).constants.get("by_name_only", False))
 
@@ -277,8 +297,25 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
     need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output", "cache")]
     changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}
+    changed = _as_asked(changed, composed)
     for key, value in changed.items():
         # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
         own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
         need.append(f"{key}={'method' if own else in_words(value)}")
     return [[*need, *init["overrides"]]]
+
+
+def _as_asked(leaves: dict[str, Any], composed: Composed) -> dict[str, Any]:
+    """Leaves as a command line would have them: a protocol's folders by their paths."""
+    out = dict(leaves)
+    for group in ("near", "far", "validation"):
+        names = composed.plain(f"protocol.{group}")
+        if any(name in composed.plain("protocol.folders") for name in names):
+            out[f"protocol.{group}"] = written_sets(composed, names)
+    return out
+
+
+def written_sets(composed: Composed, names: Sequence[str]) -> list[str]:
+    """OOD sets as an override names them: a folder with its path."""
+    folders = composed.plain("protocol.folders")
+    return [f"{name}:{folders[name]}" if name in folders else name for name in names]

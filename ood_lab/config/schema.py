@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, OpenFraction, PositiveFloat, PositiveInt
+from ood_lab.config.ranges import (
+    ChannelDeviations,
+    ChannelMeans,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+)
 
 
 @dataclass
@@ -79,7 +87,8 @@ class Protocol:
     not there, or has another number of images than the source states, means: an error, or a mark in the table. Of the
     ID test images `id_val` are kept for validation; null for a fifth of them at most. With `subset`, metrics are means
     over `draws` seeded draws of so many images of each OOD set. `transforms` names the chain of a set that isn't read
-    by `transform`. `mean` and `std` normalise in training and test.
+    by `transform`. `folders` has the paths of OOD sets that are no data set of the configuration, by name. `mean` and
+    `std` normalise in training and test; null for those of the training images.
     """
 
     name: str
@@ -95,8 +104,9 @@ class Protocol:
     draws: PositiveInt
     transform: Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]
     transforms: dict
-    mean: list[NonNegativeFloat]
-    std: list[PositiveFloat]
+    folders: dict
+    mean: ChannelMeans | None
+    std: ChannelDeviations | None
     fpr95: Literal["ood_pos", "id_pos"]
     fpr_rule: Literal["first", "nearest"]
     aupr_rule: Literal["trapezoid", "average_precision"]
@@ -114,7 +124,8 @@ class Tuning:
 class Recipe:
     """What training on an image set takes: sizes that the papers give by data set, and how many test images it has.
 
-    Without `num_classes` the training split's classes are counted.
+    Without `num_classes` the training split's classes are counted. `batch_size` is the default of trainer.batch_size;
+    without one that is 128.
     """
 
     num_classes: PositiveInt | None
@@ -127,6 +138,7 @@ class Recipe:
     projection_dim: PositiveInt
     bank_size: PositiveInt
     neighbor: PositiveInt
+    batch_size: PositiveInt | None = None
 
 
 @dataclass

@@ -4,138 +4,100 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
+from ood_lab.config.annotation import accepts, describe, resolved
 from ood_lab.config.compose import PACKAGE
-from ood_lab.config.ranges import RANGES
+from ood_lab.config.source import definition, module_file, module_tree, statements
 from ood_lab.errors import RequestError
+
+__all__ = ["Signature", "accepts", "describe", "signature"]
 
 
 @dataclass(frozen=True)
 class Signature:
     """The keyword-only parameters of a class are the keys of its YAML; the positional ones the program injects.
 
-    `constants` are plain values that the class body assigns itself (what a method declares that it uses).
+    `constants` are plain values that the class body, or that of a base, assigns (what a method declares that it uses).
+    `optional` parameters have a default and may be left out.
     """
 
     target: str
     parameters: dict[str, ast.expr]
     injected: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
-@cache
-def module_tree(module: str) -> ast.Module:
-    """The parsed source of one of this package's modules."""
-    path = PACKAGE.parent / (module.replace(".", "/") + ".py")
-    if not path.is_file():
-        path = PACKAGE.parent / module.replace(".", "/") / "__init__.py"
-    if not path.is_file():
-        raise RequestError(f"_target_ names the module {module!r}, which does not exist")
-    return ast.parse(path.read_text())
+_read: dict[str, tuple[int, Signature]] = {}
 
 
-@cache
 def signature(target: str) -> Signature:
-    """Read the class that `target` ("package.module.Class") names.
+    """Read the class that `target` ("package.module.Class") names; its module may lie anywhere on the Python path.
 
     Its parameters are the keyword-only ones of its `__init__`, or, of a dataclass, its fields and those it inherits.
 
     Raises:
-        RequestError: the module or the class does not exist.
+        RequestError: the module or the class does not exist, or an annotation can't be checked.
     """
     module, _, name = target.rpartition(".")
-    tree = module_tree(module)
-    for node in tree.body:
-        if not (isinstance(node, ast.ClassDef) and node.name == name):
-            continue
-        constants = {
-            m.targets[0].id: m.value.value
-            for m in node.body
-            if isinstance(m, ast.Assign) and isinstance(m.targets[0], ast.Name) and isinstance(m.value, ast.Constant)
-        }
+    file = module_file(module) if module else None
+    changed = file.stat().st_mtime_ns if file else 0
+    if target not in _read or _read[target][0] != changed:  # a notebook goes on while a method is written
+        _read[target] = (changed, _signature(target, module, name))
+    return _read[target][1]
+
+
+def _signature(target: str, module: str, name: str) -> Signature:
+    if not module:
+        raise RequestError(f"_target_={target!r}: expected package.module.Class")
+    node = next((n for n in statements(module_tree(module)) if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None:
+        raise RequestError(f"_target_ names {target!r}, but {module} has no class {name!r}")
+    parents = [parent for base in node.bases if (parent := _parent(base, module)) is not None]
+    constants: dict[str, Any] = {}
+    for parent in reversed(parents):
+        constants |= parent.constants
+    for member in node.body:
+        if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant):
+            constants |= {t.id: member.value.value for t in member.targets if isinstance(t, ast.Name)}
+        if isinstance(member, ast.AnnAssign) and isinstance(member.value, ast.Constant):
+            constants |= {member.target.id: member.value.value} if isinstance(member.target, ast.Name) else {}
+    own = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
+    if own is not None:
+        pairs = {a.arg: _checked(a.annotation, a.arg, target, module) for a in own.args.kwonlyargs}
+        given = {a.arg for a, d in zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True) if d is not None}
+        return Signature(target, pairs, tuple(a.arg for a in own.args.args[1:]), constants, frozenset(given))
+    fields: dict[str, ast.expr] = {}
+    injected: tuple[str, ...] = ()
+    optional: set[str] = set()
+    for parent in parents:
+        fields |= parent.parameters
+        injected += parent.injected
+        optional |= parent.optional
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         for member in node.body:
-            if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-                pairs = {a.arg: a.annotation or ast.Name("Any") for a in member.args.kwonlyargs}
-                return Signature(target, pairs, tuple(a.arg for a in member.args.args[1:]), constants)
-        fields: dict[str, ast.expr] = {}
-        injected: tuple[str, ...] = ()
-        inherited: dict[str, Any] = {}
-        for base in node.bases:
-            parent = _imported(tree, module, base)
-            if parent is not None:
-                fields |= signature(parent).parameters
-                injected += signature(parent).injected
-                inherited |= signature(parent).constants
-        if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-            fields |= {
-                m.target.id: m.annotation
-                for m in node.body
-                if isinstance(m, ast.AnnAssign) and isinstance(m.target, ast.Name)
-            }
-        return Signature(target, fields, injected, inherited | constants)
-    raise RequestError(f"_target_ names {target!r}, but {module} has no class {name!r}")
+            if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+                fields[member.target.id] = _checked(member.annotation, member.target.id, target, module)
+                optional |= {member.target.id} if member.value is not None else set()
+    return Signature(target, fields, injected, constants, frozenset(optional))
 
 
-def _imported(tree: ast.Module, module: str, base: ast.expr) -> str | None:
-    """The full name of a base class that this package defines; None for anything else."""
-    if not isinstance(base, ast.Name):
+def _checked(annotation: ast.expr | None, parameter: str, target: str, module: str) -> ast.expr:
+    try:
+        return ast.Name("Any") if annotation is None else resolved(annotation, module)
+    except RequestError as error:
+        raise RequestError(f"{target}, parameter {parameter}: {error}") from None
+
+
+def _parent(base: ast.expr, module: str) -> Signature | None:
+    """The signature of a base class; None for one that declares nothing to this program (nn.Module, ABC)."""
+    found = definition(base.id, module) if isinstance(base, ast.Name) else None
+    if found is None or not isinstance(found.value, ast.ClassDef):
         return None
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == base.id:
-            return f"{module}.{base.id}"
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ood_lab."):
-            for alias in node.names:
-                if (alias.asname or alias.name) == base.id:
-                    return f"{node.module}.{alias.name}"
-    return None
-
-
-def describe(annotation: ast.expr) -> str:
-    """The annotation in words, for an error message."""
-    match annotation:
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return f"{describe(left)} or {describe(right)}"
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
-            return "one of " + ", ".join(str(v) for v in _literals(choices))
-        case ast.Subscript(value=ast.Name(id=("list" | "tuple" | "Sequence")), slice=item):
-            inner = item.elts[0] if isinstance(item, ast.Tuple) else item
-            return f"a list, each entry {describe(inner)}"
-        case ast.Subscript(value=ast.Name(id="dict")):
-            return "a mapping"
-        case ast.Constant(value=None):
-            return "null"
-        case ast.Name(id=name) if name in RANGES:
-            return RANGES[name][0]
-        case ast.Name(id=name):
-            return f"a mapping with _target_ (a {name})"
-    return ast.unparse(annotation)
-
-
-def accepts(annotation: ast.expr, value: Any) -> bool:
-    """Whether a plain configuration value fits the annotation."""
-    match annotation:
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return accepts(left, value) or accepts(right, value)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
-            return value in _literals(choices)
-        case ast.Subscript(value=ast.Name(id=("list" | "tuple" | "Sequence")), slice=item):
-            inner = item.elts[0] if isinstance(item, ast.Tuple) else item
-            # A list of names or of mappings may be empty; a list of numbers has a meaning only with some.
-            enough = ast.unparse(inner).startswith(("str", "dict")) or bool(value)
-            return isinstance(value, list) and enough and all(accepts(inner, v) for v in value)
-        case ast.Subscript(value=ast.Name(id="dict")):
-            return isinstance(value, dict)
-        case ast.Constant(value=None):
-            return value is None
-        case ast.Name(id=name) if name in RANGES:
-            return RANGES[name][1](value)
-        case ast.Name():
-            return isinstance(value, dict) and "_target_" in value
-    return True
-
-
-def _literals(choices: ast.expr) -> list[Any]:
-    items = choices.elts if isinstance(choices, ast.Tuple) else [choices]
-    return [item.value for item in items if isinstance(item, ast.Constant)]
+    try:
+        return signature(f"{found.module}.{found.name}")
+    except RequestError:
+        if found.module.split(".")[0] in (PACKAGE.name, module.split(".")[0]):
+            raise
+        return None  # a class of somebody else's, not written for this

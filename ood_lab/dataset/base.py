@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat
+from ood_lab.config.ranges import ChannelDeviations, ChannelMeans
 from ood_lab.random import generator
 from ood_lab.reader.base import UNLABELLED, Listing
 from ood_lab.reader.id_splits import held_out_per_class
@@ -36,7 +36,7 @@ class ImageSet:
         layouts: layout name to the source of each split (see `ood_lab.reader.layout`); empty for an embedded set.
         how_to_get: one sentence for whoever lacks it.
         licence: as stated by its source.
-        mean, std: per channel on the 0..1 scale; used where the set is ID.
+        mean, std: per channel on the 0..1 scale; used where the set is ID; None for those of its training images.
         recipe: what training on it takes (classes, sizes, epochs); None for a set that is only scored.
     """
 
@@ -45,8 +45,8 @@ class ImageSet:
     layouts: dict[str, dict[str, Any] | None]
     how_to_get: str
     licence: str
-    mean: list[NonNegativeFloat]
-    std: list[PositiveFloat]
+    mean: ChannelMeans | None
+    std: ChannelDeviations | None
     recipe: dict[str, Any] | None
 
     def load(self, split: Split) -> Images:

@@ -55,7 +55,7 @@ class Method(L.LightningModule):
         self.accuracy = nn.ModuleDict(
             {f"{split}_accuracy": MulticlassAccuracy(num_classes, average="micro") for split in ("train", "val")}
         )
-        self.means = nn.ModuleDict({f"{name}_mean": MeanMetric() for name in self.loss_names()})
+        self.means = nn.ModuleDict()  # of each term that `loss` has returned so far
         for metric in self._metrics().values():
             metric.persistent(True)  # so that a run resumed within an epoch reports the same means
 
@@ -63,9 +63,22 @@ class Method(L.LightningModule):
         named = {**dict(self.means.items()), **dict(self.accuracy.items())}
         return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
 
-    def loss_names(self) -> tuple[str, ...]:
-        """The keys of what `loss` returns."""
-        return ("total",)
+    def _mean(self, term: str) -> MeanMetric:
+        """The running mean of a term over the epoch."""
+        name = f"{term}_mean"
+        if name not in self.means:
+            mean = MeanMetric().to(self.device)
+            mean.persistent(True)
+            self.means[name] = mean
+        found = self.means[name]
+        assert isinstance(found, MeanMetric)
+        return found
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for the means of the terms that a checkpoint knows, before it is loaded."""
+        for key in checkpoint["state_dict"]:
+            if key.startswith("means."):
+                self._mean(key.split(".")[1].removesuffix("_mean"))
 
     def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
         """The terms of the objective; `total` is what is minimised.
@@ -114,6 +127,11 @@ class Method(L.LightningModule):
         # Mixed precision is for the backbone: losses and samplers compare cosines to more digits than bfloat16 has.
         with torch.autocast(self.device.type, enabled=False):
             losses = self.loss(batch, output)
+        if "total" not in losses:
+            raise RunError(
+                f"{type(self).__name__}.loss returned {', '.join(losses) or 'nothing'}, but not 'total', which is "
+                "minimised; add it"
+            )
         if not torch.isfinite(losses["total"]):
             terms = ", ".join(f"{name} = {value.item():.6g}" for name, value in losses.items())
             raise RunError(
@@ -124,7 +142,7 @@ class Method(L.LightningModule):
         metrics = self._metrics()
         metrics["train_accuracy"].update(output.logits[: len(batch.labels)].detach(), batch.labels)
         for name, value in losses.items():
-            metrics[f"{name}_mean"].update(value.detach())
+            self._mean(name).update(value.detach())
         return {"loss": losses["total"], **{k: v.detach() for k, v in losses.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -65,9 +65,6 @@ class CIDER(Method):
         self.register_buffer("prototypes", torch.zeros(num_classes, projection_dim))
         self.register_buffer("has_prototypes", torch.zeros((), dtype=torch.bool))
 
-    def loss_names(self) -> tuple[str, ...]:
-        return ("ce", "comp", "disp", "total")
-
     def project(self, features: Tensor) -> Tensor:
         """Unit-norm projections."""
         return F.normalize(self.projector(features).float(), dim=1)

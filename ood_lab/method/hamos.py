@@ -74,9 +74,6 @@ class HamOS(CIDER):
         if discernment == "logistic":
             self.outlier_head = nn.Linear(projection_dim, 1)
 
-    def loss_names(self) -> tuple[str, ...]:
-        return ("ce", "comp", "disp", "ood", "total")
-
     def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
         terms, z, prototypes = self.id_loss(batch, output)
         total = terms.pop("total")

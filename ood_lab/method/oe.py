@@ -37,9 +37,6 @@ class OE(Method):
         super().__init__(backbone, num_classes, seed, stage=stage, optimizer=optimizer)
         self.w_oe = w_oe
 
-    def loss_names(self) -> tuple[str, ...]:
-        return ("ce", "oe", "total")
-
     def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
         rows = len(batch.labels)
         ce = F.cross_entropy(output.logits[:rows], batch.labels)

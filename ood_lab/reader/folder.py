@@ -20,11 +20,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".
 NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}
 
 
-def read(root: Path, source: dict[str, Any]) -> Listing:
+def read(root: Path, source: dict[str, Any], labelled: bool = True) -> Listing:
     """Every image below `root/folder`, sorted by path; labels are the ranks of the first level of folders.
 
     Images lie directly in the folder (a set without classes) or in class folders, however deep below them. Files and
     folders whose name begins with a dot are no images.
+
+    Args:
+        labelled: whether the set is an ID set; else images may lie both beside and in folders, and have no labels then.
 
     Raises:
         RunError: no image at all, images both beside and in folders, two classes of one name, a name that is no UTF-8.
@@ -35,7 +38,7 @@ def read(root: Path, source: dict[str, Any]) -> Listing:
     names = class_names(root, source)
     passed_over = _PassedOver()
     loose = sorted(path for path in _images(str(base), passed_over, deep=False))
-    if names and loose:
+    if names and loose and labelled:
         raise RunError(
             f"{base} holds both class folders ({names[0]}, ...) and images ({Path(loose[0]).name}, ...). "
             "Sort the images into the folders, or move either away."
@@ -45,10 +48,10 @@ def read(root: Path, source: dict[str, Any]) -> Listing:
     if not found and not loose:
         more = "".join(f". {note}" for note in notes)
         raise RunError(f"no image below {base}; expected files ending in {', '.join(SUFFIXES)}{more}")
-    _check_utf8(loose or [path for path, _ in found], str(base))
+    _check_utf8([*loose, *(path for path, _ in found)], str(base))
     if loose:
-        labels = np.full(len(loose), UNLABELLED, np.int64)
-        paths = tuple(map(Path, loose))
+        paths = tuple(map(Path, [*loose, *(path for path, _ in found)]))
+        labels = np.full(len(paths), UNLABELLED, np.int64)
         return Listing(labels, None, str(base), paths=paths, files=paths, notes=notes)
     check_names(names, str(base))
     labels = np.array([rank for _, rank in found], np.int64)

@@ -82,7 +82,7 @@ def find_layout(node: dict[str, Any], role: str) -> str | None:
 
 def lacking(node: dict[str, Any], layout: str, role: str) -> list[str]:
     """The files and folders (relative to the root) that a layout lacks for a role."""
-    sources = node["layouts"][layout]
+    sources = layouts_of(node)[layout]
     named = [sources[key] for key in ("train", "val", "test") if key in sources]
     wanted = named if role == "id" else [source_of(sources, role)]
     root = Path(node["root"])
@@ -96,13 +96,15 @@ def read_layout(node: dict[str, Any], layout: str, split: str) -> Listing:
     Raises:
         RunError: a file is missing, damaged, or not what the layout says; it is named.
     """
-    source, root = source_of(node["layouts"][layout], split), Path(node["root"])
+    source, root = source_of(layouts_of(node)[layout], split), Path(node["root"])
     labelled = split in ("train", "val", "test")
     choice = {key: node.get(key) for key in ("include", "exclude", "benchmark", "draw")}
 
     def read() -> Listing:
         if "list" in source:  # taken as it is; include, exclude and draw are for the other layouts
             return image_list.read(root, source, labelled)
+        if "folder" in source:
+            return chosen(folder.read(root, source, labelled), node)
         return chosen(reader_of(source, node["name"]).read(root, source), node)
 
     # A set in one file is not kept, since its listing holds all pixels.
@@ -116,7 +118,7 @@ def files_of(node: dict[str, Any], layout: str, split: str) -> tuple[Path, ...]:
     Raises:
         RunError: see `read_layout`.
     """
-    source = source_of(node["layouts"][layout], split)
+    source = source_of(layouts_of(node)[layout], split)
     if {"folder", "list"} & set(source):
         return read_layout(node, layout, split).files
     return tuple(Path(node["root"]) / name for name in _names(list(source.values())))
@@ -135,7 +137,7 @@ def count(node: dict[str, Any], layout: str, split: str) -> int | None:
     if layout == "embedded":
         stated: int | None = node.get("count")
         return stated
-    source = source_of(node["layouts"][layout], split)
+    source = source_of(layouts_of(node)[layout], split)
     reader = reader_of(source, node["name"])
     if hasattr(reader, "count"):
         found: int | None = reader.count(Path(node["root"]), source)
@@ -145,7 +147,7 @@ def count(node: dict[str, Any], layout: str, split: str) -> int | None:
 
 def class_names(node: dict[str, Any], layout: str, split: str) -> tuple[str, ...]:
     """The names of the classes that a set keeps, as far as its layout has names (folders, CIFAR's batches)."""
-    source = {} if layout == "embedded" else source_of(node["layouts"][layout], "test" if split == "id" else split)
+    source = {} if layout == "embedded" else source_of(layouts_of(node)[layout], "test" if split == "id" else split)
     if not source or "list" in source:
         return ()
     reader = reader_of(source, node["name"])

@@ -29,7 +29,8 @@ def image_lines(
     held = f"{protocol['id_val']:,} ID test images kept for validation" if protocol["id_val"] else "whole ID test set"
     drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
     out.append(f"{held}; OOD sets {drawn}; means over sets")
-    constants = f"{_numbers(protocol['mean'])}, {_numbers(protocol['std'])}"
+    stated = protocol["mean"] is not None and protocol["std"] is not None
+    constants = f"{_numbers(protocol['mean'])}, {_numbers(protocol['std'])}" if stated else "the training images' own"
     return [*out, f"images: {_transforms(protocol)}; normalised by {constants}"]
 
 

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from ood_lab.config import Request, RequestError
+from ood_lab.config.identity import prefix
 from ood_lab.progress import clock
 from ood_lab.run_dir import is_trained, saved_leaves, seconds_of
 from ood_lab.sweep.order import in_waves
@@ -47,9 +48,7 @@ class Kind:
 
 
 def _kind(request: Request) -> Kind:
-    choices = request.composed.choices
-    prefix = "-".join(str(choices[group]) for group in ("method", "dataset", "backbone"))
-    return Kind(request.run_dir.parent, prefix, _shape(request.leaves))
+    return Kind(request.run_dir.parent, prefix(request.composed), _shape(request.leaves))
 
 
 def _shape(leaves: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

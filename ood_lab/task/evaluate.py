@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.config import Request, RunError
+from ood_lab.config.identity import id_set_name
 from ood_lab.evaluation.evaluator import Scoring, accuracy, fit_key, load_scores, metric_rows, score_all, threshold
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.needs import ensure
@@ -18,6 +19,7 @@ from ood_lab.results.store import Results, Row, add_rows, add_thresholds, option
 from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
+from ood_lab.task.normalisation import with_normalisation
 
 
 def run(request: Request) -> Results:
@@ -29,6 +31,7 @@ def run(request: Request) -> Results:
     if not is_trained(request):
         raise RunError(f"{request.run_id} is not trained yet; run the same command with task=train first")
     with locked(request):
+        request = with_normalisation(request)
         torch.set_num_threads(claim(request).trainer.threads)
         stands_on = ensure(request)
         refused = measure(request)
@@ -119,7 +122,7 @@ def _row(request: Request) -> Row:
     return {
         "run_id": request.run_id,
         "method": c["method"],
-        "dataset": c["dataset"],
+        "dataset": id_set_name(request.composed),
         "backbone": c["backbone"],
         "synthesizer": c.get("synthesizer"),
         "seed": request.cfg.seed,

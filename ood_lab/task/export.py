@@ -8,7 +8,7 @@ from ood_lab.progress import stdout
 from ood_lab.results.openood import Scored, postprocessor, score_file
 from ood_lab.results.store import Results, options_text, read_rows
 from ood_lab.results.table import Selection
-from ood_lab.run_dir import is_trained
+from ood_lab.run_dir import is_trained, normalised
 from ood_lab.storage import write_atomically
 from ood_lab.task.features import Features
 from ood_lab.task.report import stored
@@ -24,6 +24,7 @@ def run(request: Request) -> Results:
     """
     if not is_trained(request):
         raise RequestError(f"{request.run_id} is not trained yet; run the same command with task=train first")
+    request = normalised(request) or request
     features = Features(request)
     sets = [name for name in features.id_splits if name != "train"] + list(request.ood_sets)
     keys = {name: features.key(name) for name in sets}

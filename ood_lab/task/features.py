@@ -37,7 +37,7 @@ from ood_lab.types import LinearHead, Outliers
 # What of a set's description changes no pixel; which files were read counts by itself.
 UNSEEN = {
     "root", "how_to_get", "licence", "recipe", "layouts", "mean", "std", "_target_", "checksums", "downloads",
-    "benchmark", "include", "exclude", "draw",
+    "benchmark", "include", "exclude", "draw", "train", "val", "test",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import png, render_page
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import STAGES, Selection
-from ood_lab.run_dir import OUTLIERS
+from ood_lab.run_dir import OUTLIERS, normalised
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
@@ -35,6 +35,7 @@ def run(request: Request) -> Results:
         raise RequestError(
             f"{request.run_id} has no results in {request.run_dir}; run the same command without task=report"
         )
+    request = normalised(request) or request
     results = stored(request)
     write(request, results)
     show(request, results)

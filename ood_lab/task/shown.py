@@ -9,7 +9,7 @@ from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
-from ood_lab.run_dir import is_trained, outstanding, verify
+from ood_lab.run_dir import is_trained, normalised, outstanding, verify
 
 
 def finished(request: Request) -> Results | None:
@@ -20,6 +20,7 @@ def finished(request: Request) -> Results | None:
     """
     if not _is_finished(request):
         return None
+    request = normalised(request) or request
     results = stored(request)
     show(request, results)
     return results

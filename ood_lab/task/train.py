@@ -20,12 +20,13 @@ from ood_lab.config import Request, RequestError
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_dir import FINAL, claim, enter_training_images, is_trained, locked, mark_done, outstanding
+from ood_lab.run_dir import FINAL, claim, enter_training_images, is_trained, locked, mark_done, outstanding, verify
 from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.loggers import session
+from ood_lab.task.normalisation import with_normalisation
 from ood_lab.weights import adapt, read_weights
 
 
@@ -35,12 +36,15 @@ def run(request: Request) -> Results:
     With several devices this is called in one process for each; the first does all but the training alone.
     """
     if rank() > 0:
+        request = with_normalisation(request)
         fit(request, claim(request))
         return Results(request.run_id, request.run_dir, [])
     with locked(request):
         began = None if (request.run_dir / "identity.json").is_file() else time.monotonic()
-        cfg = claim(request)
+        verify(request)
         enter_training_images(request)
+        request = with_normalisation(request)
+        cfg = claim(request)
         stands_on = ensure(request)
         refused: dict[str, str] = {}
         if outstanding(request):

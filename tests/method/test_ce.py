@@ -48,10 +48,40 @@ def test_ce_takes_one_view_and_makes_no_outliers() -> None:
 def test_step_returns_the_losses_it_names() -> None:
     method = ce()
     losses = method.training_step(batch(), 0)
-    assert set(losses) == {"loss", *method.loss_names()}
+    assert set(losses) == {"loss", "total"}
     assert losses["loss"].requires_grad
     assert not losses["total"].requires_grad
     assert float(losses["loss"]) == float(losses["total"])
+
+
+class Own(CE):
+    """A method whose loss has terms that nothing else declares."""
+
+    terms: dict[str, float]
+
+    def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, torch.Tensor]:
+        return {name: output.logits.mean() * 0 + value for name, value in self.terms.items()}
+
+
+def own(**terms: float) -> Own:
+    method = ce()
+    method.__class__ = Own
+    method.terms = terms
+    return method
+
+
+def test_a_term_needs_no_declaration() -> None:
+    method = own(total=3.0, mine=1.0)
+    method.training_step(batch(), 0)
+    method.terms = {"total": 5.0, "mine": 2.0}
+    method.training_step(batch(), 1)
+    summary = method.epoch_summary()
+    assert (summary["total_mean"], summary["mine_mean"]) == (4.0, 1.5)
+
+
+def test_a_loss_without_a_total_is_named() -> None:
+    with pytest.raises(RunError, match=r"Own\.loss returned mine, other, but not 'total', which is minimised; add it"):
+        own(mine=1.0, other=2.0).training_step(batch(), 0)
 
 
 def test_loss_trains_every_parameter() -> None:

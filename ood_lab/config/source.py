@@ -1,0 +1,145 @@
+"""The source of a class that a `_target_` names, anywhere on the Python path, found and read without importing it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ood_lab.config.compose import PACKAGE
+from ood_lab.errors import RequestError
+
+
+def module_file(module: str) -> Path | None:
+    """The file of a module; None where there is none, or none in Python.
+
+    `find_spec` imports the parents of a dotted name: it is asked for the first part alone, and the rest is looked up
+    in the folders where that lies.
+    """
+    first, *rest = module.split(".")
+    if first == PACKAGE.name:
+        return _file_in([PACKAGE.parent], [first, *rest])
+    try:
+        spec = find_spec(first)
+    except (ImportError, ValueError):  # no name of a module; __main__ in a notebook
+        return None
+    if spec is None:
+        return None
+    if rest:
+        return _file_in([Path(place) for place in spec.submodule_search_locations or ()], rest)
+    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+
+
+def _file_in(places: list[Path], parts: list[str]) -> Path | None:
+    for place in places:
+        base = place.joinpath(*parts)
+        for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def module_tree(module: str) -> ast.Module:
+    """The parsed source of a module.
+
+    Raises:
+        RequestError: it isn't found, or isn't Python; the module is named.
+    """
+    file = module_file(module)
+    if file is None:
+        raise RequestError(
+            f"_target_ names the module {module!r}, which is not on the Python path. Start in the folder that holds "
+            f"{module.split('.')[0]}, add that folder to PYTHONPATH, or install the package (pip install -e FOLDER)"
+        )
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(file: Path, _changed: int) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise RequestError(f"{file}, line {error.lineno}: {error.msg}") from None
+
+
+def statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """What a module's body defines, also below `if TYPE_CHECKING` and `try`; the last first, since it counts."""
+    for node in reversed(tree.body):
+        if isinstance(node, ast.If | ast.Try):
+            yield from reversed(node.body)
+        else:
+            yield node
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Where a name comes from, imports followed.
+
+    Args:
+        module, name: where it is defined, or as far as it can be followed.
+        value: a class, or the value given to the name; None where the source isn't at hand, or isn't needed (typing).
+    """
+
+    module: str
+    name: str
+    value: ast.ClassDef | ast.expr | None
+
+
+def definition(name: str, module: str) -> Definition | None:
+    """The definition of a name that is used in a module; None where it is neither defined nor imported there."""
+    for node in statements(module_tree(module)):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return Definition(module, name, node)
+        value = assigned(node, name)
+        if value is not None:
+            return Definition(module, name, value)
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _imported(alias.name, absolute_name(node, module))
+    return None
+
+
+def assigned(node: ast.stmt, name: str) -> ast.expr | None:
+    """The value that a statement gives to a name: an assignment, or an alias of a type."""
+    if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        return node.value
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+        return node.value
+    if type(node).__name__ == "TypeAlias" and node.name.id == name:  # type: ignore[attr-defined]
+        return node.value  # type: ignore[attr-defined]
+    return None
+
+
+def imported_module(name: str, module: str) -> str | None:
+    """The module that a name stands for in another one: `import a.b as name`, `from a import name`."""
+    for node in statements(module_tree(module)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return alias.name
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return f"{absolute_name(node, module)}.{alias.name}"
+    return None
+
+
+def absolute_name(node: ast.ImportFrom, module: str) -> str:
+    """The module that a `from ... import` names, dots in front resolved."""
+    if not node.level:
+        return node.module or ""
+    file = module_file(module)
+    is_package = file is not None and file.name == "__init__.py"
+    parts = module.split(".")
+    parent = parts[: len(parts) - node.level + is_package]
+    return ".".join([*parent, *([node.module] if node.module else [])])
+
+
+def _imported(name: str, module: str) -> Definition:
+    readable = module.split(".")[0] not in sys.stdlib_module_names and module_file(module) is not None
+    return (definition(name, module) if readable else None) or Definition(module, name, None)

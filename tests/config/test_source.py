@@ -1,0 +1,202 @@
+"""Own code anywhere on the Python path is read, never imported, until it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ood_lab.__main__ import main
+from ood_lab.config import RequestError
+from ood_lab.config.annotation import accepts, describe
+from ood_lab.config.signature import signature
+from ood_lab.config.source import module_file
+
+
+def write(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("INIT", "__init__")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".py").write_text(text)
+
+
+RAISES = "raise RuntimeError('this package must not be imported for a check')\n"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of a user's, which can't be imported."""
+    write(tmp_path, otherlab__INIT=RAISES, otherlab__deep__INIT=RAISES, otherlab__types="Rate = float\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    assert not any(name.startswith("otherlab") for name in sys.modules)
+
+
+def test_a_module_is_found_without_importing_its_parents(lab: Path) -> None:
+    write(lab, otherlab__deep__method="class Mine: ...\n")
+    assert module_file("otherlab.deep.method") == lab / "otherlab/deep/method.py"
+    assert module_file("otherlab.deep") == lab / "otherlab/deep/__init__.py"
+    assert module_file("otherlab.nothing") is None
+    assert module_file("no_such_package.x") is None
+    assert signature("otherlab.deep.method.Mine").parameters == {}
+
+
+def test_a_folder_without_an_init_is_a_package_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, namespace_lab__method="class Mine:\n    def __init__(self, x, *, rate: float): ...\n")
+    spec = signature("namespace_lab.method.Mine")
+    assert (list(spec.parameters), spec.injected) == (["rate"], ("x",))
+    write(tmp_path, single_file_lab="class Mine: ...\n")
+    assert signature("single_file_lab.Mine").parameters == {}
+
+
+def test_a_module_that_was_edited_is_read_again(lab: Path) -> None:
+    write(lab, otherlab__method="class Mine:\n    def __init__(self, *, a: int): ...\n")
+    assert list(signature("otherlab.method.Mine").parameters) == ["a"]
+    write(lab, otherlab__method="class Mine:\n    def __init__(self, *, b: int): ...\n")
+    os.utime(lab / "otherlab/method.py", ns=(1, 1))
+    assert list(signature("otherlab.method.Mine").parameters) == ["b"]
+
+
+METHOD = """
+from __future__ import annotations
+import typing
+import typing as t
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
+from collections.abc import Mapping, Sequence
+import ood_lab.config.ranges as ranges
+from ood_lab.config.ranges import PositiveInt as Count, Fraction
+from ood_lab.method.ce import CE
+from ood_lab.optimizer import SGD
+from .types import Rate, Kind
+if TYPE_CHECKING:
+    from .types import Deep
+Local = Optional[Count]
+Widths: t.TypeAlias = "list[Count]"
+
+class Mine(CE):
+    uses_auxiliary = True
+    gives: str = "mine"
+
+    def __init__(self, backbone, num_classes: int, seed: int, *, OPTION): ...
+"""
+TYPES = """
+from typing import Literal
+Rate = float
+Kind = Literal["a", "b"]
+Deep = list["Rate"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad", "words"),
+    [
+        ("Rate", 0.5, "x", "a number"),
+        ("Kind", "a", "c", "one of a, b"),
+        ("Deep", [0.5], ["x"], "a list, each entry a number"),
+        ("Local", None, 0, "a whole number above 0 or null"),
+        ("Widths", [1, 2], [0], "a list, each entry a whole number above 0"),
+        ("Count", 1, 0, "a whole number above 0"),
+        ("ranges.Fraction", 1, 2, "a number from 0 to 1"),
+        ("Fraction | None", None, 2, "a number from 0 to 1 or null"),
+        ("'Optional[int]'", None, "x", "a whole number or null"),
+        ("typing.Optional[int]", 3, 0.5, "a whole number or null"),
+        ("Union[int, str, None]", "x", 0.5, "a whole number or a string or null"),
+        ("Annotated[int, 'of layers']", 3, "x", "a whole number"),
+        ("t.Literal['x', 1]", 1, 2, "one of x, 1"),
+        ("Sequence[int]", [1], 1, "a list, each entry a whole number"),
+        ("Mapping[str, int]", {"a": 1}, [1], "a mapping"),
+        ("SGD", {"_target_": "x.Y"}, 1, "a mapping with _target_ (a SGD)"),
+        ("typing.Any", object(), None, "anything"),
+    ],
+)
+def test_aliases_of_types_are_followed(annotation: str, good: object, bad: object, words: str, lab: Path) -> None:
+    write(lab, otherlab__types=TYPES, otherlab__method=METHOD.replace("OPTION", f"option: {annotation}"))
+    spec = signature("otherlab.method.Mine")
+    assert accepts(spec.parameters["option"], good)
+    assert describe(spec.parameters["option"]) == words
+    if words != "anything":
+        assert not accepts(spec.parameters["option"], bad)
+    assert spec.constants["uses_auxiliary"] is True
+    assert spec.constants["gives"] == "mine"
+    assert spec.constants["views"] == 1, "declared by a base"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ("Nowhere", "the annotation Nowhere can't be checked: otherlab.method neither defines nor imports it"),
+        ("typing.Callable[[], int]", r"the annotation Callable\[.*\] can't be checked: this form"),
+        ("lambda: 3", "can't be checked"),
+        ("nowhere.X", "otherlab.method doesn't import nowhere"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_name(annotation: str, message: str, lab: Path) -> None:
+    write(lab, otherlab__types=TYPES, otherlab__method=METHOD.replace("OPTION", f"option: {annotation}"))
+    with pytest.raises(RequestError, match=rf"otherlab\.method\.Mine, parameter option: .*{message}"):
+        signature("otherlab.method.Mine")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_lab.method.Mine", r"'no_such_lab\.method', which is not on the Python path\. Start in the folder"),
+        ("otherlab.method.Nothing", "otherlab.method has no class 'Nothing'"),
+        ("Mine", "expected package.module.Class"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named_with_a_remedy(target: str, message: str, lab: Path) -> None:
+    write(lab, otherlab__method="class Mine: ...\n")
+    with pytest.raises(RequestError, match=message):
+        signature(target)
+
+
+def test_a_syntax_error_is_named_with_its_line(lab: Path) -> None:
+    write(lab, otherlab__method="class Mine:\n    def\n")
+    with pytest.raises(RequestError, match=r"otherlab/method\.py, line 2"):
+        signature("otherlab.method.Mine")
+
+
+OWN_METHOD = """
+from torch.nn import functional as F
+
+from ood_lab.config.ranges import Fraction
+from ood_lab.method.base import Method
+
+Share = Fraction
+
+
+class Smooth(Method):
+    def __init__(self, backbone, num_classes, seed, *, stage: str, optimizer: "SGD", smoothing: Share = 0.1):
+        super().__init__(backbone, num_classes, seed, stage=stage, optimizer=optimizer)
+        self.smoothing = smoothing
+
+    def loss(self, batch, output):
+        smooth = F.cross_entropy(output.logits, batch.labels, label_smoothing=self.smoothing)
+        return {"smooth": smooth, "norm": output.logits.square().mean(), "total": smooth}
+
+
+from ood_lab.optimizer import SGD
+"""
+
+
+def test_an_own_method_in_an_own_package_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, smoothlab__INIT="", smoothlab__method=OWN_METHOD)
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/smooth.yaml").write_text(
+        "defaults: [ce, _self_]\n_target_: smoothlab.method.Smooth\nsmoothing: 0.2\n"
+    )
+    command = [
+        "method=smooth", "backbone.width=4", "trainer.max_epochs=1", "trainer.threads=1", "scorer=[msp]",
+        "figure=[roc]", f"paths.output={tmp_path}/out", f"--config-dir={tmp_path}/conf",
+    ]  # fmt: skip
+    assert main([*command, "method.smoothing=2"]) == 2
+    assert "method.smoothing=2: expected a number from 0 to 1" in capsys.readouterr().err
+    assert main(command) == 0
+    curves = next((tmp_path / "out").glob("smooth-*/curves.jsonl")).read_text()
+    assert "norm_mean" in curves
