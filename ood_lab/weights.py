@@ -1,12 +1,16 @@
-"""Published weights: reading a checkpoint of any of the usual shapes, and fitting it into our networks."""
+"""Weights from a file: a checkpoint of any usual shape, fitted into our networks by name, or else by order."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,18 +19,31 @@ from torch import Tensor
 from ood_lab.errors import RequestError
 
 COUNTERS = "num_batches_tracked"
+# Where training scripts put the network, the first that is there.
+WRAPPERS = ("state_dict", "model", "net")
+# What they put beside it, which is data and no code: numbers of NumPy and the arguments of a command line.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+HARMLESS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_ARRAY, "numpy.core.multiarray._reconstruct"), (_ARRAY, "numpy._core.multiarray._reconstruct"),
+    np.ndarray, np.dtype, argparse.Namespace, *{type(np.dtype(code)) for code in "?bBhHiIlLefd"},
+]  # fmt: skip
+KINDS = {"weight", "bias", "running_mean", "running_var"}
+FIT = "choose the backbone that they were trained with"
 
 
-def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+def read_weights(path: Path, sha256: str | None = None, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.safetensors, or whatever torch.save wrote), without running any code in it.
 
-    A nested "state_dict" is unwrapped and the "module." of a parallel network taken off its names.
+    A network that lies below "state_dict", "model" or "net" is taken out, or below any other name if it is the only
+    one; what lies beside the tensors is left out, and the "module." of a parallel network taken off their names.
 
     Args:
         sha256: of the file, or its first digits (torchvision prints eight in a file's name); None where none is known.
+        key: where the network lies: a name in the checkpoint, or what the names of its tensors begin with.
 
     Raises:
-        RequestError: another checksum (both are shown), or not a checkpoint of tensors.
+        RequestError: another checksum (both are shown), not a checkpoint of tensors, or several networks.
     """
     if sha256 is not None:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -36,40 +53,168 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
             )
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-        tensors = {name: value.detach() for name, value in state.items()}
-    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AttributeError) as error:
-        raise RequestError(f"{path} is no checkpoint of tensors: {' '.join(str(error).split())[:300]}") from None
+            with torch.serialization.safe_globals(HARMLESS):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AttributeError, KeyError) as error:
+        raise RequestError(f"{path} is no checkpoint of tensors: {_why(error)}") from None
+    tensors = _network(state, path, key)
     prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return {name.removeprefix(prefix): value.detach() for name, value in tensors.items()}
 
 
-def adapt(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _why(error: Exception) -> str:
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused is None:
+        return " ".join(str(error).split())[:200]
+    return (
+        f"it holds a {refused[1]}, which is code. Save the tensors alone, where that code is at hand: "
+        "torch.save(network.state_dict(), FILE)"
+    )
+
+
+def _network(state: Any, path: Path, key: str | None) -> dict[str, Tensor]:
+    """The tensors of the network in a checkpoint."""
+    if not isinstance(state, Mapping):
+        raise RequestError(f"{path} is no checkpoint of tensors: it holds a {type(state).__name__}")
+    if key is not None:
+        if key in state and _tensors(state[key]):
+            return _network(state[key], path, None)
+        tensors = _network(state, path, None)
+        plain = {name.removeprefix("module."): value for name, value in tensors.items()}
+        chosen = {n.removeprefix(f"{key}."): value for n, value in plain.items() if n.startswith(f"{key}.")}
+        if not chosen:
+            raise RequestError(f"init.key={key}: {path} has no such part; it has {_some(state, tensors)}")
+        return chosen
+    for name in WRAPPERS:
+        if isinstance(state.get(name), Mapping) and _tensors(state[name]):
+            return _network(state[name], path, None)
+    tensors = _tensors(state)
+    if any("." in name for name in tensors):
+        return tensors
+    others = [str(name) for name, value in state.items() if isinstance(value, Mapping) and _tensors(value)]
+    if len(others) > 1:
+        raise RequestError(f"{path} holds several networks: {', '.join(others)}; choose one with init.key={others[0]}")
+    if others:
+        return _network(state[others[0]], path, None)
+    if not tensors:
+        raise RequestError(f"{path} is no checkpoint of tensors: it holds {_some(state, {})}")
+    return tensors
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    """The tensors directly in a mapping; empty for anything else."""
+    if not isinstance(value, Mapping):
+        return {}
+    own = {str(name): entry for name, entry in value.items() if isinstance(entry, Tensor)}
+    inner = [name for name in WRAPPERS if isinstance(value.get(name), Mapping)]
+    return own or (_tensors(value[inner[0]]) if inner else {})
+
+
+def _some(state: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> str:
+    names = list(dict.fromkeys([*map(str, state), *(name.partition(".")[0] for name in tensors)]))
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+def fitted(
+    theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], public: Mapping[str, str], in_order: bool
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under our names.
+
+    By name where they have ours or the public ones, below any prefix; else by order and shape (see `by_order`).
+
+    Args:
+        public: public names of modules to ours (see `Backbone.public_names`).
+        in_order: whether the checkpoint keeps the order in which the tensors were defined; safetensors does not.
+
+    Raises:
+        RequestError: what doesn't fit, in short, with a remedy.
+    """
+    for names in ({name: name for name in ours}, _public(ours, public)):
+        prefixes = [p for p in _prefixes(theirs, names) if _complete(theirs, names, ours, p)]
+        if len(prefixes) > 1:
+            parts = [prefix.rstrip(".") or "the rest" for prefix in prefixes]
+            raise RequestError(f"the weights hold several networks: {', '.join(parts)}; choose one with init.key=NAME")
+        if prefixes:
+            return _by_name(theirs, names, ours, prefixes[0])
+    if not in_order:
+        raise RequestError(
+            f"the tensors' names ({', '.join(list(theirs)[:3])}, ...) are not this backbone's, and a .safetensors file "
+            "keeps no order to go by. Save them with torch.save(network.state_dict(), FILE) from the network itself, "
+            f"or {FIT}"
+        )
+    return by_order(theirs, ours)
+
+
+def _public(ours: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, str]:
+    """Public names of tensors to ours."""
+    named: dict[str, str] = {}
+    for public, own in modules.items():
+        named |= {f"{public}{name[len(own) :]}": name for name in ours if name.startswith(f"{own}.")}
+    return named
+
+
+def _prefixes(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """What may stand before all names, judged by each of them that ends a name of theirs."""
+    found = {""}
+    for name in names:
+        if not name.endswith(COUNTERS):
+            found |= {key.removesuffix(name) for key in theirs if key.endswith(f".{name}")}
+    return sorted(found)
+
+
+def _complete(theirs: Mapping[str, Tensor], names: Mapping[str, str], ours: Mapping[str, Tensor], prefix: str) -> bool:
+    given = {own for name, own in names.items() if f"{prefix}{name}" in theirs}
+    return bool(given) and all(own in given for own in ours if not own.endswith(COUNTERS))
+
+
+def _by_name(
+    theirs: Mapping[str, Tensor], names: Mapping[str, str], ours: Mapping[str, Tensor], prefix: str
+) -> dict[str, Tensor]:
+    out = dict(ours)
+    for name, own in names.items():
+        if f"{prefix}{name}" in theirs:
+            out[own] = _checked(f"{prefix}{name}", theirs[f"{prefix}{name}"], own, ours[own])
+    more = [name for name, value in theirs.items() if name.startswith(prefix) and value.dim() > 0]
+    more = [name for name in more if name.removeprefix(prefix) not in names]
+    if more:
+        raise RequestError(
+            f"the weights hold {len(more)} tensors more than the chosen backbone, beginning with {more[0]} "
+            f"{list(theirs[more[0]].shape)}; {FIT}"
+        )
+    return out
+
+
+def _checked(their_name: str, value: Tensor, own: str, like: Tensor) -> Tensor:
+    if value.shape != like.shape:
+        raise RequestError(
+            f"the weights' {their_name} {list(value.shape)} does not fit {own} {list(like.shape)}; "
+            f"{FIT}, and a data set with as many classes"
+        )
+    return value.to(like.dtype)
+
+
+def by_order(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of another implementation under our names.
 
     They are matched in order: every implementation lists its convolutions and norms as they are defined, and ours
-    defines them in the order of the public ones. Each shape is checked here; tests compare outputs. Counters of
-    batches, which only some checkpoints have, stay as they are.
+    defines them in the order of the public ones. Each shape and kind (weight, bias, running mean, ...) is checked here;
+    tests compare outputs. Counters of batches and other scalars, which only some checkpoints have, stay as they are.
 
     Raises:
         RequestError: the first pair that doesn't fit, or how many tensors are too many or too few.
     """
-    given = [(name, value) for name, value in theirs.items() if not name.endswith(COUNTERS)]
+    given = [(name, value) for name, value in theirs.items() if not name.endswith(COUNTERS) and value.dim() > 0]
     wanted = [(name, value) for name, value in ours.items() if not name.endswith(COUNTERS)]
     out = dict(ours)
     for (their_name, value), (our_name, like) in zip(given, wanted, strict=False):
-        if value.shape != like.shape:
+        out[our_name] = _checked(their_name, value, our_name, like)
+        kinds = [name.rpartition(".")[2] for name in (their_name, our_name)]
+        if kinds[0] != kinds[1] and {kinds[0], kinds[1]} <= KINDS:
             raise RequestError(
-                f"the weights' {their_name} {list(value.shape)} does not fit {our_name} {list(like.shape)}; "
-                "choose the backbone that they were trained with, and a data set with as many classes"
+                f"the weights' {their_name} stands where {our_name} belongs, a {kinds[0]} for a {kinds[1]}; {FIT}"
             )
-        out[our_name] = value.to(like.dtype)
     if len(given) != len(wanted):
-        raise RequestError(
-            f"the weights hold {len(given)} tensors where the chosen backbone has {len(wanted)}; "
-            "choose the backbone that they were trained with"
-        )
+        raise RequestError(f"the weights hold {len(given)} tensors where the chosen backbone has {len(wanted)}; {FIT}")
     return out

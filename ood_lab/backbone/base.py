@@ -45,6 +45,10 @@ class Backbone(nn.Module):
             f"method.trainable=layer4_mlp: {type(self).__name__} has no such stage; use a ResNet, or whole"
         )
 
+    def public_names(self) -> dict[str, str]:
+        """The names that modules have in public implementations, to ours; none where these differ among each other."""
+        return {}
+
     @property
     def head(self) -> LinearHead:
         """The classifier's weights, detached."""

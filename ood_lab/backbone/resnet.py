@@ -99,15 +99,33 @@ class ResNet(Backbone):
                 stride = 2 if stage > 0 and position == 0 else 1
                 stages.append(kind(norm, channels, width * 2**stage, stride))
                 channels = width * 2**stage * kind.expansion
-        self.stages, self.last = nn.Sequential(*stages), depths[-1]
+        self.stages, self.depths = nn.Sequential(*stages), depths
         self.feature_dim = channels
         self.fc = nn.Linear(channels, num_classes)
         he_normal(self)
         self.arrange(channels_last=width % 8 == 0)
 
     def freeze_below_last_stage(self) -> None:
-        for module in (self.stem, self.stages[: -self.last]):
+        for module in (self.stem, self.stages[: -self.depths[-1]]):
             module.requires_grad_(False)
+
+    def public_names(self) -> dict[str, str]:
+        """torchvision's and timm's names, and OpenOOD's for what these call otherwise."""
+        names = {"conv1": "stem.0.0", "bn1": "stem.0.1", "fc": "fc", "linear": "fc"}
+        blocks = iter(enumerate(self.stages))
+        for stage, depth in enumerate(self.depths, 1):
+            for position in range(depth):
+                number, block = next(blocks)
+                public, own = f"layer{stage}.{position}", f"stages.{number}"
+                assert isinstance(block, BasicBlock)
+                layers = [i for i, layer in enumerate(block.branch) if isinstance(layer, nn.Sequential)]
+                for rank, layer in enumerate(layers, 1):
+                    names[f"{public}.conv{rank}"] = f"{own}.branch.{layer}.0"
+                    names[f"{public}.bn{rank}"] = f"{own}.branch.{layer}.1"
+                if isinstance(block.shortcut, nn.Sequential):
+                    for part in ("downsample", "shortcut"):
+                        names |= {f"{public}.{part}.{i}": f"{own}.shortcut.{i}" for i in (0, 1)}
+        return names
 
     def features(self, images: Tensor) -> Tensor:
         return self.stages(self.stem(images)).mean((2, 3))

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.compose import OPEN, Composed, groups
 from ood_lab.config.quoting import PATHS, check_utf8
+from ood_lab.config.schema import Weights
 from ood_lab.config.signature import Signature, accepts, describe, signature
 from ood_lab.errors import RequestError
 
@@ -128,6 +129,8 @@ def check_values(composed: Composed) -> None:
     for key, node in plain.items():
         if key not in SECTIONS:
             _walk(str(key), node)
+    if composed.plain("init.weights") is not None:
+        _check_node("init.weights", composed.plain("init.weights"), signature("ood_lab.config.schema.Weights"))
     chains = signature("ood_lab.config.schema.Protocol").parameters["transform"]
     for name, chain in (composed.plain("protocol.transforms") or {}).items():
         if not accepts(chains, chain):
@@ -190,13 +193,23 @@ def check_machine(composed: Composed) -> None:
         raise RequestError(f"trainer.devices={composed.cfg.trainer.devices}: this machine shows {cuda_devices()} GPUs")
 
 
+def published_weights(composed: Composed) -> Weights | None:
+    """What `init.weights` says, with the defaults of what it leaves out; None without."""
+    node = composed.plain("init.weights")
+    return None if node is None else Weights(**node)
+
+
 def check_weights(composed: Composed) -> None:
     """The weights that a run starts from are part of its identity: they must be there."""
-    weights = composed.plain("init.weights")
-    if weights is not None and not Path(weights["file"]).is_file():
+    weights = published_weights(composed)
+    if weights is not None and not Path(weights.file).is_file():
+        public = " task=data action=download gets what is public." if weights.url else ""
         raise RequestError(
-            f"init={composed.choices['init']}: {weights['file']} is not there. {weights['how_to_get']} "
-            "task=data action=download gets what is public."
+            f"init={composed.choices['init']}: {weights.file} is not there. {weights.how_to_get}{public}"
+        )
+    if composed.cfg.init.get("key") is not None and weights is None and composed.cfg.init.checkpoint is None:
+        raise RequestError(
+            f"init.key={composed.cfg.init.key} names a network in a file; give init.checkpoint=FILE, too"
         )
     checkpoint = composed.cfg.init.checkpoint
     if checkpoint is not None and not Path(checkpoint).is_file():

@@ -28,7 +28,14 @@ LIST_GROUPS = ("scorer", "figure")
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = {"auxiliary": "dataset"}
 # Mappings to which a request may add entries of its own.
-OPEN = ("protocol.transforms.", "dataset.exclude.", "auxiliary.exclude.", "scorer.pood.options.", "tuning.grids.")
+OPEN = (
+    "protocol.transforms.",
+    "dataset.exclude.",
+    "auxiliary.exclude.",
+    "scorer.pood.options.",
+    "tuning.grids.",
+    "init.weights.",
+)
 PACKAGE = Path(__file__).resolve().parent.parent
 
 

@@ -113,6 +113,8 @@ def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
         parts["checkpoint"] = (
             hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else None
         )
+    if composed.plain("init.key") is not None:
+        parts["key"] = composed.plain("init.key")
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     return f"{prefix(composed)}-s{composed.plain('seed')}-{digest}"
 

@@ -71,12 +71,30 @@ class Trainer:
 
 @dataclass
 class Init:
-    """Where the weights come from before the first step."""
+    """Where the weights come from before the first step.
+
+    `method` and `overrides` make a run of their own; `checkpoint` and `weights` name a file, `key` the network in it.
+    """
 
     method: str | None
     overrides: list[str]
     checkpoint: str | None
     weights: dict | None
+    key: str | None = None
+
+
+@dataclass
+class Weights:
+    """Published weights, or a file of one's own: where they are and how they are got.
+
+    `sha256` is that of the file, or its first digits.
+    """
+
+    file: str
+    url: str | None = None
+    sha256: str | None = None
+    how_to_get: str = "Put the file there."
+    licence: str = "not stated"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ood_lab.archive import extract
 from ood_lab.config import OodLabError, Request, RunError
+from ood_lab.config.check import published_weights
 from ood_lab.config.image_sets import ImageSetUse, check_id_set
 from ood_lab.download import Checksum, fetch, file_digest
 from ood_lab.progress import stdout, track
@@ -141,19 +142,19 @@ def download(files: list[dict[str, Any]], root: Path) -> None:
 
 
 def _download_weights(request: Request) -> None:
-    weights = request.composed.plain("init.weights")
-    if weights is not None and weights["url"] is not None and not Path(weights["file"]).is_file():
-        print(f"{weights['url']} -> {weights['file']}", flush=True)
-        fetch(weights["url"], Path(weights["file"]), None)  # a prefix of a digest is checked where they are read
+    weights = published_weights(request.composed)
+    if weights is not None and weights.url is not None and not Path(weights.file).is_file():
+        print(f"{weights.url} -> {weights.file}", flush=True)
+        fetch(weights.url, Path(weights.file), None)  # a prefix of a digest is checked where they are read
 
 
 def _weights_state(request: Request) -> Iterator[State]:
-    weights = request.composed.plain("init.weights")
+    weights = published_weights(request.composed)
     if weights is not None:
-        there = Path(weights["file"]).is_file()
+        there = Path(weights.file).is_file()
         name = str(request.composed.choices["init"])
-        remedy = "" if there else f"{name}: missing {weights['file']}. {weights['how_to_get']}"
-        yield State(name, "weights", PRESENT if there else "missing", "", weights["file"], weights["licence"], remedy)
+        remedy = "" if there else f"{name}: missing {weights.file}. {weights.how_to_get}"
+        yield State(name, "weights", PRESENT if there else "missing", "", weights.file, weights.licence, remedy)
 
 
 def show(states: list[State], data: str) -> None:

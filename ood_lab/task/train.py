@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
+from ood_lab.config.check import published_weights
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
@@ -27,7 +28,7 @@ from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
-from ood_lab.weights import adapt, read_weights
+from ood_lab.weights import fitted, read_weights
 
 
 def run(request: Request) -> Results:
@@ -132,22 +133,17 @@ def load_initial(method: Method, request: Request) -> None:
     Raises:
         RequestError: the file holds another network (a missing, unexpected or differently shaped tensor is named).
     """
-    published = request.composed.plain("init.weights")
-    backbone = method.backbone
-    if published is not None:
-        theirs = read_weights(Path(published["file"]), published["sha256"])
-        backbone.load_state_dict(adapt(theirs, backbone.state_dict()))
-        return
-    path = initial_weights(request)
+    published, backbone = published_weights(request.composed), method.backbone
+    path = Path(published.file) if published is not None else initial_weights(request)
     if path is None:
         return
-    prefix = "backbone."
-    tensors = read_weights(path, None)
-    part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    theirs = read_weights(path, published.sha256 if published is not None else None, request.cfg.init.key)
+    in_order = path.suffix != ".safetensors"
     try:
-        backbone.load_state_dict(part)
-    except RuntimeError as error:
-        raise RequestError(f"{path} does not fit the chosen backbone: {' '.join(str(error).split())[:600]}") from None
+        weights = fitted(theirs, backbone.state_dict(), backbone.public_names(), in_order)
+    except RequestError as error:
+        raise RequestError(f"{path} does not fit the chosen backbone: {error}") from None
+    backbone.load_state_dict(weights)
 
 
 def initial_weights(request: Request) -> Path | None:

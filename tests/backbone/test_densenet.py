@@ -11,7 +11,7 @@ from torchvision import models
 from ood_lab.backbone.densenet import DenseNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
-from ood_lab.weights import adapt
+from ood_lab.weights import by_order
 
 
 def configured(name: str, classes: int) -> DenseNet:
@@ -29,7 +29,7 @@ def test_parameters_and_features_are_as_published(name: str, classes: int, count
 
 def test_densenet121_is_torchvisions_network() -> None:
     network, theirs = configured("densenet121", 20).double().eval(), models.densenet121(num_classes=20).double().eval()
-    network.load_state_dict(adapt(theirs.state_dict(), network.state_dict()))
+    network.load_state_dict(by_order(theirs.state_dict(), network.state_dict()))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(network(images).logits, theirs(images))
 

@@ -11,7 +11,7 @@ from ood_lab.backbone.base import normalisation
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
-from ood_lab.weights import adapt
+from ood_lab.weights import by_order
 
 
 def configured(name: str, classes: int = 10) -> ResNet:
@@ -112,7 +112,7 @@ def test_with_imagenets_stem_it_is_torchvisions_network(name: str) -> None:
     network = configured(f"{name}_imagenet", 1000).double().eval()
     theirs = getattr(models, name)().double().eval()
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in theirs.parameters())
-    network.load_state_dict(adapt(theirs.state_dict(), network.state_dict()))
+    network.load_state_dict(by_order(theirs.state_dict(), network.state_dict()))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(network(images).logits, theirs(images))
 
