@@ -35,6 +35,8 @@ SECTIONS = {
 
 # What stands for several files of a group (see `expand_all`).
 EVERY = {"scorer": ["all"]}
+# Groups of which a request may name none: a report needs no picture.
+MAY_BE_EMPTY = ("figure",)
 # Groups that a request may leave out.
 OPTIONAL = ("experiment", "synthesizer", "auxiliary", "tuning")
 
@@ -58,7 +60,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
-            raise RequestError(f"{text!r}: {' '.join(str(error).split())}") from None
+            raise RequestError(
+                f"{text!r}: {' '.join(str(error).split())}. Quote what holds blanks, brackets or commas: key='a, b'"
+            ) from None
     return parsed
 
 
@@ -77,7 +81,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
         value = override.value()
         if override.is_delete() and key not in OPTIONAL:
             raise RequestError(f"~{key}: a run needs a {key}.{nearest(key, known[key])}")
-        if value == []:
+        if value == [] and key not in MAY_BE_EMPTY:
             raise RequestError(f"{key}=[]: name at least one.{nearest('', known[key])}")
         for choice in value if isinstance(value, list) else [value]:
             if choice is None and not override.is_delete() and key != "auxiliary":

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ood_lab.config.quoting import PATHS, quote, uninterpolated
+from ood_lab.config.quoting import PATHS, quoted, uninterpolated
 from ood_lab.errors import RequestError
 
 # Groups of which a request names several; each file sits in its own node, of the file's name.
@@ -259,7 +259,7 @@ def _key(override: str) -> str:
 def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path | None, _state: int) -> Composed:
     hydra = GlobalHydra.instance()
     outer, hydra.hydra = hydra.hydra, None
-    extra = [f"hydra.searchpath=[{quote(str(folder))}]"] if folder else []
+    extra = [f"hydra.searchpath=[{quoted(str(folder))}]"] if folder else []  # read before OmegaConf sees it
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             cfg = hydra_compose(config_name, overrides=[*map(in_hydra, overrides), *extra], return_hydra_config=True)

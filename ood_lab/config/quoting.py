@@ -26,12 +26,17 @@ SWEEPS = re.compile(r"(choice|range|interval|glob|shuffle|sort|extend_list)\(")
 
 
 def quote(value: str) -> str:
-    """A string as one value of Hydra's override grammar, which gives that string back, whatever is in it."""
+    """A string as one value of a configuration in Hydra's override grammar, which gives that string back."""
+    return quoted(uninterpolated(value))
+
+
+def quoted(value: str) -> str:
+    """A string as one value of Hydra's override grammar alone; OmegaConf may find interpolations in it."""
     if PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
     # Backslashes escape before a quote only, so these are doubled there.
-    quoted = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), uninterpolated(value))
-    return f"'{quoted}'"
+    inner = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"'{inner}'"
 
 
 def uninterpolated(node: Any) -> Any:
@@ -58,7 +63,7 @@ def as_typed(override: str, multirun: bool = False) -> str:
     """A command line's override in Hydra's grammar: the value of a path is the path, whatever characters it holds.
 
     Quotes around the whole are Hydra's, unless there is such a file; with `multirun`, so are commas in the value of
-    anything but `paths.*`. Nothing in a path is an interpolation.
+    anything but `paths.*`. Nothing in a path is an interpolation. The overrides in `init.overrides` need no quotes.
 
     Raises:
         RequestError: a name that is not UTF-8.
@@ -69,6 +74,8 @@ def as_typed(override: str, multirun: bool = False) -> str:
     if equals and name in LISTS_OF_SETS:
         found = _parsed(override)
         return f"{key}={in_words(found)}" if isinstance(found, list) else override
+    if equals and name == "init.overrides" and _parsed(override) is None and re.fullmatch(r"\[.*\]", value, re.DOTALL):
+        return f"{key}={in_words(_parted(value[1:-1]))}"
     nullable = not name.startswith("paths.")
     if not equals or name not in PATHS or (nullable and value == "null") or value == "":
         return override
@@ -92,6 +99,18 @@ def check_utf8(text: str, what: str) -> None:
     except UnicodeEncodeError:
         shown = text.encode(errors="backslashreplace").decode()
         raise RequestError(f"{what}: {shown!r} is not UTF-8; rename it") from None
+
+
+def _parted(text: str) -> list[str]:
+    """What stands between commas, those within brackets left alone."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def _parsed(override: str) -> Any:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from ood_lab.config.quoting import uninterpolated
 from ood_lab.datamodule import DataModule, Normalise, Sizes
 from ood_lab.method.base import Method
 from ood_lab.pixels import Reading
@@ -17,9 +16,19 @@ from ood_lab.random import derive_seed
 
 
 def build(node: Any, *args: Any, **injected: Any) -> Any:
-    """The object that a node's `_target_` names, its keys as keyword arguments."""
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return instantiate(uninterpolated(plain), *args, **injected, _convert_="all")
+    """The object that a node's `_target_` names, its keys as keyword arguments; nodes below it are built first.
+
+    Hydra's `instantiate` would resolve `${` in the names of files.
+    """
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    options = {key: _built(value) for key, value in plain.items() if key != "_target_"}
+    return get_class(plain["_target_"])(*args, **options, **injected)
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, dict):
+        return build(value) if "_target_" in value else {key: _built(child) for key, child in value.items()}
+    return [_built(child) for child in value] if isinstance(value, list) else value
 
 
 def build_method(cfg: Any) -> Method:

@@ -61,6 +61,10 @@ def test_nearest_says_nothing_where_there_is_nothing() -> None:
         ("backbone.width=8.5", "a whole number above 0"),
         ("backbone.depths=[1,1,0,1]", "a list of four whole numbers above 0"),
         ("backbone.depths=[1,1,1]", "a list of four whole numbers above 0"),
+        ("protocol.mean=[0.5]", "three numbers from 0 to 1, one a channel"),
+        ("protocol.mean=[0.5,0.5,0.5,0.5]", "three numbers from 0 to 1"),
+        ("protocol.std=[58,57,57]", "three numbers above 0, at most 1"),
+        ("protocol.std=[0,1,1]", "three numbers above 0, at most 1"),
         ("protocol.transform=squish", "one of short_side, center_crop"),
         ("backbone.block=basik", "one of basic, bottleneck"),
         ("trainer.max_epochs=-1", "a whole number, 0 or above"),
@@ -202,3 +206,23 @@ def test_the_transform_of_a_single_set_is_checked() -> None:
         .convention("photos")
         .startswith("id_val=150 transform=squash subset=none")
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("protocol.mean=[125,125,125]", "protocol.mean=[125, 125, 125]: expected three numbers from 0 to 1, one a "
+         "channel (divide by 255 what is stated on 0..255) or null"),
+        ("init.key=ema", "init.key=ema names a network in a file; give init.checkpoint=FILE, too"),
+        ("init.weights={url: x}", "init.weights lacks file"),
+        ("init.weights={file: x, sha: y}", "unknown option 'init.weights.sha'. Did you mean 'sha256'?"),
+        ("seed=0,1", "'seed=0,1' names several values; add -m to run them all (from Python: ood_lab.run([...], "
+         "multirun=True))"),
+    ],
+)  # fmt: skip
+def test_the_whole_message(override: str, message: str) -> None:
+    assert refusal(override) == message
+
+
+def test_a_report_may_have_no_picture() -> None:
+    assert prepare(["figure=[]"]).run_id == prepare([]).run_id

@@ -126,3 +126,19 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("OOD_LAB_DATA", "\udcff")
     with pytest.raises(RequestError, match=r"paths\.data: .*is not UTF-8"):
         prepare(["seed=79"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("[a=b]", ["a=b"]),
+        (
+            "[trainer.max_epochs=3,protocol.far=[photos,letters]]",
+            ["trainer.max_epochs=3", "protocol.far=[photos,letters]"],
+        ),
+        ("['a=b','c=d']", ["a=b", "c=d"]),
+        ("[]", []),
+    ],
+)
+def test_overrides_of_a_needed_run_need_no_quotes(typed: str, wanted: list[str]) -> None:
+    assert compose([as_typed(f"init.overrides={typed}")]).plain("init.overrides") == wanted
