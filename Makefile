@@ -56,6 +56,7 @@ bench: $(READY)  ## speed of synthesis, training input, detectors and metrics; m
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_pass.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -60,7 +60,7 @@ def pretend(request: Request) -> None:
                 own = {"scorer": name, "options": options_text(node), "ood_set": ood_set, "metric": metric}
                 rows.append({**blank, **own, "convention": request.convention(ood_set)})
     add_rows(request.run_dir, rows)
-    limit = {"scorer": "", "options": "", "id_rate": request.cfg.id_rate, "convention": request.convention()}
+    limit = {"id_rate": request.cfg.id_rate, "threshold": 0.0, "held": "val", "convention": request.convention()}
     lines = [json.dumps(limit | {"scorer": n, "options": options_text(o)}) for n, o in request.scorers.items()]
     (request.run_dir / "thresholds.jsonl").write_text("\n".join(lines))
     mark_done(request.run_dir, 1.0)
