@@ -20,6 +20,7 @@ from ood_lab.reader.scope import read_once
 from ood_lab.storage import write_atomically
 
 FILE = "images.json"
+READ_GB = 50  # some minutes on a local disk
 
 
 @dataclass
@@ -96,6 +97,10 @@ class ImageRecord:
         """The state in which a set was met first."""
         return next(iter(self.states.get(name, [])), None)
 
+    def knows(self, name: str) -> bool:
+        """Whether a set was met at all; a run from before there were records has met none."""
+        return name in self.states
+
     def forget(self, name: str) -> None:
         """Begin a set's entries anew."""
         self.states.pop(name, None)
@@ -107,8 +112,15 @@ class ImageRecord:
             self._write()
 
     def complete(self, name: str, files: Sequence[Path]) -> None:
-        """Read the bytes of a set whose state lacks their digest, unless a file has changed since it was entered."""
+        """Read the bytes of a set whose state lacks their digest, unless a file has changed since it was entered.
+
+        A set of more than `READ_GB` is not read: its times decide alone.
+        """
+        if all(state.contents for state in self.states.get(name, [])):
+            return
         now = fingerprint(files)
+        if sum(file.stat().st_size for file in files) > READ_GB * 2**30:
+            return
         for state in self.states.get(name, []):
             if state.contents is None and state.times == now.times:
                 state.contents = contents(files, name, self.cache)
@@ -150,16 +162,19 @@ class RunImages:
 
     def _files(self, name: str) -> tuple[Path, ...]:
         if name in ("train", "val", "test"):
-            return self.request.use("id").files(name)
-        use: ImageSetUse = self.request.use(name)
-        return use.files(use.split)
+            use = self.request.use("id")
+            whole = name == "test" and "val" in use.splits and not self.request.cfg.protocol.id_val
+            return (*use.files("val"), *use.files("test")) if whole else use.files(name)
+        other: ImageSetUse = self.request.use(name)
+        return other.files(other.split)
 
     def _now(self, name: str) -> tuple[tuple[Path, ...], Fingerprint] | None:
         files = self._files(name)
         if not files:
             return None
         use = self.request.use("id" if name in ("train", "val", "test") else name)
-        asked = json.dumps(["fingerprint", use.node, use.layout, name if use.role == "id" else use.split])
+        split = [name, self.request.cfg.protocol.id_val == 0] if use.role == "id" else use.split
+        asked = json.dumps(["fingerprint", use.node, use.layout, split])
         return files, read_once(asked, lambda: fingerprint(files))
 
     def enter(self, name: str) -> str:
@@ -202,6 +217,10 @@ class RunImages:
             use = self.request.use("id" if name == "train" else name)
             then, count = f"{first.files:,}", now[1].files
             how = f"{then} files then, {count:,} now" if count != first.files else f"{then} files, not the same ones"
+            if first.contents is None and first.names == now[1].names:
+                how = (
+                    f"{then} files of the same names and sizes whose times differ; the run ended before they were read"
+                )
             raise RequestError(
                 f"{self.request.run_id} began with other {name} images of {use.name} ({how}, in {use.node['root']}). "
                 f"To train on today's images, move {self.request.run_dir} away, or give the set another name "

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ood_lab.errors import RunError
+from ood_lab.fingerprint import fingerprint
 from ood_lab.progress import track
 from ood_lab.reader.base import Listing
 from ood_lab.storage import atomic_file
@@ -111,16 +112,15 @@ class Streamed:
 
 
 def cache_key(listing: Listing, transform: Transform) -> str:
-    """Sixteen digits naming decoded pixels by their origin, files (name, size, time of change), rows and transform.
+    """Sixteen digits naming decoded pixels by their origin, files (name, size, times), rows and transform.
 
     The rows count through the labels and the order of the paths: two lists over one folder don't share a cache.
     """
-    stats = [(str(p), (s := p.stat()).st_size, s.st_mtime_ns) for p in listing.files]
     rows = [str(p) for p in listing.paths or ()]
     about = [
         listing.origin,
         listing.recipe,
-        stats,
+        fingerprint(listing.files),
         rows,
         listing.labels.tolist(),
         transform.chain,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,10 @@ from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
 from ood_lab.config.quoting import uninterpolated
+from ood_lab.config.request import TUNED
 from ood_lab.image_record import RunImages
 from ood_lab.provenance import commit
+from ood_lab.results.search import search_path
 from ood_lab.results.store import options_text, read_rows, read_thresholds
 from ood_lab.storage import write_atomically
 
@@ -96,9 +98,22 @@ def unscored(request: Request) -> list[str]:
     for name, node in request.scorers.items():
         text = options_text(node)
         everywhere = all((name, text, s, request.convention(s)) in rows for s in request.ood_sets)
-        if not everywhere or (name, text, request.cfg.id_rate, request.convention()) not in limits:
+        if (
+            not everywhere
+            or not _tuned_on(request, name, node, of_today)
+            or (name, text, request.cfg.id_rate, request.convention()) not in limits
+        ):
             missing.append(name)
     return missing
+
+
+def _tuned_on(request: Request, name: str, node: Mapping[str, Any], of_today: Callable[[str, str], bool]) -> bool:
+    """Whether a detector's options were searched, if at all, on the validation images that lie there today."""
+    if TUNED not in node:
+        return True
+    path = search_path(request, name)
+    keys = json.loads(path.read_text())["features"] if path.is_file() else {}
+    return all(ood_set in keys and of_today(ood_set, keys[ood_set]) for ood_set in node[TUNED]["sets"])
 
 
 def outstanding(request: Request) -> bool:

@@ -163,3 +163,39 @@ def test_without_a_digest_other_times_are_another_state(tmp_path: Path) -> None:
     second = record.met("x", [file], fingerprint([file]))
     assert (first.edition, len(second.edition)) == ("", 12)
     assert ImageRecord(tmp_path, tmp_path / "cache").states == record.states
+
+
+def test_a_report_says_that_its_numbers_are_not_of_todays_images(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(command, capsys)
+    draw(tmp_path / "data/noise", 8, 21, "bmp")
+    shown = scored([*command, "task=report"], capsys)
+    assert "NOT of today's images, which have changed: noise; task=evaluate scores them again" in shown
+    assert "NOT of" not in scored([*command, "task=evaluate"], capsys)
+
+
+def test_a_picture_replaced_under_its_old_time_is_decoded_again(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(command, capsys)
+    before = next((tmp_path / "out").glob("*/results.jsonl")).read_text()
+    times = {path: path.stat() for path in (tmp_path / "data/noise").iterdir()}
+    draw(tmp_path / "data/noise", 8, 21, "bmp")
+    for path, stat in times.items():
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    scored(command, capsys)
+    assert next((tmp_path / "out").glob("*/results.jsonl")).read_text() != before
+
+
+def test_an_unfinished_run_says_why_it_cannot_tell_a_copy(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "measure", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    for path in (tmp_path / "data/mine/train").rglob("*.png"):
+        os.utime(path)
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "whose times differ; the run ended before they were read" in capsys.readouterr().err

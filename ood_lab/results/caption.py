@@ -45,12 +45,18 @@ def protocol_lines(
     ]
 
 
-def changed_line(changed: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Which sets hold other images than when the run was scored first: (images then, images now)."""
-    if not changed:
-        return []
+def changed_line(changed: Mapping[str, tuple[int, int]], behind: Sequence[str] = ()) -> list[str]:
+    """Which sets hold other images than when the run was scored first.
+
+    Args:
+        changed: (images then, images now) of those that were scored again.
+        behind: those that were not.
+    """
     counts = (f"{name} ({now:,} files, {then:,} at first)" for name, (then, now) in changed.items())
-    return [f"images changed since, and scored again: {', '.join(counts)}"]
+    lines = [f"images changed since, and scored again: {', '.join(counts)}"] if changed else []
+    if behind:
+        lines.append(f"NOT of today's images, which have changed: {', '.join(behind)}; task=evaluate scores them again")
+    return lines
 
 
 def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:

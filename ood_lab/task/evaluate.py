@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.config import Request, RunError
 from ood_lab.config.identity import id_set_name
+from ood_lab.config.request import TUNED
 from ood_lab.evaluation.evaluator import Scoring, accuracy, fit_key, load_scores, metric_rows, score_all, threshold
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.needs import ensure
@@ -51,7 +52,8 @@ def measure(request: Request) -> dict[str, str]:
     """
     features = Features(request)
     sets = [name for name in features.id_splits if name != "train"] + list(request.ood_sets)
-    features.enter(["train", *sets])
+    searched = {name for node in request.scorers.values() for name in node.get(TUNED, {}).get("sets", ())}
+    features.enter(["train", *sets, *sorted(searched)])
     names = unscored(request)
     if not names:
         features.images.complete()

@@ -57,14 +57,17 @@ def caption(request: Request, results: Results) -> list[str]:
     chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
     return [
         *protocol_lines(protocol, request.groups, partial),
-        *changed_line(_changed(request, results)),
+        *changed_line(*_changed(request, results)),
         *tuning_lines(protocol["validation"], chosen),
     ]
 
 
-def _changed(request: Request, results: Results) -> dict[str, tuple[int, int]]:
-    """The sets whose images are not those that were scored first: images then and now."""
+def _changed(request: Request, results: Results) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """The sets that were scored again on other images, with their numbers then and now; and those that were not yet."""
     images = RunImages(request)
-    keys = Selection.of(request).feature_keys(results.rows)
+    keys = {name: key for name, key in Selection.of(request).feature_keys(results.rows).items() if key}
     found = {name: images.record.changed(images.source(name), key) for name, key in keys.items()}
-    return {name: counts for name, counts in found.items() if counts is not None}
+    behind = [
+        n for n, k in keys.items() if images.record.knows(images.source(n)) and not images.are_of(images.source(n), k)
+    ]
+    return {name: counts for name, counts in found.items() if counts is not None}, behind
