@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ood_lab.config import Request
-from ood_lab.config.image_sets import ImageSetUse
 from ood_lab.errors import RequestError
 from ood_lab.fingerprint import Fingerprint, contents, fingerprint
-from ood_lab.reader.scope import read_once
 from ood_lab.storage import write_atomically
 
 FILE = "images.json"
@@ -135,94 +132,3 @@ class ImageRecord:
     def _write(self) -> None:
         stored = {name: [asdict(state) for state in states] for name, states in self.states.items()}
         write_atomically(self.path, json.dumps(stored, indent=1).encode())
-
-
-class RunImages:
-    """The images of a request as they lie on the disk today, compared with the record of its run.
-
-    Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val";
-    "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.record = ImageRecord(request.run_dir, Path(request.composed.plain("paths.cache")).absolute())
-
-    def source(self, split: str) -> str:
-        """The name under which the images of a split of the ID set, or of an OOD set, are recorded."""
-        own = "val" in self.request.use("id").splits
-        return "test" if split == "val" and not own else split
-
-    @property
-    def names(self) -> list[str]:
-        """Every set of the request."""
-        auxiliary = [use.role for use in self.request.image_sets if use.role == "auxiliary"]
-        others = [use.name for use in self.request.image_sets if use.role not in ("id", "auxiliary")]
-        return [*self.request.use("id").splits, *auxiliary, *others]
-
-    def _files(self, name: str) -> tuple[Path, ...]:
-        if name in ("train", "val", "test"):
-            use = self.request.use("id")
-            whole = name == "test" and "val" in use.splits and not self.request.cfg.protocol.id_val
-            return (*use.files("val"), *use.files("test")) if whole else use.files(name)
-        other: ImageSetUse = self.request.use(name)
-        return other.files(other.split)
-
-    def _now(self, name: str) -> tuple[tuple[Path, ...], Fingerprint] | None:
-        files = self._files(name)
-        if not files:
-            return None
-        use = self.request.use("id" if name in ("train", "val", "test") else name)
-        split = [name, self.request.cfg.protocol.id_val == 0] if use.role == "id" else use.split
-        asked = json.dumps(["fingerprint", use.node, use.layout, split])
-        return files, read_once(asked, lambda: fingerprint(files))
-
-    def enter(self, name: str) -> str:
-        """Enter a set's state as it is today; gives its edition."""
-        now = self._now(name)
-        return "" if now is None else self.record.met(name, *now).edition
-
-    def enter_features(self, name: str, key: str) -> None:
-        """Enter that features of this key are of today's images."""
-        now = self._now(name)
-        if now is not None:
-            self.record.features(self.record.met(name, *now), key)
-
-    def are_of(self, name: str, key: str) -> bool:
-        """Whether features of this key were taken from the images as they are today."""
-        now = self._now(name)
-        if now is None:
-            return True
-        state = self.record.state(name, *now)
-        return state is not None and key in state.features
-
-    def complete(self) -> None:
-        """Read the bytes of whatever was not read for its digest yet, so that a copy is known later."""
-        for name in self.names:
-            files = self._files(name)
-            if files:
-                self.record.complete(name, files)
-
-    def check_training(self) -> None:
-        """Whether the run's training images are those that it began with.
-
-        Raises:
-            RequestError: other images lie there now.
-        """
-        for name in ("train", "auxiliary"):
-            first = self.record.first(name)
-            now = self._now(name) if first is not None and name in self.names else None
-            if first is None or now is None or self.record.state(name, *now) is first:
-                continue
-            use = self.request.use("id" if name == "train" else name)
-            then, count = f"{first.files:,}", now[1].files
-            how = f"{then} files then, {count:,} now" if count != first.files else f"{then} files, not the same ones"
-            if first.contents is None and first.names == now[1].names:
-                how = (
-                    f"{then} files of the same names and sizes whose times differ; the run ended before they were read"
-                )
-            raise RequestError(
-                f"{self.request.run_id} began with other {name} images of {use.name} ({how}, in {use.node['root']}). "
-                f"To train on today's images, move {self.request.run_dir} away, or give the set another name "
-                f"({'dataset' if name == 'train' else name}.name=...); to use the old network, put the images back."
-            )

@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 from ood_lab.config import Request, RequestError
 from ood_lab.config.quoting import uninterpolated
 from ood_lab.config.request import TUNED
-from ood_lab.image_record import RunImages
 from ood_lab.provenance import commit
 from ood_lab.results.search import search_path
 from ood_lab.results.store import options_text, read_rows, read_thresholds
+from ood_lab.run_images import RunImages
 from ood_lab.storage import write_atomically
 
 FINAL = "checkpoints/final.safetensors"

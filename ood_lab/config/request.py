@@ -21,8 +21,9 @@ from ood_lab.config.check import (
     parse,
 )
 from ood_lab.config.compose import Composed, compose, groups, only_chooses, target
+from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
-from ood_lab.config.image_sets import ImageSetUse, check_image_sets, filled_from_disk, image_sets
+from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets
 from ood_lab.config.own_folder import TARGET
 from ood_lab.config.peers import PEERS, expanded
 from ood_lab.config.quoting import in_words, quote

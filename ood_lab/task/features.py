@@ -24,10 +24,10 @@ from ood_lab.evaluation.extract import (
     perturbed,
     save_features,
 )  # fmt: skip
-from ood_lab.image_record import RunImages
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.reader.base import Listing
 from ood_lab.run_dir import FINAL, OUTLIERS
+from ood_lab.run_images import RunImages
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build, build_method, build_reading, device

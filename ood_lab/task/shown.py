@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ood_lab.config import Request
-from ood_lab.image_record import RunImages
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
 from ood_lab.run_dir import is_trained, normalised, outstanding, verify
+from ood_lab.run_images import RunImages
 
 
 def finished(request: Request) -> Results | None:

@@ -14,7 +14,7 @@ from PIL import Image
 import ood_lab
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError, prepare
-from ood_lab.config.image_sets import own_batch_size
+from ood_lab.config.from_disk import own_batch_size
 from ood_lab.config.own_folder import named_path
 from ood_lab.task.build import build
 from ood_lab.task.normalisation import channel_statistics
