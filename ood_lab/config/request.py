@@ -290,7 +290,7 @@ def _by_name_only(scorer: str, folder: Path | None) -> bool:
 def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     """The overrides of each run this one stands on, as their own command line would give them."""
     init = composed.plain("init")
-    if init["method"] is None or init["checkpoint"] is not None:
+    if init["method"] is None or init["checkpoint"] is not None or init["weights"] is not None:
         return []
     mine, theirs = all_leaves(composed), all_leaves(default)
     chosen = {group: composed.choices.get(group) for group in INHERITED_GROUPS}
