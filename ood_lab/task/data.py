@@ -15,6 +15,7 @@ from ood_lab.archive import extract
 from ood_lab.config import OodLabError, Request, RunError
 from ood_lab.config.check import published_weights
 from ood_lab.config.image_sets import ImageSetUse, check_id_set
+from ood_lab.config.own_folder import is_own
 from ood_lab.download import Checksum, fetch, file_digest
 from ood_lab.progress import stdout, track
 from ood_lab.reader.layout import layouts_of, read_layout
@@ -81,7 +82,9 @@ def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
         return told("missing", _of(None, use.expected), use.node["root"], use.missing())
     if layout == "embedded":
         return told(PRESENT, _of(use.found(), use.expected), "embedded or generated", "")
-    places = ", ".join(dict.fromkeys(_place(source) for source in layouts_of(use.node)[layout].values()))
+    sources = layouts_of(use.node)[layout].values()
+    spoken = (_own_place(use.node, source) if is_own(use.node) else _place(source) for source in sources)
+    places = ", ".join(dict.fromkeys(spoken))
     where = f"{places} ({layout})"
     try:
         if use.role == "id":
@@ -178,6 +181,12 @@ def show(states: list[State], data: str) -> None:
 def _of(found: int | None, expected: int | None) -> str:
     there = "" if found is None else f"{found:,}"
     return there if expected is None or found == expected else f"{there or '-'} of {expected:,}"
+
+
+def _own_place(node: dict[str, Any], source: dict[str, Any]) -> str:
+    """The path of a folder of one's own, from the current folder where it lies below that."""
+    path, here = Path(node["root"]).absolute() / str(next(iter(source.values()))), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _place(source: dict[str, Any]) -> str:
