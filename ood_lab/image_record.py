@@ -57,7 +57,8 @@ class ImageRecord:
             self.states = {name: [State(**state) for state in states] for name, states in stored.items()}
         except (ValueError, TypeError, AttributeError):
             raise RequestError(
-                f"{self.path} was changed by something else and can't be read; move the file away"
+                f"{self.path} was changed by something else and can't be read; put back what it was, or move "
+                f"{run_dir} away"
             ) from None
 
     def state(self, name: str, files: Sequence[Path], now: Fingerprint) -> State | None:
@@ -108,15 +109,15 @@ class ImageRecord:
             state.features.append(key)
             self._write()
 
-    def complete(self, name: str, files: Sequence[Path]) -> None:
+    def complete(self, name: str, files: Sequence[Path], most_gb: float = READ_GB) -> None:
         """Read the bytes of a set whose state lacks their digest, unless a file has changed since it was entered.
 
-        A set of more than `READ_GB` is not read: its times decide alone.
+        A set of more than `most_gb` is not read: its times decide alone.
         """
         if all(state.contents for state in self.states.get(name, [])):
             return
         now = fingerprint(files)
-        if sum(file.stat().st_size for file in files) > READ_GB * 2**30:
+        if sum(file.stat().st_size for file in files) > most_gb * 2**30:
             return
         for state in self.states.get(name, []):
             if state.contents is None and state.times == now.times:

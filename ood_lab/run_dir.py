@@ -31,6 +31,7 @@ from ood_lab.storage import write_atomically
 FINAL = "checkpoints/final.safetensors"
 OUTLIERS = "features/outliers.safetensors"
 NORMALISATION = "normalisation.json"
+READ_FIRST_GB = 2  # training images up to this are read for their digest before the run, which may be killed
 
 
 @contextmanager
@@ -71,6 +72,7 @@ def enter_training_images(request: Request) -> None:
                 images.record.forget(name)
                 (request.run_dir / NORMALISATION).unlink(missing_ok=True)
             images.enter(name)
+            images.complete([name], READ_FIRST_GB)
 
 
 def unscored(request: Request) -> list[str]:
@@ -169,7 +171,7 @@ def claim(request: Request) -> Any:
     verify(request)
     config = OmegaConf.create(uninterpolated(OmegaConf.to_container(request.cfg, resolve=True)))
     saved_config = request.run_dir / "config.yaml"
-    if (request.run_dir / "identity.json").is_file():
+    if (request.run_dir / "identity.json").is_file() and has_begun(request):
         began = OmegaConf.load(saved_config).trainer
         if not is_trained(request) and began.accelerator != config.trainer.accelerator:
             raise RequestError(
@@ -184,6 +186,7 @@ def claim(request: Request) -> Any:
         "overrides": list(request.overrides),
         "needs": [need.run_id for need in request.needs],
         "commit": here,
+        "images": RunImages(request).record.path.is_file(),
         "leaves": request.leaves,
     }
     write_atomically(request.run_dir / "identity.json", json.dumps(about, indent=1).encode())

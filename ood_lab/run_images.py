@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ood_lab.config import Request, RequestError
 from ood_lab.config.image_sets import ImageSetUse
 from ood_lab.fingerprint import Fingerprint, fingerprint
-from ood_lab.image_record import ImageRecord
+from ood_lab.image_record import READ_GB, ImageRecord
 from ood_lab.reader.scope import read_once
 
 
@@ -22,6 +24,11 @@ class RunImages:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.record = ImageRecord(request.run_dir, Path(request.composed.plain("paths.cache")).absolute())
+        if not self.record.states and _was_recorded(request.run_dir):
+            raise RequestError(
+                f"{self.record.path} is not there any more: nothing tells which images the run was made from. "
+                f"Put it back, or move {request.run_dir} away"
+            )
 
     def source(self, split: str) -> str:
         """The name under which the images of a split of the ID set, or of an OOD set, are recorded."""
@@ -71,12 +78,12 @@ class RunImages:
         state = self.record.state(name, *now)
         return state is not None and key in state.features
 
-    def complete(self) -> None:
-        """Read the bytes of whatever was not read for its digest yet, so that a copy is known later."""
-        for name in self.names:
+    def complete(self, names: Sequence[str] | None = None, most_gb: float = READ_GB) -> None:
+        """Read the bytes of what was not read for its digest yet (all sets, or some), so that a copy is known later."""
+        for name in self.names if names is None else names:
             files = self._files(name)
             if files:
-                self.record.complete(name, files)
+                self.record.complete(name, files, most_gb)
 
     def check_training(self) -> None:
         """Whether the run's training images are those that it began with.
@@ -101,3 +108,11 @@ class RunImages:
                 f"To train on today's images, move {self.request.run_dir} away, or give the set another name "
                 f"({'dataset' if name == 'train' else name}.name=...); to use the old network, put the images back."
             )
+
+
+def _was_recorded(run_dir: Path) -> bool:
+    """Whether a run began with a record of its images; runs from before there were records have none."""
+    identity = run_dir / "identity.json"
+    with suppress(ValueError, AttributeError):  # a damaged one is named where the run is verified
+        return bool(identity.is_file() and json.loads(identity.read_text()).get("images"))
+    return False

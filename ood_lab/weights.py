@@ -29,6 +29,12 @@ HARMLESS: list[Any] = [
     np.ndarray, np.dtype, argparse.Namespace, *{type(np.dtype(code)) for code in "?bBhHiIlLefd"},
 ]  # fmt: skip
 KINDS = {"weight", "bias", "running_mean", "running_var"}
+# What other libraries call these. Of a vector the kind can't be told otherwise: all of a norm's have one shape.
+SYNONYMS = {
+    "gamma": "weight", "scale": "weight", "beta": "bias", "offset": "bias",
+    "moving_mean": "running_mean", "mean": "running_mean",
+    "moving_variance": "running_var", "moving_var": "running_var", "var": "running_var",
+}  # fmt: skip
 FIT = "choose the backbone that they were trained with"
 
 
@@ -52,7 +58,7 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
                 f"{path}: SHA-256 {found[: len(sha256)]} where {sha256} belongs. Delete the file and get it again."
             )
     try:
-        if path.suffix == ".safetensors":
+        if not keeps_order(path):
             state: Any = load_file(path)
         else:
             with torch.serialization.safe_globals(HARMLESS):
@@ -64,7 +70,19 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
     return {name.removeprefix(prefix): value.detach() for name, value in tensors.items()}
 
 
+def keeps_order(path: Path) -> bool:
+    """Whether a checkpoint has its tensors in the order in which they were defined: safetensors, by its head, does not.
+
+    A safetensors file begins with the length of its header (8 bytes) and a brace; names of files don't tell.
+    """
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:9] != b"{"
+
+
 def _why(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return "not a file of torch.save or of safetensors"
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused is None:
         return " ".join(str(error).split())[:200]
@@ -192,6 +210,8 @@ def _checked(their_name: str, value: Tensor, own: str, like: Tensor) -> Tensor:
             f"the weights' {their_name} {list(value.shape)} does not fit {own} {list(like.shape)}; "
             f"{FIT}, and a data set with as many classes"
         )
+    if like.is_floating_point() and not value.is_floating_point():
+        raise RequestError(f"the weights' {their_name} holds {value.dtype}: quantised weights can't be used; {FIT}")
     return value.to(like.dtype)
 
 
@@ -210,10 +230,11 @@ def by_order(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[s
     out = dict(ours)
     for (their_name, value), (our_name, like) in zip(given, wanted, strict=False):
         out[our_name] = _checked(their_name, value, our_name, like)
-        kinds = [name.rpartition(".")[2] for name in (their_name, our_name)]
-        if kinds[0] != kinds[1] and {kinds[0], kinds[1]} <= KINDS:
+        kind, wanted_kind = (name.rpartition(".")[2] for name in (their_name, our_name))
+        kind = SYNONYMS.get(kind, kind)
+        if kind != wanted_kind and (kind in KINDS or like.dim() < 2):
             raise RequestError(
-                f"the weights' {their_name} stands where {our_name} belongs, a {kinds[0]} for a {kinds[1]}; {FIT}"
+                f"the weights' {their_name} stands where {our_name} belongs, a {kind} for a {wanted_kind}; {FIT}"
             )
     if len(given) != len(wanted):
         raise RequestError(f"the weights hold {len(given)} tensors where the chosen backbone has {len(wanted)}; {FIT}")

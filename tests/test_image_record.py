@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import ood_lab
+from ood_lab import run_dir
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError
 from ood_lab.fingerprint import fingerprint
@@ -141,6 +142,10 @@ def test_a_run_from_before_there_were_records_keeps_its_scores(
 ) -> None:
     first = scored(command, capsys)
     next((tmp_path / "out").glob("*/images.json")).unlink()
+    assert main(command) == 2
+    assert "images.json is not there any more: nothing tells" in capsys.readouterr().err
+    identity = next((tmp_path / "out").glob("*/identity.json"))
+    identity.write_text(identity.read_text().replace('"images": true,', ""))
     monkeypatch.setattr(features, "extract", lambda *_: pytest.fail("extracted again"))
     monkeypatch.setattr(evaluate, "score_all", lambda *_: pytest.fail("scored again"))
     assert scored(command, capsys).rpartition("report:")[2] == first.rpartition("report:")[2]
@@ -193,9 +198,53 @@ def test_an_unfinished_run_says_why_it_cannot_tell_a_copy(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "measure", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(run_dir, "READ_FIRST_GB", 0)
         assert main(command) == 130
     for path in (tmp_path / "data/mine/train").rglob("*.png"):
         os.utime(path)
     capsys.readouterr()
     assert main(command) == 2
     assert "whose times differ; the run ended before they were read" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_goes_on_with_a_copy_of_its_images(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "measure", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    for path in (tmp_path / "data").rglob("*.*"):
+        path.chmod(0o600)
+        os.utime(path)
+    assert main(command) == 0
+
+
+def test_validation_images_of_a_search_are_looked_at(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "check", 6, 70)
+    tuned = [
+        *(word for word in command if word != "scorer=[msp]"), "scorer=[knn]", "tuning=openood",
+        f"protocol.validation=[{tmp_path}/check]", "tuning.grids={knn: {k: [1, 5]}}",
+    ]  # fmt: skip
+    scored(tuned, capsys)
+    search = next((tmp_path / "out").glob("*/tuning/knn-*.json"))
+    before = search.read_text()
+    scored(tuned, capsys)
+    assert search.read_text() == before
+    draw(tmp_path / "check", 7, 71)
+    scored(tuned, capsys)
+    assert search.read_text() != before
+
+
+def test_a_grid_over_images_of_one_name_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "one/noise", 3, 1)
+    draw(tmp_path / "two/noise", 3, 2)
+    plain = [word for word in command if not word.startswith("protocol.far")]
+    assert main([*plain, "-m", f"protocol.far=[{tmp_path}/one/noise],[{tmp_path}/two/noise]"]) == 2
+    message = capsys.readouterr().err
+    assert "two combinations are the same run" in message
+    assert "'name:path'" in message
+    assert main([*plain, "-m", f"protocol.far=['a:{tmp_path}/one/noise'],['b:{tmp_path}/two/noise']"]) == 0

@@ -17,7 +17,7 @@ from torch import nn
 from ood_lab.config.compose import compose, groups
 from ood_lab.errors import RequestError
 from ood_lab.task.build import build
-from ood_lab.weights import by_order, fitted, read_weights
+from ood_lab.weights import by_order, fitted, keeps_order, read_weights
 
 
 def network(width: int = 4, seed: int = 0) -> nn.Module:
@@ -96,7 +96,11 @@ def test_what_holds_no_tensors_is_named(state: Any, tmp_path: Path) -> None:
 
 
 def test_tensors_are_matched_in_order_and_counters_left_out() -> None:
-    theirs = {f"other.{i}": v for i, (k, v) in enumerate(network(seed=1).state_dict().items()) if "num_" not in k}
+    theirs = {
+        f"other.{i}.{k.rpartition('.')[2]}": v
+        for i, (k, v) in enumerate(network(seed=1).state_dict().items())
+        if "num_" not in k
+    }
     ours = network(seed=2).state_dict()
     fitted = by_order(theirs, ours)
     assert fitted.keys() == ours.keys()
@@ -128,6 +132,31 @@ def test_a_tensor_of_another_kind_is_named_though_its_shape_fits() -> None:
     with pytest.raises(RequestError, match=r"a\.running_var stands where b\.running_mean belongs, a running_var for a"):
         by_order(theirs, ours)
     assert by_order(kinds(a__gamma=3), kinds(b__weight=3))["b.weight"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("beta", "gamma", "moving_mean", "moving_variance"), ("weight", "bias", "var", "mean"), ("p0", "p1", "p2", "p3")],
+)
+def test_vectors_whose_kind_is_another_or_unknown_are_refused(names: tuple[str, ...]) -> None:
+    ours = kinds(b__weight=3, b__bias=3, b__running_mean=3, b__running_var=3)
+    with pytest.raises(RequestError, match=r"stands where b\.\w+ belongs, a \w+ for a \w+; choose"):
+        by_order({f"a.{name}": value for name, value in zip(names, ours.values(), strict=True)}, ours)
+
+
+def test_quantised_weights_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"a\.weight holds torch\.int8: quantised"):
+        by_order({"a.weight": torch.ones(3, dtype=torch.int8)}, {"b.weight": torch.ones(3)})
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.SafeTensors", "x"])
+def test_a_files_kind_is_told_by_its_content_not_its_name(name: str, tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / name)
+    assert read_weights(tmp_path / name).keys() == STATE.keys()
+    assert not keeps_order(tmp_path / name)
+    torch.save(STATE, tmp_path / name)
+    assert read_weights(tmp_path / name).keys() == STATE.keys()
+    assert keeps_order(tmp_path / name)
 
 
 def resnet(classes: int = 4, name: str = "resnet18_imagenet") -> Any:

@@ -142,4 +142,4 @@ def accepts(annotation: ast.expr, value: Any) -> bool:
 
 def _literals(choices: ast.expr) -> list[Any]:
     items = choices.elts if isinstance(choices, ast.Tuple) else [choices]
-    return [item.value for item in items if isinstance(item, ast.Constant)]
+    return [ast.literal_eval(item) for item in items]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from ood_lab.config.compose import Composed, compose, groups, surroundings
 from ood_lab.config.own_folder import UNNAMED, folder_set, is_own
 from ood_lab.config.quoting import quote
 from ood_lab.errors import RequestError, RunError
+from ood_lab.reader.base import same_name
 from ood_lab.reader.id_splits import held_out_per_class, read_id_split, training_classes
 from ood_lab.reader.layout import class_names, count, files_of, find_layout, lacking, layouts_of, read_layout, source_of
 
@@ -50,6 +52,15 @@ class ImageSetUse:
         """The files that a split is read from; none for an embedded set."""
         layout = self.layout
         return () if layout in (None, "embedded") else files_of(self.node, str(layout), split)
+
+    def folders(self) -> list[Path]:
+        """The folders that a set of one's own is read from."""
+        if not is_own(self.node) or self.layout is None:
+            return []
+        sources, root = layouts_of(self.node)[self.layout], Path(self.node["root"])
+        names = self.splits if self.role == "id" else (self.split,)
+        read = [source_of(sources, name) for name in names]
+        return [(root / source["folder"]).resolve() for source in read if "folder" in source]
 
     def found(self) -> int | None:
         """How many images are there (of an ID set: in its test split), where that is quickly told."""
@@ -162,6 +173,7 @@ def check_image_sets(composed: Composed, folder: Path | None = None) -> list[Ima
             check_id_set(use.node, use.layout, protocol.id_val)
             present.append(use)
         elif use.layout is not None:
+            _check_apart(use, present)
             _check_one(use, present[0], protocol.check)
             present.append(use)
         elif use.role in ("id", "auxiliary", "validation"):
@@ -185,7 +197,8 @@ def _check_one(use: ImageSetUse, id_use: ImageSetUse, check: str) -> None:
         if is_own(use.node):
             out = f"Name the folders that are OOD one by one, as in protocol.far=[{use.node['root']}/FOLDER,...]"
         raise RequestError(
-            f"{use.name} shares {len(shared)} classes with {id_use.name} ({', '.join(sorted(shared)[:3])}): "
+            f"{use.name} shares {len(shared)} classes with {id_use.name} ({', '.join(sorted(shared)[:3])}"
+            f"{', ...' if len(shared) > 3 else ''}): "
             f"they would count as OOD. {out}"
         )
     if check == "strict" and use.expected is not None and found is not None and found != use.expected:
@@ -224,8 +237,24 @@ def check_id_set(node: dict[str, Any], layout: str, id_val: int) -> None:
 
 
 def _shared_classes(use: ImageSetUse, id_use: ImageSetUse) -> set[str]:
-    theirs, mine = (class_names(u.node, str(u.layout), u.split) for u in (use, id_use))
-    return {n for n in theirs if n.casefold() in {m.casefold() for m in mine}}
+    """Classes of a set that are also among those that the ID set trains on or is tested on."""
+    mine = {*class_names(id_use.node, str(id_use.layout), "id")}
+    mine |= {*((training_classes(id_use.node, str(id_use.layout)) or ()) if id_use.splits else ())}
+    known = {same_name(name) for name in mine}
+    return {name for name in class_names(use.node, str(use.layout), use.split) if same_name(name) in known}
+
+
+def _check_apart(use: ImageSetUse, others: Sequence[ImageSetUse]) -> None:
+    """A folder of OOD images must not hold, or lie in, those that are trained or tested on as something else."""
+    mine = use.folders()
+    for other in others:
+        for folder in other.folders():
+            for path in mine:
+                if path.is_relative_to(folder) or folder.is_relative_to(path):
+                    raise RequestError(
+                        f"{use.name} ({path}) and the {_spoken(other.role)} set {other.name} ({folder}) share images, "
+                        f"which would count as both; name a folder that lies apart"
+                    )
 
 
 def _spoken(role: str) -> str:

@@ -30,9 +30,10 @@ def located(node: dict[str, Any], role: str, data: str) -> dict[str, Any]:
     Raises:
         RequestError: a set without a name of its own.
     """
-    folder = node["layouts"].get("folder") or {}
-    given = node["root"] != data or node["train"] or node["test"]
-    if role == "id" and (given or "train" not in folder):
+    trained = {name: layout for name, layout in node["layouts"].items() if layout is not None and "train" in layout}
+    if role == "id" and trained:  # a file of one's own says where the splits are
+        return {**node, "layouts": trained}
+    if role == "id":
         places = {split: absolute(node[split] or f"{node['root']}/{split}") for split in ("train", "test")}
         val = absolute(node["val"] or f"{node['root']}/val")
         if node["val"] or os.path.isdir(val):  # noqa: PTH112
@@ -91,6 +92,11 @@ def named_path(entry: str) -> tuple[str, str]:
             f"'some_name:{path}'"
         )
     return name, path
+
+
+def written(name: str, path: str) -> str:
+    """The entry of a protocol that `named_path` reads as this name and path."""
+    return path if name == last_part(path) else f"{name}:{path}"
 
 
 def folder_set(node: dict[str, Any], name: str, path: str) -> dict[str, Any]:

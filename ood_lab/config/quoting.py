@@ -22,6 +22,7 @@ LISTS_OF_SETS = ("protocol.near", "protocol.far", "protocol.validation")
 
 PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf"}
+BRACKETS = re.compile(r"\[.*\]", re.DOTALL)
 SWEEPS = re.compile(r"(choice|range|interval|glob|shuffle|sort|extend_list)\(")
 
 
@@ -73,8 +74,10 @@ def as_typed(override: str, multirun: bool = False) -> str:
     check_utf8(override, f"{name}=")
     if equals and name in LISTS_OF_SETS:
         found = _parsed(override)
+        if found is None and BRACKETS.fullmatch(value):
+            found = [part.strip("'\"") for part in _parted(value[1:-1])]  # a home folder, say, has no quotes
         return f"{key}={in_words(found)}" if isinstance(found, list) else override
-    if equals and name == "init.overrides" and _parsed(override) is None and re.fullmatch(r"\[.*\]", value, re.DOTALL):
+    if equals and name == "init.overrides" and _parsed(override) is None and BRACKETS.fullmatch(value):
         return f"{key}={in_words(_parted(value[1:-1]))}"
     nullable = not name.startswith("paths.")
     if not equals or name not in PATHS or (nullable and value == "null") or value == "":

@@ -24,7 +24,7 @@ from ood_lab.config.compose import Composed, compose, groups, only_chooses, targ
 from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets
-from ood_lab.config.own_folder import TARGET
+from ood_lab.config.own_folder import TARGET, written
 from ood_lab.config.peers import PEERS, expanded
 from ood_lab.config.quoting import in_words, quote
 from ood_lab.config.scorers import as_declared, check_scorers
@@ -137,7 +137,9 @@ class Request:
 
     def use(self, role: str) -> ImageSetUse:
         """The set in the role "id" or "auxiliary", or the OOD set of that name."""
-        return next(use for use in self.image_sets if role in (use.role, use.name))
+        if role in ("id", "auxiliary"):
+            return next(use for use in self.image_sets if use.role == role)
+        return next(use for use in self.image_sets if use.role not in ("id", "auxiliary") and use.name == role)
 
     def convention(self, ood_set: str | None = None) -> str:
         """All that a measured number depends on besides the detector: which images, how prepared, how counted."""
@@ -319,4 +321,4 @@ def _as_asked(leaves: dict[str, Any], composed: Composed) -> dict[str, Any]:
 def written_sets(composed: Composed, names: Sequence[str]) -> list[str]:
     """OOD sets as an override names them: a folder with its path."""
     folders = composed.plain("protocol.folders")
-    return [f"{name}:{folders[name]}" if name in folders else name for name in names]
+    return [written(name, folders[name]) if name in folders else name for name in names]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ood_lab.config.annotation import accepts, describe, resolved
 from ood_lab.config.compose import PACKAGE
-from ood_lab.config.source import definition, module_file, module_tree, statements
+from ood_lab.config.source import definition, imported_module, module_file, module_tree, statements
 from ood_lab.errors import RequestError
 
 __all__ = ["Signature", "accepts", "describe", "signature"]
@@ -67,7 +67,13 @@ def _signature(target: str, module: str, name: str) -> Signature:
     if own is not None:
         pairs = {a.arg: _checked(a.annotation, a.arg, target, module) for a in own.args.kwonlyargs}
         given = {a.arg for a, d in zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True) if d is not None}
-        return Signature(target, pairs, tuple(a.arg for a in own.args.args[1:]), constants, frozenset(given))
+        positional = tuple(a.arg for a in own.args.args[1:])
+        for parent in parents:  # what is passed on, the base takes
+            if own.args.kwarg is not None:
+                pairs, given = {**parent.parameters, **pairs}, {*parent.optional, *given}
+            if own.args.vararg is not None:
+                positional = (*positional, *parent.injected[len(positional) :])
+        return Signature(target, pairs, positional, constants, frozenset(given))
     fields: dict[str, ast.expr] = {}
     injected: tuple[str, ...] = ()
     optional: set[str] = set()
@@ -77,10 +83,16 @@ def _signature(target: str, module: str, name: str) -> Signature:
         optional |= parent.optional
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         for member in node.body:
-            if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+            if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_field(member):
                 fields[member.target.id] = _checked(member.annotation, member.target.id, target, module)
                 optional |= {member.target.id} if member.value is not None else set()
     return Signature(target, fields, injected, constants, frozenset(optional))
+
+
+def _is_field(member: ast.AnnAssign) -> bool:
+    """Whether an annotated line of a dataclass is an option: no class variable, no `_: KW_ONLY`."""
+    spelled = ast.unparse(member.annotation)
+    return "ClassVar" not in spelled and not spelled.endswith("KW_ONLY")
 
 
 def _checked(annotation: ast.expr | None, parameter: str, target: str, module: str) -> ast.expr:
@@ -92,7 +104,11 @@ def _checked(annotation: ast.expr | None, parameter: str, target: str, module: s
 
 def _parent(base: ast.expr, module: str) -> Signature | None:
     """The signature of a base class; None for one that declares nothing to this program (nn.Module, ABC)."""
-    found = definition(base.id, module) if isinstance(base, ast.Name) else None
+    if isinstance(base, ast.Attribute):
+        there = imported_module(ast.unparse(base.value), module)
+        found = definition(base.attr, there) if there is not None and module_file(there) is not None else None
+    else:
+        found = definition(base.id, module) if isinstance(base, ast.Name) else None
     if found is None or not isinstance(found.value, ast.ClassDef):
         return None
     try:

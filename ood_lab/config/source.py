@@ -67,10 +67,11 @@ def _parsed(file: Path, _changed: int) -> ast.Module:
 
 
 def statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """What a module's body defines, also below `if TYPE_CHECKING` and `try`; the last first, since it counts."""
+    """What a module's body defines, also below `if` and `try`; the last first, since it counts."""
     for node in reversed(tree.body):
         if isinstance(node, ast.If | ast.Try):
-            yield from reversed(node.body)
+            others = [part for handler in getattr(node, "handlers", ()) for part in handler.body]
+            yield from reversed([*node.body, *node.orelse, *others])
         else:
             yield node
 

@@ -43,7 +43,11 @@ def read(root: Path, source: dict[str, Any], labelled: bool = True) -> Listing:
             f"{base} holds both class folders ({names[0]}, ...) and images ({Path(loose[0]).name}, ...). "
             "Sort the images into the folders, or move either away."
         )
-    found = [(path, rank) for rank, name in enumerate(names) for path in sorted(_images(str(base / name), passed_over))]
+    found = [
+        (path, rank)
+        for rank, name in enumerate(names)
+        for path in sorted(_images(str(base / name), passed_over, above=(os.path.realpath(base),)))
+    ]
     notes = passed_over.notes(str(base))
     if not found and not loose:
         more = "".join(f". {note}" for note in notes)
@@ -96,7 +100,9 @@ def _picture_suffixes() -> set[str]:
     return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES}
 
 
-def _images(folder: str, passed_over: _PassedOver, deep: bool = True) -> Iterator[str]:
+def _images(folder: str, passed_over: _PassedOver, deep: bool = True, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The images in and below a folder; `above` has the real paths of those that it was reached through."""
+    above = (*above, os.path.realpath(folder)) if deep else ()
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue
@@ -108,20 +114,12 @@ def _images(folder: str, passed_over: _PassedOver, deep: bool = True) -> Iterato
                 passed_over.broken.append(entry.path)
                 continue
         if entry.is_dir():
-            if deep and _leads_up(entry):
-                passed_over.broken.append(entry.path)
+            if deep and entry.is_symlink() and os.path.realpath(entry.path) in above:
+                passed_over.broken.append(entry.path)  # it leads back: walking on would never end
             elif deep:
-                yield from _images(entry.path, passed_over)
+                yield from _images(entry.path, passed_over, above=above)
         else:
             passed_over.suffixes[Path(entry.name).suffix.lower()] += 1
-
-
-def _leads_up(entry: os.DirEntry[str]) -> bool:
-    """Whether a link leads to a folder that it lies in: walking on would never end."""
-    if not entry.is_symlink():
-        return False
-    target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
-    return here.is_relative_to(target)
 
 
 def _check_utf8(paths: list[str], origin: str) -> None:

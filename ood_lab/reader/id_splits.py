@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_lab.errors import RequestError, RunError
+from ood_lab.reader import image_list
 from ood_lab.reader.base import UNLABELLED, Listing, check_no_class_is_empty, same_name
-from ood_lab.reader.image_list import named
 from ood_lab.reader.layout import layouts_of, read_layout, reader_of, source_of
 from ood_lab.reader.selection import kept_classes
 
@@ -30,13 +30,19 @@ def read_id_split(node: dict[str, Any], layout: str, split: str) -> Listing:
         check_no_class_is_empty(listing)
         return listing
     classes = training_classes(node, layout)
-    if classes is None or listing.classes == classes:
+    if classes is None:
         return listing
     if listing.classes is None:
         raise RunError(f"{listing.origin}: has no classes; an ID set needs a folder or a label for each")
     trained = str(Path(node["root"]) / _first(source_of(layouts_of(node)[layout], "train")))
-    numbered = "list" in source_of(layouts_of(node)[layout], split)
-    ranks = _of_list(listing, classes, trained) if numbered else _by_name(listing, classes, trained)
+    source, training = (source_of(layouts_of(node)[layout], part) for part in (split, "train"))
+    if "list" in source:
+        root = Path(node["root"])
+        given = image_list.folder_names(root, source)
+        known = image_list.folder_names(root, training) if "list" in training else dict(enumerate(classes))
+        ranks = _of_list(listing, classes, trained, given, known)
+    else:
+        ranks = _by_name(listing, classes, trained)
     labels = np.array([*ranks, UNLABELLED], np.int64)[listing.labels]
     return Listing(
         labels,
@@ -98,30 +104,32 @@ def _first(source: Mapping[str, Any]) -> str:
 def _by_name(listing: Listing, classes: tuple[str, ...], trained: str) -> list[int]:
     assert listing.classes is not None
     known = {same_name(name): rank for rank, name in enumerate(classes)}
-    unknown = [name for name in listing.classes if same_name(name) not in known]
+    counts = np.bincount(listing.labels[listing.labels >= 0], minlength=len(listing.classes))
+    unknown = [n for n, count in zip(listing.classes, counts, strict=True) if count and same_name(n) not in known]
     if unknown:
         raise _unknown(listing, unknown, classes, trained)
-    return [known[same_name(name)] for name in listing.classes]
+    return [known.get(same_name(name), UNLABELLED) for name in listing.classes]
 
 
-def _of_list(listing: Listing, classes: tuple[str, ...], trained: str) -> list[int]:
-    """Numbers of a list are those of training; where it has names, they must not say otherwise."""
+def _of_list(
+    listing: Listing, classes: tuple[str, ...], trained: str, given: Mapping[int, str], known: Mapping[int, str]
+) -> list[int]:
+    """Numbers of a list are those of training; where both have names (label to name), they must not say otherwise."""
     assert listing.classes is not None
     if len(listing.classes) > len(classes):
         raise RunError(
             f"{listing.origin}: label {len(listing.classes) - 1} is unknown to training: {trained} has "
             f"{len(classes)} classes, 0 to {len(classes) - 1} ({_some(classes)}). Correct the label, or take it off"
         )
-    known = {same_name(name): rank for rank, name in enumerate(classes)}
-    present = [label for label in np.unique(listing.labels).tolist() if named(listing.classes, label)]
-    unknown = [listing.classes[label] for label in present if same_name(listing.classes[label]) not in known]
-    if 0 < len(unknown) < len(present):  # with none known, the folders aren't named by classes
+    rank_of = {same_name(name): rank for rank, name in known.items()}
+    unknown = [name for name in given.values() if same_name(name) not in rank_of]
+    if known and 0 < len(unknown) < len(given):  # with none known, the folders aren't named by classes
         raise _unknown(listing, unknown, classes, trained)
-    for label in present if not unknown else ():
-        rank = known[same_name(listing.classes[label])]
+    for label, name in given.items() if known and not unknown else ():
+        rank = rank_of[same_name(name)]
         if rank != label:
             raise RunError(
-                f"{listing.origin}: class {listing.classes[label]!r} has label {label}, but {rank} in training "
+                f"{listing.origin}: class {name!r} has label {label}, but {rank} in training "
                 f"({trained}: {_some(classes)}). Number the list as training does, or rename its folders"
             )
     return list(range(len(classes)))

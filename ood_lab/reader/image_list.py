@@ -81,15 +81,19 @@ def class_names(root: Path, source: dict[str, Any]) -> tuple[str, ...]:
     return _classes([base / entry.path for entry in entries], np.array([entry.label for entry in entries], np.int64))
 
 
+def folder_names(root: Path, source: dict[str, Any]) -> dict[int, str]:
+    """For each label the folder that all its images, and no others, lie in; empty unless that is so for all labels."""
+    listed, base = one_file(root, source["list"]), root / source["images"]
+    entries = list(_entries(listed))
+    _check_labels(listed, entries)
+    labels = [entry.label for entry in entries if entry.label is not None]
+    return _folders([base / entry.path for entry in entries], labels)
+
+
 def is_there(root: Path, source: dict[str, Any]) -> list[str]:
     """What the source lacks: the list, or the folder of images."""
     lacks = [] if (root / source["list"]).is_file() else [source["list"]]
     return lacks + ([] if (root / source["images"]).is_dir() else [source["images"] + "/"])
-
-
-def named(classes: tuple[str, ...], label: int) -> bool:
-    """Whether a label has a name of its own, not its number."""
-    return classes[label] != str(label)
 
 
 def _entries(listed: Path) -> Iterator[Entry]:
@@ -137,10 +141,14 @@ def _check_labels(listed: Path, entries: list[Entry]) -> None:
 
 
 def _classes(paths: list[Path], labels: np.ndarray) -> tuple[str, ...]:
-    """A name for each label up to the largest: of the folder that all images of that label, and no others, lie in."""
-    folders: dict[int, set[str]] = {}
-    for path, label in zip(paths, labels.tolist(), strict=True):
-        folders.setdefault(label, set()).add(path.parent.name)
-    single = {label: next(iter(names)) for label, names in folders.items() if len(names) == 1}
-    one_each = len(set(single.values())) == len(folders)
-    return tuple(single.get(label, str(label)) if one_each else str(label) for label in range(int(labels.max()) + 1))
+    """A name for each label up to the largest: of its folder (see `folder_names`), else its number."""
+    folders = _folders(paths, labels.tolist())
+    return tuple(folders.get(label, str(label)) for label in range(int(labels.max()) + 1))
+
+
+def _folders(paths: list[Path], labels: list[int]) -> dict[int, str]:
+    found: dict[int, set[str]] = {}
+    for path, label in zip(paths, labels, strict=True):
+        found.setdefault(label, set()).add(path.parent.name)
+    single = {label: next(iter(names)) for label, names in found.items() if len(names) == 1}
+    return single if len(set(single.values())) == len(found) else {}

@@ -97,18 +97,18 @@ def read_layout(node: dict[str, Any], layout: str, split: str) -> Listing:
         RunError: a file is missing, damaged, or not what the layout says; it is named.
     """
     source, root = source_of(layouts_of(node)[layout], split), Path(node["root"])
-    labelled = split in ("train", "val", "test")
+    labelled, complete = split in ("train", "val", "test"), split not in ("val", "test")
     choice = {key: node.get(key) for key in ("include", "exclude", "benchmark", "draw")}
 
     def read() -> Listing:
         if "list" in source:  # taken as it is; include, exclude and draw are for the other layouts
             return image_list.read(root, source, labelled)
         if "folder" in source:
-            return chosen(folder.read(root, source, labelled), node)
+            return chosen(folder.read(root, source, labelled), node, complete)
         return chosen(reader_of(source, node["name"]).read(root, source), node)
 
     # A set in one file is not kept, since its listing holds all pixels.
-    asked = json.dumps(["listing", node["root"], source, labelled, choice])
+    asked = json.dumps(["listing", node["root"], source, labelled, complete, choice])
     return read_once(asked, read, keep=lambda listing: listing.paths is not None)
 
 

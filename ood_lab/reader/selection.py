@@ -31,8 +31,11 @@ def kept_classes(names: Sequence[str], node: dict[str, Any]) -> list[str]:
     return [name for name in wanted if name not in left_out]
 
 
-def chosen(listing: Listing, node: dict[str, Any]) -> Listing:
+def chosen(listing: Listing, node: dict[str, Any], complete: bool = True) -> Listing:
     """The part of a listing whose classes a set keeps.
+
+    Args:
+        complete: every class that the set names must be there; a test split may lack some.
 
     Raises:
         RunError: a class that the set names isn't there, or nothing is left.
@@ -40,7 +43,7 @@ def chosen(listing: Listing, node: dict[str, Any]) -> Listing:
     if listing.classes is None:
         return listing
     absent = sorted(set(node.get("include") or ()) - set(listing.classes))
-    if absent:
+    if absent and complete:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise RunError(f"{listing.origin}: {node['name']} needs class {absent[0]!r}{more}, which isn't there")
     part = listing.keep_classes(set(kept_classes(listing.classes, node)).__contains__)

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ood_lab.results.table import STAGES, Line, percent
 
@@ -19,7 +20,7 @@ def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
     A detector whose options were searched has a star; the caption says on what.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.caption, table.caption_justify = "\n".join(caption), "left"
+    table.caption, table.caption_justify = Text("\n".join(caption), style="table.caption"), "left"
     table.add_column("\n\ndetector", no_wrap=True)
     runs = [list(part) for _, part in groupby(lines, key=lambda line: line.run_id)]
     for part in runs:

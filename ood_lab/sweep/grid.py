@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ood_lab.config import Request, prepare
+from ood_lab.config import Request, RequestError, prepare
 from ood_lab.config.request import expand_sweep
 from ood_lab.progress import stdout
 from ood_lab.results.caption import HEADLINES, image_lines
@@ -54,6 +54,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
     """
     singles = list(expand_sweep(command.words, folder))
     requests = [prepare(single, folder, look=False).here(command.here) for single in singles]
+    _check_apart(requests)
     output = requests[0].run_dir.parent
     engine = engine_for(command, requests, output)
     stdout.print(f"{len(requests)} runs. {estimate(requests, engine.number)}", highlight=False)
@@ -65,6 +66,25 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         stdout.print(summary(settings(singles, requests)), highlight=False)
     failures.complain()
     return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in requests]
+
+
+def _check_apart(requests: Sequence[Request]) -> None:
+    """Refuse two requests that would store their numbers in one place.
+
+    Raises:
+        RequestError: one run is asked for twice with other images under one name.
+    """
+    places: dict[tuple[str, str], tuple[str, str]] = {}
+    for request in requests:
+        for use in request.image_sets:
+            role = use.role if use.role in ("id", "auxiliary") else use.name
+            where = (str(use.node["root"]), repr(use.node["layouts"]))
+            if places.setdefault((request.run_id, role), where) != where:
+                raise RequestError(
+                    f"two combinations are the same run ({request.run_id}) with other images of {use.name}: only the "
+                    "last one's numbers would stay. Give the images names of their own (in a protocol 'name:path', "
+                    "else dataset.name=), or make the combinations one after the other"
+                )
 
 
 def settings(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> list[Setting]:
@@ -136,7 +156,7 @@ def summary(settings: Sequence[Setting]) -> Table:
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
     else:
         below.append("tuning=validation adds what may be chosen by: AUROC on the protocol's validation sets")
-    table.caption, table.caption_justify = "\n".join(below), "left"
+    table.caption, table.caption_justify = Text("\n".join(below), style="table.caption"), "left"
     return table
 
 

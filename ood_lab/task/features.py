@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ood_lab.evaluation.extract import (
     perturbed,
     save_features,
 )  # fmt: skip
+from ood_lab.fingerprint import relative_names
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.reader.base import Listing
 from ood_lab.run_dir import FINAL, OUTLIERS
@@ -152,7 +153,8 @@ class SetImages:
         if node["layouts"]:
             # Where the files lie does not count, nor by which layout they were found.
             root = Path(node["root"])
-            files = [(_below(root, file), file.stat().st_size) for file in self.listing.files]
+            names = _below(root, self.listing.files)
+            files = [(name, file.stat().st_size) for name, file in zip(names, self.listing.files, strict=True)]
             labels = hashlib.sha256(self.listing.labels.tobytes()).hexdigest()
             images += [files, len(self.listing), labels]
             if self.edition:
@@ -174,10 +176,12 @@ class SetImages:
         return EvalLoader(pixels, self.listing.labels, normalise, cfg.trainer.eval_batch_size, device(cfg))
 
 
-def _below(root: Path, file: Path) -> str:
-    """A file's name below a set's root; the whole path of one that lies elsewhere."""
-    name, folder = str(file), f"{root}{os.sep}"
-    return name.removeprefix(folder)  # `Path.relative_to` takes a second for 100,000 names
+def _below(root: Path, files: Sequence[Path]) -> list[str]:
+    """The names of files below a set's root; where some lie elsewhere, below the folder that all lie in."""
+    names, folder = [str(file) for file in files], f"{root}{os.sep}"
+    if all(name.startswith(folder) for name in names):
+        return [name[len(folder) :] for name in names]  # `Path.relative_to` takes a second for 100,000 names
+    return relative_names(files)
 
 
 def trained_method(request: Request) -> Method:

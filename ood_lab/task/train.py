@@ -28,7 +28,7 @@ from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
-from ood_lab.weights import fitted, read_weights
+from ood_lab.weights import fitted, keeps_order, read_weights
 
 
 def run(request: Request) -> Results:
@@ -138,9 +138,8 @@ def load_initial(method: Method, request: Request) -> None:
     if path is None:
         return
     theirs = read_weights(path, published.sha256 if published is not None else None, request.cfg.init.key)
-    in_order = path.suffix != ".safetensors"
     try:
-        weights = fitted(theirs, backbone.state_dict(), backbone.public_names(), in_order)
+        weights = fitted(theirs, backbone.state_dict(), backbone.public_names(), keeps_order(path))
     except RequestError as error:
         raise RequestError(f"{path} does not fit the chosen backbone: {error}") from None
     backbone.load_state_dict(weights)

@@ -159,6 +159,39 @@ def test_a_syntax_error_is_named_with_its_line(lab: Path) -> None:
         signature("otherlab.method.Mine")
 
 
+SHAPES = """
+import dataclasses
+import ood_lab.method.ce as ce_module
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+try:
+    from nowhere import Fallback
+except ImportError:
+    class Fallback: ...
+
+class ByModule(ce_module.CE):
+    def __init__(self, *args, sign: Literal[-1, 1], **kwargs): ...
+
+@dataclass(kw_only=True)
+class Part:
+    known: ClassVar[int] = 3
+    _: dataclasses.KW_ONLY
+    rate: float = 0.5
+"""
+
+
+def test_bases_in_modules_passed_on_options_and_dataclass_marks(lab: Path) -> None:
+    write(lab, otherlab__shapes=SHAPES)
+    spec = signature("otherlab.shapes.ByModule")
+    assert set(spec.parameters) == {"sign", "stage", "optimizer"}
+    assert spec.injected == ("backbone", "num_classes", "seed")
+    assert accepts(spec.parameters["sign"], -1)
+    assert not accepts(spec.parameters["sign"], 0)
+    part = signature("otherlab.shapes.Part")
+    assert (list(part.parameters), part.optional) == (["rate"], {"rate"})
+    assert signature("otherlab.shapes.Fallback").parameters == {}
+
+
 OWN_METHOD = """
 from torch.nn import functional as F
 

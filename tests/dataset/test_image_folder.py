@@ -105,6 +105,9 @@ def test_folders_are_named_by_path_in_a_protocol(root: Path, tmp_path: Path, mon
         ("['./nowhere']", r"the OOD set nowhere is not there\. nowhere: missing .*/nowhere"),
         ("[noise]", r"protocol: 'noise' is no data set\. .*A folder of images is written with a slash: \./noise"),
         ("['./empty']", "no image below .*/empty"),
+        ("['x:./my birds, 2']", "and the ID set my birds, 2 .* share images"),
+        ("['./my birds, 2/test/c[1]']", "and the ID set my birds, 2 .* share images"),
+        ("['./other/decomposed']", "decomposed shares 1 classes with my birds, 2"),
     ],
 )
 def test_a_wrong_folder_in_a_protocol_is_refused(
@@ -114,6 +117,8 @@ def test_a_wrong_folder_in_a_protocol_is_refused(
     draw(tmp_path / "other/noise", 1, 40)
     draw(tmp_path / "other/test", 1, 40)
     (tmp_path / "empty/none").mkdir(parents=True)
+    draw(root / "train/\u00e9", 9, 3)  # a class that the test split lacks
+    draw(tmp_path / "other/decomposed/e\u0301", 1, 40)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=message):
         prepare(own(root, f"protocol.far={sets}"))
@@ -189,3 +194,47 @@ def test_what_a_run_depends_on_sees_the_same_images_and_sets(root: Path, tmp_pat
     again = prepare(need.overrides)
     assert (again.run_id, again.ood_sets) == (need.run_id, ("a, b",))
     assert again.use("a, b").node["root"] == f"{tmp_path}/a, b"
+
+
+def test_outliers_that_are_also_tested_are_refused_and_equal_names_are_told_apart(root: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "insects", 9, 50)
+    draw(tmp_path / "other/insects", 4, 51)
+    command = ["method=oe", *own(root)[1:], "auxiliary=image_folder", f"auxiliary.root={tmp_path}/insects"]
+    with pytest.raises(RequestError, match=r"x \(.*\) and the auxiliary set insects \(.*\) share images"):
+        prepare([*command, f"protocol.far=['x:{tmp_path}/insects']"])
+    request = prepare([*command, f"protocol.far=[{tmp_path}/other/insects]"])
+    assert request.use("insects").role == "far"
+    assert request.use("auxiliary").node["root"] == f"{tmp_path}/insects"
+    assert request.use("insects").found() == 4
+
+
+def test_a_home_folder_and_a_colon_go_through_a_needed_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ood_lab.config.quoting import as_typed
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw(tmp_path / "k:v", 3, 50)
+    draw(tmp_path / "~t", 3, 51)
+    words = ["method=hamos", *own(root)[1:], as_typed("protocol.far=[~/k:v,~/~t]")]
+    request = prepare(words)
+    assert request.ood_sets == ("k:v", "~t")
+    (need,) = request.needs
+    assert prepare(need.overrides).ood_sets == ("k:v", "~t")
+
+
+def test_lists_in_a_file_of_ones_own_are_trained_on(root: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = [f"{path.relative_to(root)} {int('c[' in str(path))}" for path in sorted((root / split).rglob("*.png"))]
+        (root / f"{split}.txt").write_text("\n".join(lines))
+    (tmp_path / "lab/dataset").mkdir(parents=True)
+    (tmp_path / "lab/dataset/listed.yaml").write_text(
+        "defaults: [image_folder, _self_]\nname: listed\nlayouts:\n  lists:\n"
+        "    train: {list: train.txt, images: .}\n    test: {list: test.txt, images: .}\n"
+    )
+    request = prepare(
+        [OWN[0], "dataset=listed", f"dataset.root='{root}'", f"paths.output={tmp_path}/out"], tmp_path / "lab"
+    )
+    assert request.use("id").layout == "lists"
+    assert request.composed.plain("dataset.recipe.num_classes") == 2
+    assert request.cfg.protocol.id_val == 4

@@ -166,3 +166,13 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     os.rename(tmp_path / "images/a/1.png", os.fsencode(tmp_path / "images/a") + b"/\xff.png")  # noqa: PTH104
     with pytest.raises(RunError, match=r"images: the name b'.*\\xff\.png' is not UTF-8; rename"):
         read(tmp_path)
+
+
+def test_links_that_lead_round_in_a_circle_are_noted(tmp_path: Path) -> None:
+    save(tmp_path / "images/a/1.png")
+    save(tmp_path / "images/b/2.png")
+    (tmp_path / "images/a/x").symlink_to(tmp_path / "images/b")
+    (tmp_path / "images/b/y").symlink_to(tmp_path / "images/a")
+    listing = read(tmp_path)
+    assert [p.name for p in listing.paths or ()] == ["1.png", "2.png", "2.png", "1.png"]
+    assert "broken link" in listing.notes[0]

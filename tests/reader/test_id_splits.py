@@ -99,6 +99,38 @@ def test_a_training_list_names_the_classes_of_test_folders(tmp_path: Path) -> No
         read_id_split(described, "own", "train")
 
 
+def test_folders_named_by_numbers_are_names_too(tmp_path: Path) -> None:
+    names = [str(i) for i in range(11)]
+    put(tmp_path, "train", *names, count=1)
+    put(tmp_path, "images", *names, count=1)
+    right = {name: rank for rank, name in enumerate(sorted(names))}
+    listed(tmp_path, "test", *(f"images/{name}/0.png {right[name]}" for name in names))
+    assert read_id_split(node(tmp_path, test="list"), "own", "test").labels.tolist() == [right[n] for n in names]
+    listed(tmp_path, "test", *(f"images/{name}/0.png {name}" for name in names))
+    with pytest.raises(RunError, match="class '2' has label 2, but 3 in training"):
+        read_id_split(node(tmp_path, test="list"), "own", "test")
+    listed(tmp_path, "train", *(f"train/{name}/0.png {rank}" for rank, name in enumerate(("1", "2", "3"))))
+    listed(tmp_path, "test", "images/1/0.png 1", "images/2/0.png 2")
+    with pytest.raises(RunError, match="class '1' has label 1, but 0 in training"):
+        read_id_split(node(tmp_path, train="list", test="list"), "own", "test")
+
+
+def test_an_empty_folder_beside_the_test_classes_is_no_class(tmp_path: Path) -> None:
+    put(tmp_path, "train", "a", "b")
+    put(tmp_path, "test", "a", "b", count=1)
+    (tmp_path / "test/__MACOSX").mkdir()
+    assert read_id_split(node(tmp_path), "own", "test").labels.tolist() == [0, 1]
+
+
+def test_chosen_classes_may_be_missing_from_the_test_split_only(tmp_path: Path) -> None:
+    put(tmp_path, "train", "a", "b", "c")
+    put(tmp_path, "test", "c", "b", count=1)
+    described = {**node(tmp_path), "include": ["a", "c"]}
+    assert read_id_split(described, "own", "test").labels.tolist() == [1]
+    with pytest.raises(RunError, match="needs class 'z'"):
+        read_id_split({**described, "include": ["a", "z"]}, "own", "train")
+
+
 def a_listing(counts: list[int]) -> Listing:
     labels = np.repeat(np.arange(len(counts)), counts)
     return Listing(labels, tuple(f"c{i}" for i in range(len(counts))), "test", paths=tuple(map(Path, map(str, labels))))
