@@ -35,8 +35,14 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, 
     return carry_out(overrides, config_folder(config_dir), multirun)
 
 
-def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:
+def load_detector(
+    run: str | Path,
+    scorer: str = "knn",
+    id_rate: float | None = None,
+    config_dir: str | Path | None = None,
+    **options: Any,
+) -> Detector:
     """A finished run as a detector for new images, with a threshold; see `ood_lab.task.detector.load_detector`."""
     from ood_lab.task import detector
 
-    return detector.load_detector(run, scorer, id_rate, **options)
+    return detector.load_detector(run, scorer, id_rate, config_dir, **options)

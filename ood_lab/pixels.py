@@ -20,7 +20,7 @@ from ood_lab.errors import RunError
 from ood_lab.fingerprint import fingerprint
 from ood_lab.progress import track
 from ood_lab.reader.base import Listing
-from ood_lab.storage import atomic_file
+from ood_lab.storage import atomic_file, short_name
 from ood_lab.transform import Chain, Transform
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def open_pixels(listing: Listing, transform: Transform, reading: Reading, name: 
         return Streamed(listing, transform, reading.workers)
     if not listing.files:  # generated: making it again is cheaper than keeping it
         return Decoded(_decode(listing, transform, name, np.empty(shape, np.uint8)))
-    path = reading.cache / f"{name}-{cache_key(listing, transform)}.npy"
+    path = reading.cache / f"{short_name(name)}-{cache_key(listing, transform)}.npy"
     if not path.is_file():
         try:
             _write_cache(path, listing, transform, name, shape)

@@ -1,11 +1,14 @@
-"""Writing files whole."""
+"""Writing files whole, under names that a file system takes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LONGEST = 100  # bytes of a name; file systems take 255 in all
 
 
 @contextmanager
@@ -23,6 +26,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def short_name(name: str) -> str:
+    """A name as a part of a file's: cut where it is long, and told apart by a digest then."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    return f"{name.encode()[:LONGEST].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

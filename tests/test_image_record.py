@@ -248,3 +248,50 @@ def test_a_grid_over_images_of_one_name_is_refused(
     assert "two combinations are the same run" in message
     assert "'name:path'" in message
     assert main([*plain, "-m", f"protocol.far=['a:{tmp_path}/one/noise'],['b:{tmp_path}/two/noise']"]) == 0
+
+
+def test_own_validation_images_are_named_in_the_caption_and_looked_at(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "data/mine/val/a", 5, 80)
+    node = SET.replace("test: {folder: mine/test}", "val: {folder: mine/val}, test: {folder: mine/test}")
+    (tmp_path / "conf/dataset/mine.yaml").write_text(node)
+    assert "\n5 ID validation images; OOD sets whole" in scored(command, capsys)
+    draw(tmp_path / "data/mine/val/a", 6, 81)
+    shown = scored(command, capsys)
+    assert "6 ID validation images" in shown
+    assert "scored again: val (6 files, 5 at first)" in shown
+    whole = scored([*command, "protocol.id_val=0"], capsys)
+    assert "whole ID test set" in whole
+    draw(tmp_path / "data/mine/val/a", 6, 82)
+    assert "test (26 files, 20 at first)" in scored([*command, "protocol.id_val=0"], capsys)
+
+
+def test_a_report_without_numbers_of_todays_protocol_says_so(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(command, capsys)
+    draw(tmp_path / "data/mine/test/a", 16, 83)
+    draw(tmp_path / "data/mine/test/b", 16, 84)
+    assert main([*command, "task=report"]) == 2
+    assert "but none of these detectors on these images" in capsys.readouterr().err
+
+
+def test_long_names_and_names_like_markup_are_stored_and_shown(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, red = "n" * 240, "[bold]x"
+    draw(tmp_path / long, 3, 90)
+    draw(tmp_path / red, 3, 91)
+    plain = [word for word in command if not word.startswith("protocol.far")]
+    shown = scored([*plain, f"protocol.far=['{tmp_path}/{long}','{tmp_path}/{red}']"], capsys)
+    assert f"far: {long}, {red}" in shown
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_no_folder(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.pt").write_text("no weights")
+    assert main([*command, f"init.checkpoint={tmp_path}/junk.pt"]) == 2
+    assert "junk.pt is no checkpoint of tensors" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("ce-*"))

@@ -127,4 +127,4 @@ def prefix(composed: Composed) -> str:
 def id_set_name(composed: Composed) -> str:
     """What results call the ID set: the choice, or the name of a folder of one's own, fit for a file's name."""
     node = composed.plain("dataset")
-    return re.sub(r"[^\w.-]+", "_", node["name"]) if is_own(node) else str(composed.choices["dataset"])
+    return re.sub(r"[^\w.-]+", "_", node["name"])[:60] if is_own(node) else str(composed.choices["dataset"])

@@ -102,4 +102,6 @@ def written(name: str, path: str) -> str:
 def folder_set(node: dict[str, Any], name: str, path: str) -> dict[str, Any]:
     """The description of a folder in a protocol, from that of `image_folder`: all images below it."""
     source = {"folder": "."}
-    return {**node, "name": name, "root": path, "layouts": {"folder": {"ood": source, "auxiliary": source}}}
+    how = "Put the images there, or name another folder in the protocol."
+    layouts = {"folder": {"ood": source, "auxiliary": source}}
+    return {**node, "name": name, "root": path, "layouts": layouts, "how_to_get": how}

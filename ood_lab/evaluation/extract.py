@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ood_lab.datamodule import EvalLoader
 from ood_lab.progress import track
-from ood_lab.storage import atomic_file
+from ood_lab.storage import atomic_file, short_name
 from ood_lab.types import FeatureSet
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -160,7 +160,7 @@ def _write_rows(file: BinaryIO, base: int, row: int, values: Tensor) -> None:
 
 def features_path(run_dir: Path, name: str, key: str, change: str = "") -> Path:
     """Where the features of a set lie; those of changed images in a folder of the detector's name."""
-    return run_dir / "features" / change.partition(" ")[0] / f"{name}-{key}.safetensors"
+    return run_dir / "features" / change.partition(" ")[0] / f"{short_name(name)}-{key}.safetensors"
 
 
 def load_features(path: Path) -> Extracted:

@@ -9,7 +9,10 @@ HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
 
 def image_lines(
-    protocol: Mapping[str, Any], groups: Mapping[str, str], partial: Mapping[str, tuple[int, int]]
+    protocol: Mapping[str, Any],
+    groups: Mapping[str, str],
+    partial: Mapping[str, tuple[int, int]],
+    own_validation: int | None = None,
 ) -> list[str]:
     """Which images a protocol scores and how they are prepared, a line each; the first names it and its sets.
 
@@ -17,6 +20,7 @@ def image_lines(
         protocol: its node.
         groups: the OOD sets that were scored, near or far.
         partial: sets of which another number of images was scored than stated: (scored, stated).
+        own_validation: images of a validation part that the ID set has of its own.
     """
     named = {g: ", ".join(n for n in protocol[g] if n in groups) or "none" for g in ("near", "far")}
     skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
@@ -27,6 +31,7 @@ def image_lines(
         counts = (f"{name} {scored:,} of {stated:,}" for name, (scored, stated) in partial.items())
         out.append(f"not the stated images: {', '.join(counts)}")
     held = f"{protocol['id_val']:,} ID test images kept for validation" if protocol["id_val"] else "whole ID test set"
+    held = held if own_validation is None else f"{own_validation:,} ID validation images"
     drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
     out.append(f"{held}; OOD sets {drawn}; means over sets")
     stated = protocol["mean"] is not None and protocol["std"] is not None
@@ -35,11 +40,14 @@ def image_lines(
 
 
 def protocol_lines(
-    protocol: Mapping[str, Any], groups: Mapping[str, str], partial: Mapping[str, tuple[int, int]]
+    protocol: Mapping[str, Any],
+    groups: Mapping[str, str],
+    partial: Mapping[str, tuple[int, int]],
+    own_validation: int | None = None,
 ) -> list[str]:
     """The resolved protocol in words: `image_lines`, and what the two FPR95 are."""
     return [
-        *image_lines(protocol, groups, partial),
+        *image_lines(protocol, groups, partial, own_validation),
         f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {HEADLINES[protocol['fpr95']]}).\n"
         "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID",
     ]

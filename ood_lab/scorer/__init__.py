@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ood_lab.scorer.base import Scorer
 
 
-def build_scorer(name: str, **options: Any) -> Scorer:
+def build_scorer(name: str, *, config_dir: Path | None = None, **options: Any) -> Scorer:
     """A detector by name ("pood.<name>" for pytorch-ood's), with its configured defaults changed by `options`.
+
+    Args:
+        config_dir: a folder of YAML files of your own, where the detector is described there.
 
     Raises:
         RequestError: unknown name or option, or a value out of range.
@@ -24,8 +28,11 @@ def build_scorer(name: str, **options: Any) -> Scorer:
     name, _, peer = name.partition(".")
     if peer:
         options = {"detectors": [peer], **options}
-    check_groups(parse([f"scorer={name}"]))
-    node = compose(config_name=f"scorer/{name}").plain(f"scorer.{name}")
+    check_groups(parse([f"scorer={name}"]), config_dir)
+    if config_dir is None:
+        node = compose(config_name=f"scorer/{name}").plain(f"scorer.{name}")
+    else:  # Hydra looks for a primary configuration in its own folder alone
+        node = compose([f"scorer=[{name}]"], folder=config_dir).plain(f"scorer.{name}")
     spec = signature(node["_target_"]).parameters
     for key, value in options.items():
         if key not in spec:

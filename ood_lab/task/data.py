@@ -86,10 +86,12 @@ def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
     spoken = (_own_place(use.node, source) if is_own(use.node) else _place(source) for source in sources)
     places = ", ".join(dict.fromkeys(spoken))
     where = f"{places} ({layout})"
+    notes = ""
     try:
+        notes = ". ".join(use.notes())
         if use.role == "id":
             check_id_set(use.node, layout, id_val)
-        found, notes = use.found(), ". ".join(use.notes())
+        found = use.found()
         if thorough:
             altered = wrong_checksum(use.node)
             if altered:
@@ -97,7 +99,7 @@ def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
             decoded = decode_all(use, layout)
             found = decoded if found is None else found
     except OodLabError as error:
-        return told("unreadable", "", where, str(error))
+        return told("unreadable", "", where, ". ".join(filter(None, (str(error), notes))))
     if use.expected is not None and found is not None and found != use.expected:
         remedy = f"{use.name}: {found:,} images ({layout} layout) where {use.expected:,} are stated"
         remedy += f" (protocol.check=loose accepts it, marked). {use.node['how_to_get']}"

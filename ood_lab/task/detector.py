@@ -91,7 +91,13 @@ class Detector:
         return self.score(images) > self.threshold
 
 
-def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = None, **options: Any) -> Detector:
+def load_detector(
+    run: str | Path,
+    scorer: str = "knn",
+    id_rate: float | None = None,
+    config_dir: str | Path | None = None,
+    **options: Any,
+) -> Detector:
     """The detector of a finished run, as its last evaluation had it: options, tuned values, features, precision.
 
     Args:
@@ -100,6 +106,7 @@ def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = 
             that was not evaluated has its defaults.
         id_rate: share of ID validation images that the threshold accepts (of ID test images, where the run's protocol
             keeps none for validation); None for that of the evaluation.
+        config_dir: a folder of YAML files of your own, where the detector is described there.
 
     Raises:
         RequestError: no evaluated run, an unknown detector or option, one that the run can't feed, a rate outside 0..1.
@@ -115,7 +122,8 @@ def load_detector(run: str | Path, scorer: str = "knn", id_rate: float | None = 
         raise RequestError(f"id_rate={rate}: expected a share between 0 and 1")
     evaluated = {**json.loads(last["options"]), **(last["tuned"] or {})} if own else {}
     evaluated.pop(TUNED, None)
-    fitted = build_scorer(scorer, **{**evaluated, **options})
+    own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
+    fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
     cfg = OmegaConf.load(folder / "config.yaml")
     weights = load_file(folder / FINAL)
     method = build_method(cfg)

@@ -17,7 +17,7 @@ from ood_lab.progress import track
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import png, render_page
 from ood_lab.results.store import Results, read_rows
-from ood_lab.results.table import STAGES, Selection
+from ood_lab.results.table import STAGES, Selection, lines
 from ood_lab.run_dir import OUTLIERS, normalised
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
@@ -37,6 +37,11 @@ def run(request: Request) -> Results:
         )
     request = normalised(request) or request
     results = stored(request)
+    if not lines(results, Selection.of(request)):
+        raise RequestError(
+            f"{request.run_id} has results, but none of these detectors on these images as the protocol counts them "
+            f"({request.convention()}); task=evaluate makes them"
+        )
     write(request, results)
     show(request, results)
     return results

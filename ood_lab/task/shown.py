@@ -51,12 +51,14 @@ def caption(request: Request, results: Results) -> list[str]:
     partial = Selection.of(request).partial(results.rows)
     protocol = request.composed.plain("protocol")
     limits = [row for row in read_thresholds(request.run_dir) if row["convention"] == request.convention()]
-    if limits and limits[-1]["held"] == "val":
-        protocol["id_val"] = limits[-1]["n_id"]  # as many as there were: each class gives the same number
+    held = limits[-1]["n_id"] if limits and limits[-1]["held"] == "val" else None
+    if held is not None:
+        protocol["id_val"] = held  # as many as there were: each class gives the same number
+    own = held if protocol["id_val"] and "val" in request.use("id").splits else None
     tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
     chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
     return [
-        *protocol_lines(protocol, request.groups, partial),
+        *protocol_lines(protocol, request.groups, partial, own),
         *changed_line(*_changed(request, results)),
         *tuning_lines(protocol["validation"], chosen),
     ]
@@ -66,6 +68,9 @@ def _changed(request: Request, results: Results) -> tuple[dict[str, tuple[int, i
     """The sets that were scored again on other images, with their numbers then and now; and those that were not yet."""
     images = RunImages(request)
     keys = {name: key for name, key in Selection.of(request).feature_keys(results.rows).items() if key}
+    limits = [row for row in read_thresholds(request.run_dir) if row["convention"] == request.convention()]
+    if limits and limits[-1]["held"] == "val" and images.source("val") == "val":
+        keys["val"] = limits[-1]["features"]
     found = {name: images.record.changed(images.source(name), key) for name, key in keys.items()}
     behind = [
         n for n, k in keys.items() if images.record.knows(images.source(n)) and not images.are_of(images.source(n), k)

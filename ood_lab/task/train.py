@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,17 @@ from ood_lab.config.check import published_weights
 from ood_lab.method.base import RUNNING, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_dir import FINAL, claim, enter_training_images, is_trained, locked, mark_done, outstanding, verify
+from ood_lab.run_dir import (
+    FINAL,
+    claim,
+    enter_training_images,
+    has_begun,
+    is_trained,
+    locked,
+    mark_done,
+    outstanding,
+    verify,
+)
 from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
@@ -54,7 +66,8 @@ def run(request: Request) -> Results:
             torch.set_num_threads(cfg.trainer.threads)
             with session(request) as log:
                 if not is_trained(request):
-                    fit(request, cfg, log.loggers)
+                    with _nothing_left_of_a_refusal(request):
+                        fit(request, cfg, log.loggers)
                 refused = evaluate.measure(request)
                 results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
                 log.publish(results, report.write(request, results))
@@ -63,6 +76,18 @@ def run(request: Request) -> Results:
         report.show(request, results)
         evaluate.fail(refused)
         return results
+
+
+@contextmanager
+def _nothing_left_of_a_refusal(request: Request) -> Iterator[None]:
+    """A request that turns out wrong before the first step leaves no folder behind."""
+    began = has_begun(request)
+    try:
+        yield
+    except RequestError:
+        if not began and not has_begun(request):
+            shutil.rmtree(request.run_dir, ignore_errors=True)
+        raise
 
 
 def rank() -> int:

@@ -233,3 +233,37 @@ def test_an_own_method_in_an_own_package_runs(
     assert main(command) == 0
     curves = next((tmp_path / "out").glob("smooth-*/curves.jsonl")).read_text()
     assert "norm_mean" in curves
+
+
+OWN_SCORER = """
+from ood_lab.scorer.base import Scorer
+
+
+class Norm(Scorer):
+    def __init__(self, *, power: "int | None" = 2):
+        self.power = power
+
+    def _fit(self, train, val):
+        pass
+
+    def _score(self, data):
+        return -data.features.norm(dim=1) ** self.power
+"""
+
+
+def test_an_own_detector_is_evaluated_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ood_lab
+
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, scorerlab__INIT="", scorerlab__norm=OWN_SCORER)
+    (tmp_path / "conf/scorer").mkdir(parents=True)
+    text = "# @package scorer.norm\n_target_: scorerlab.norm.Norm\npower: 1\n"
+    (tmp_path / "conf/scorer/norm.yaml").write_text(text)
+    command = [
+        "method=ce", "backbone.width=4", "trainer.max_epochs=0", "trainer.threads=1", "scorer=[msp,norm]", "figure=[]",
+        f"paths.output={tmp_path}/out",
+    ]  # fmt: skip
+    results = ood_lab.run(command, config_dir=tmp_path / "conf")
+    assert {"msp", "norm"} <= set(results.frame()["scorer"])
+    detector = ood_lab.load_detector(results.run_dir, "norm", config_dir=tmp_path / "conf")
+    assert detector.scorer.power == 1

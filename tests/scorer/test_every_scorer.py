@@ -121,7 +121,7 @@ def test_fewer_rows_than_dimensions_give_finite_scores_or_an_error(name: str) ->
     few = FeatureSet(TRAIN.features[:6], TRAIN.logits[:6], TRAIN.labels[:6])
     assert len(few.features) < DIM
     if name == "vim":
-        with pytest.raises(ValueError, match="have nothing outside 8 dimensions; lower dim"):
+        with pytest.raises(ValueError, match="have nothing outside 8 dimensions; use a smaller dim"):
             fitted(name, few)
         assert build_scorer("vim", dim=3).fit(few, head=head()).score(TEST).isfinite().all()
         return
