@@ -13,12 +13,15 @@ from ood_lab.fingerprint import Fingerprint, fingerprint
 from ood_lab.image_record import READ_GB, ImageRecord
 from ood_lab.reader.scope import read_once
 
+WHOLE = "val+test"  # both serve as test images where none are kept for validation
+ID_NAMES = ("train", "val", "test", WHOLE)
+
 
 class RunImages:
     """The images of a request as they lie on the disk today, compared with the record of its run.
 
-    Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val";
-    "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
+    Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val" (or both
+    together); "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
     """
 
     def __init__(self, request: Request) -> None:
@@ -33,6 +36,8 @@ class RunImages:
     def source(self, split: str) -> str:
         """The name under which the images of a split of the ID set, or of an OOD set, are recorded."""
         own = "val" in self.request.use("id").splits
+        if own and split == "test" and not self.request.cfg.protocol.id_val:
+            return WHOLE
         return "test" if split == "val" and not own else split
 
     @property
@@ -40,13 +45,12 @@ class RunImages:
         """Every set of the request."""
         auxiliary = [use.role for use in self.request.image_sets if use.role == "auxiliary"]
         others = [use.name for use in self.request.image_sets if use.role not in ("id", "auxiliary")]
-        return [*self.request.use("id").splits, *auxiliary, *others]
+        return [*dict.fromkeys(map(self.source, self.request.use("id").splits)), *auxiliary, *others]
 
     def _files(self, name: str) -> tuple[Path, ...]:
-        if name in ("train", "val", "test"):
+        if name in ID_NAMES:
             use = self.request.use("id")
-            whole = name == "test" and "val" in use.splits and not self.request.cfg.protocol.id_val
-            return (*use.files("val"), *use.files("test")) if whole else use.files(name)
+            return (*use.files("val"), *use.files("test")) if name == WHOLE else use.files(name)
         other: ImageSetUse = self.request.use(name)
         return other.files(other.split)
 
@@ -54,9 +58,8 @@ class RunImages:
         files = self._files(name)
         if not files:
             return None
-        use = self.request.use("id" if name in ("train", "val", "test") else name)
-        split = [name, self.request.cfg.protocol.id_val == 0] if use.role == "id" else use.split
-        asked = json.dumps(["fingerprint", use.node, use.layout, split])
+        use = self.request.use("id" if name in ID_NAMES else name)
+        asked = json.dumps(["fingerprint", use.node, use.layout, name if use.role == "id" else use.split])
         return files, read_once(asked, lambda: fingerprint(files))
 
     def enter(self, name: str) -> str:

@@ -263,8 +263,9 @@ def test_own_validation_images_are_named_in_the_caption_and_looked_at(
     assert "scored again: val (6 files, 5 at first)" in shown
     whole = scored([*command, "protocol.id_val=0"], capsys)
     assert "whole ID test set" in whole
+    assert "changed since" not in whole, "another protocol is no other image"
     draw(tmp_path / "data/mine/val/a", 6, 82)
-    assert "test (26 files, 20 at first)" in scored([*command, "protocol.id_val=0"], capsys)
+    assert "test (26 files, 26 at first)" in scored([*command, "protocol.id_val=0"], capsys)
 
 
 def test_a_report_without_numbers_of_todays_protocol_says_so(

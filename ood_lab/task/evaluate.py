@@ -17,7 +17,7 @@ from ood_lab.needs import ensure
 from ood_lab.progress import track
 from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, add_thresholds, options_text, read_rows
-from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored
+from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored, verify
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
 from ood_lab.task.normalisation import with_normalisation
@@ -32,6 +32,7 @@ def run(request: Request) -> Results:
     if not is_trained(request):
         raise RunError(f"{request.run_id} is not trained yet; run the same command with task=train first")
     with locked(request):
+        verify(request)
         request = with_normalisation(request)
         torch.set_num_threads(claim(request).trainer.threads)
         stands_on = ensure(request)
