@@ -30,14 +30,14 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
         RequestError: the request is wrong; nothing was started.
         RunError: a run stopped; what it had reported done stays valid.
     """
-    words = [expand_all(as_typed(text, multirun), folder) for text in overrides]
-    command = read_command(words, multirun)
+    hydra_overrides = [expand_all(as_typed(text, multirun), folder) for text in overrides]
+    command = read_command(hydra_overrides, multirun)
     if command.tables:
         return run_tables(command, folder)
     if multirun:
         runs = run_grid(command, folder)
         return Results("", runs[0].run_dir.parent if runs else Path(), [], runs)
-    request = prepare(words, folder)
+    request = prepare(hydra_overrides, folder)
     from ood_lab.task import execute  # imports torch only where something is to be computed
 
     return execute(request)
