@@ -212,10 +212,14 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config", folde
 
 
 def surroundings(folder: Path | None) -> int:
-    """Changes with the environment and with the files of a user's folder: a notebook goes on while they are edited."""
+    """Changes with the environment and with the files of a user's folder: a notebook goes on while they are edited.
+
+    The built-in files read variables of this program alone.
+    """
     paths = sorted(folder.rglob("*.yaml")) if folder else []
     files = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-    return hash((*files, *sorted(os.environ.items())))
+    read = [(name, value) for name, value in sorted(os.environ.items()) if folder or name.startswith("OOD_LAB_")]
+    return hash((*files, *read))
 
 
 @cache
@@ -226,29 +230,32 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None, 
     """
     known = groups(folder)
     values = tuple(text for text in overrides if _key(text) not in known and not _key(text).startswith("hydra"))
-    if not values:
-        return _compose_groups(overrides, config_name, folder, state)
-    base = _compose_groups(tuple(text for text in overrides if text not in values), config_name, folder, state)
-    try:
-        parsed = OverridesParser.create().parse_overrides([in_hydra(text) for text in values])
-        with _writable(deepcopy(base.cfg)) as cfg:
-            ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise RequestError(" ".join(str(error).split())) from None
-    _expand_home(cfg)
+    chosen = tuple(text for text in overrides if text not in values)
+    # Without a user's folder the choices depend on no variable, and values are looked up when they are asked for.
+    base = _compose_groups(chosen, config_name, folder, state if folder else 0)
+    cfg = base.cfg
+    if values:
+        try:
+            parsed = OverridesParser.create().parse_overrides([in_hydra(text) for text in values])
+            with _writable(deepcopy(cfg)) as cfg:
+                ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise RequestError(" ".join(str(error).split())) from None
+    cfg = _with_home(cfg)
     return Composed(cfg, {**base.choices, **_lists(cfg)})
 
 
-def _expand_home(cfg: DictConfig) -> None:
-    """`~` in a path, wherever it comes from, is the user's home."""
-    with _writable(cfg):
-        for key in PATHS:
-            try:
-                value = OmegaConf.select(cfg, key)
-            except OmegaConfBaseException:  # which `check_values` says
-                continue
-            if isinstance(value, str) and value.startswith("~"):
+def _with_home(cfg: DictConfig) -> DictConfig:
+    """The configuration with `~` in a path, wherever it comes from, as the user's home; a copy where there is one."""
+    for key in PATHS:
+        try:
+            value = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException:  # which `check_values` says
+            continue
+        if isinstance(value, str) and value.startswith("~"):
+            with _writable(deepcopy(cfg)) as cfg:
                 OmegaConf.update(cfg, key, uninterpolated(os.path.expanduser(value)))  # noqa: PTH111 (keeps "~x")
+    return cfg
 
 
 def _key(override: str) -> str:
@@ -273,7 +280,6 @@ def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path |
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
     picked = {str(k).rpartition("@")[2]: v for k, v in choices.items() if not str(k).startswith("hydra/")}
-    _expand_home(cfg)
     OmegaConf.set_readonly(cfg, True)
     return Composed(cfg, {**picked, **_lists(cfg)})
 
