@@ -15,10 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import OPEN, Composed, groups
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.schema import Weights
-from ood_lab.config.signature import Signature, accepts, describe, signature
+from ood_lab.config.signature import Signature, signature
 from ood_lab.errors import RequestError
 
 SECTIONS = {

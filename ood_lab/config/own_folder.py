@@ -101,7 +101,6 @@ def written(name: str, path: str) -> str:
 
 def folder_set(node: dict[str, Any], name: str, path: str) -> dict[str, Any]:
     """The description of a folder in a protocol, from that of `image_folder`: all images below it."""
-    source = {"folder": "."}
     how = "Put the images there, or name another folder in the protocol."
-    layouts = {"folder": {"ood": source, "auxiliary": source}}
+    layouts = {"folder": {"ood": {"folder": "."}}}
     return {**node, "name": name, "root": path, "layouts": layouts, "how_to_get": how}

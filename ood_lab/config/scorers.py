@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.check import nearest
 from ood_lab.config.compose import Composed, groups
 from ood_lab.config.peers import PEERS, check_peers
-from ood_lab.config.signature import accepts, describe, signature
+from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from ood_lab.config.annotation import accepts, describe, resolved
+from ood_lab.config.annotation import resolved
 from ood_lab.config.compose import PACKAGE
 from ood_lab.config.source import definition, imported_module, module_file, module_tree, statements
 from ood_lab.errors import RequestError
-
-__all__ = ["Signature", "accepts", "describe", "signature"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,6 @@ class Signature:
     optional: frozenset[str] = frozenset()
 
 
-_read: dict[str, tuple[int, Signature]] = {}
-
-
 def signature(target: str) -> Signature:
     """Read the class that `target` ("package.module.Class") names; its module may lie anywhere on the Python path.
 
@@ -42,13 +38,12 @@ def signature(target: str) -> Signature:
     """
     module, _, name = target.rpartition(".")
     file = module_file(module) if module else None
-    changed = file.stat().st_mtime_ns if file else 0
-    if target not in _read or _read[target][0] != changed:  # a notebook goes on while a method is written
-        _read[target] = (changed, _signature(target, module, name))
-    return _read[target][1]
+    # A notebook goes on while a method is written.
+    return _signature(target, module, name, file.stat().st_mtime_ns if file else 0)
 
 
-def _signature(target: str, module: str, name: str) -> Signature:
+@cache
+def _signature(target: str, module: str, name: str, _changed: int) -> Signature:
     if not module:
         raise RequestError(f"_target_={target!r}: expected package.module.Class")
     node = next((n for n in statements(module_tree(module)) if isinstance(n, ast.ClassDef) and n.name == name), None)

@@ -6,6 +6,7 @@ A test split may lack classes; a list has numbers, and names where each class ha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,7 @@ def read_id_split(node: dict[str, Any], layout: str, split: str) -> Listing:
     else:
         ranks = _by_name(listing, classes, trained)
     labels = np.array([*ranks, UNLABELLED], np.int64)[listing.labels]
-    return Listing(
-        labels,
-        classes,
-        listing.origin,
-        paths=listing.paths,
-        pixels=listing.pixels,
-        files=listing.files,
-        notes=listing.notes,
-    )
+    return replace(listing, labels=labels, classes=classes)
 
 
 def training_classes(node: dict[str, Any], layout: str) -> tuple[str, ...] | None:

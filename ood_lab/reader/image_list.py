@@ -75,25 +75,27 @@ def count(root: Path, source: dict[str, Any]) -> int:
 
 def class_names(root: Path, source: dict[str, Any]) -> tuple[str, ...]:
     """The name of each label, as `read` gives it, without a look at the images."""
-    listed, base = one_file(root, source["list"]), root / source["images"]
-    entries = list(_entries(listed))
-    _check_labels(listed, entries)
-    return _classes([base / entry.path for entry in entries], np.array([entry.label for entry in entries], np.int64))
+    paths, labels = _labelled(root, source)
+    return _classes(paths, np.array(labels, np.int64))
 
 
 def folder_names(root: Path, source: dict[str, Any]) -> dict[int, str]:
     """For each label the folder that all its images, and no others, lie in; empty unless that is so for all labels."""
-    listed, base = one_file(root, source["list"]), root / source["images"]
-    entries = list(_entries(listed))
-    _check_labels(listed, entries)
-    labels = [entry.label for entry in entries if entry.label is not None]
-    return _folders([base / entry.path for entry in entries], labels)
+    return _folders(*_labelled(root, source))
 
 
 def is_there(root: Path, source: dict[str, Any]) -> list[str]:
     """What the source lacks: the list, or the folder of images."""
     lacks = [] if (root / source["list"]).is_file() else [source["list"]]
     return lacks + ([] if (root / source["images"]).is_dir() else [source["images"] + "/"])
+
+
+def _labelled(root: Path, source: dict[str, Any]) -> tuple[list[Path], list[int]]:
+    """The paths and labels of an ID set's list, without a look at the images."""
+    listed, base = one_file(root, source["list"]), root / source["images"]
+    entries = list(_entries(listed))
+    _check_labels(listed, entries)
+    return [base / entry.path for entry in entries], [entry.label for entry in entries if entry.label is not None]
 
 
 def _entries(listed: Path) -> Iterator[Entry]:

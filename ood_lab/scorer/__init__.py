@@ -19,10 +19,11 @@ def build_scorer(name: str, *, config_dir: Path | None = None, **options: Any) -
     """
     from hydra.utils import instantiate
 
+    from ood_lab.config.annotation import accepts, describe
     from ood_lab.config.check import check_groups, nearest, parse
     from ood_lab.config.compose import compose
     from ood_lab.config.scorers import as_declared
-    from ood_lab.config.signature import accepts, describe, signature
+    from ood_lab.config.signature import signature
     from ood_lab.errors import RequestError
 
     name, _, peer = name.partition(".")

@@ -36,7 +36,10 @@ def with_normalisation(request: Request) -> Request:
 
 
 def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:
-    """Mean and population standard deviation of each channel over all pixels, on 0..1, to six digits.
+    """Mean and population standard deviation of each channel over all pixels, on 0..1, to six digits; three each.
+
+    Args:
+        pixels: uint8 [N, 3, S, S], read in parts.
 
     A channel that is constant has nothing to be divided by: its deviation is given as 1.
     """

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ood_lab.config.signature import accepts, describe, signature
+from ood_lab.config.annotation import accepts, describe
+from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
 
