@@ -198,5 +198,6 @@ def _save_outliers(request: Request, method: Method) -> None:
     """One batch of the outliers that the finished network would be trained with, for the feature map."""
     outliers: Outliers | None = method.outliers()
     if outliers is not None:
-        tensors = {"values": outliers.values.float().cpu(), "source_class": outliers.source_class.cpu()}
+        tensors = {"values": outliers.values.float(), "source_class": outliers.source_class}
+        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
         write_atomically(request.run_dir / OUTLIERS, save(tensors))
