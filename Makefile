@@ -49,8 +49,9 @@ format: $(READY)  ## rewrite to style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## speed of synthesis, training input, detectors and metrics; memory of evaluation
+bench: $(READY)  ## speed of synthesis, training and its input, detectors and metrics; memory of evaluation
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/synthesis.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py

@@ -30,13 +30,13 @@ def anonymous_mib() -> float:
 def child(count: int) -> None:
     import numpy as np
     import torch
+    from classifier import Classifier
     from PIL import Image
 
     from ood_lab.config.compose import compose
     from ood_lab.datamodule import EvalLoader, Normalise
     from ood_lab.evaluation.evaluator import score_all
     from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
-    from ood_lab.method.ce import CE
     from ood_lab.pixels import Reading
     from ood_lab.reader import folder
     from ood_lab.scorer import build_scorer
@@ -44,7 +44,7 @@ def child(count: int) -> None:
 
     torch.set_num_threads(1)
     network = build(compose(["backbone=narrow", "backbone.width=32"]).plain("backbone"), 10)
-    method = CE(network, 10, 0, stage="pretrain", optimizer=None)  # type: ignore[arg-type]
+    method = Classifier(network)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         rng = np.random.default_rng(0)

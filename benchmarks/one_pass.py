@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from classifier import Classifier
 from pytorch_ood import detector as peer
 from pytorch_ood.benchmark.base import Benchmark
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from ood_lab.config.compose import compose
 from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.evaluation.evaluator import Scoring, metric_rows, score_all
 from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
-from ood_lab.method.ce import CE
 from ood_lab.pixels import Decoded
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
@@ -98,7 +98,7 @@ class OneRun:
 
     def __init__(self, sets: Sets, network: Counted, folder: Path) -> None:
         self.sets, self.folder = sets, folder
-        self.method = CE(network.net, CLASSES, 0, stage="pretrain", optimizer=None)  # type: ignore[arg-type]
+        self.method = Classifier(network.net)
         self.loaded: dict[str, Extracted] = {}
 
     def extract(self) -> None:

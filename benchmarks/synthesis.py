@@ -81,12 +81,18 @@ def main() -> None:
         bank = clustered_bank(classes)
         for density in ("paper", "released"):
             sampler = HMC(
-                adjacent=ADJACENT, rounds=ROUNDS, momentum="standard", centroids="unit", density=density, **SETTING
+                adjacent=ADJACENT,
+                rounds=ROUNDS,
+                momentum="standard",
+                centroids="unit",
+                density=density,
+                midpoint_noise=0.0,
+                **SETTING,
             )
             times, outliers = [], None
             for repeat in range(arguments.repeats + 1):
                 began = time.process_time()
-                outliers = sampler.sample(bank, torch.Generator().manual_seed(repeat))
+                outliers = sampler.draw(bank, torch.Generator().manual_seed(repeat))
                 times.append(1000 * (time.process_time() - began))
             times = sorted(times[1:])  # the first warms the caches
             median = times[len(times) // 2]

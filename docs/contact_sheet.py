@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.reader.layout import layouts_of
 from ood_lab.task.build import build

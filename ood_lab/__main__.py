@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from ood_lab.command import carry_out, config_folder
 from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, parse
-from ood_lab.config.compose import config_dir
+from ood_lab.config.compose import compose
+from ood_lab.config.groups import config_dir
 from ood_lab.config.quoting import as_typed
 from ood_lab.config.request import expand_all
 from ood_lab.sweep.command import read_command
@@ -22,6 +25,7 @@ usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOL
   python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
   python -m ood_lab table=hamos_t17 [scale=tiny] [dry_run=true] [workers=2] [hydra/launcher=ray]
                                                       a paper's table, ours beside theirs
+  python -m ood_lab --help method=NAME                what a method is made of
   python -m ood_lab --cfg job [overrides]             print the configuration
 """
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--hydra-help", "--version")
@@ -31,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0, 1 (a run failed) or 2 (the request was wrong)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        print(_help())
-        return 0
+        return _show_help([word for word in arguments if "=" in word])
     try:
         multirun, folder, overrides, rest = _split(arguments)
         if rest:
@@ -73,8 +76,24 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
     return multirun, config_folder(folder), overrides, rest
 
 
+def _show_help(overrides: Sequence[str]) -> int:
+    """The usage, or of `method=NAME` the parts of that recipe."""
+    if not any(text.startswith("method=") for text in overrides):
+        print(_help())
+        return 0
+    from ood_lab.config.objective import described
+
+    try:
+        check_groups(parse(overrides))
+        print(described(compose(list(overrides))))
+    except OodLabError as error:
+        print(f"ood_lab: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 def _help() -> str:
-    from ood_lab.config.compose import groups
+    from ood_lab.config.groups import groups
 
     names = {k: v for k, v in groups().items() if not k.startswith("hydra")}
     return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
@@ -86,6 +105,9 @@ def _print_config(arguments: Sequence[str], overrides: Sequence[str], folder: Pa
     if read_command(list(typed.values())).tables:
         raise RequestError(f"{rest[0]} prints one configuration, and a table has many; dry_run=true lists its runs")
     check_groups(parse(list(typed.values())), folder)
+    if rest in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"]):  # complete, with what a recipe says of its parts
+        print(OmegaConf.to_yaml(compose(list(typed.values()), folder=folder).cfg), end="")
+        return
     import hydra
 
     sys.argv = [sys.argv[0], *(typed.get(word, word) for word in arguments)]

@@ -133,11 +133,12 @@ class TrainLoader:
         pictures = decoded.get("id") or m.train_images.pixels(rows, views)
         images = self._augmented(pictures, m.train_images, views)
         labels = m.train_labels[rows].to(m.device).repeat(m.views)
+        counts = self._counts(epoch, step)
         if m.auxiliary_images is None:
-            return Batch(images, labels)
+            return Batch(images, labels, None, counts)
         draws = [self._auxiliary_draws(epoch, step)]
         pictures = decoded.get("auxiliary") or m.auxiliary_images.pixels(self._auxiliary_rows(epoch, step), draws)
-        return Batch(images, labels, self._augmented(pictures, m.auxiliary_images, draws))
+        return Batch(images, labels, self._augmented(pictures, m.auxiliary_images, draws), counts)
 
     def decoded(self, epoch: int, step: int) -> Pictures:
         """The pictures of a step that lie in files, one tensor a view; resident ones may be on a device."""
@@ -150,8 +151,18 @@ class TrainLoader:
         return out
 
     def _id_rows(self, epoch: int, step: int) -> Tensor:
+        return self._all_id_rows(epoch, step)[self.module.mine]
+
+    def _all_id_rows(self, epoch: int, step: int) -> Tensor:
+        """Those of all devices."""
         size = self.module.batch_size
-        return self.id_order.permutation(epoch)[step * size : (step + 1) * size][self.module.mine]
+        return self.id_order.permutation(epoch)[step * size : (step + 1) * size]
+
+    def _counts(self, epoch: int, step: int) -> np.ndarray:
+        """How many rows of each class the batch has on all devices, views counted."""
+        m = self.module
+        labels = m.train_labels[self._all_id_rows(epoch, step)]
+        return m.views * np.bincount(labels.numpy(), minlength=m.classes)
 
     def _auxiliary_rows(self, epoch: int, step: int) -> Tensor:
         assert self.auxiliary_order is not None
@@ -239,6 +250,7 @@ class DataModule(L.LightningDataModule):
         self.reading, self.normalise, self.device, self.sizes = reading, normalise, device, sizes
         self.listing = source.listing("train")
         self.train_labels = torch.from_numpy(self.listing.labels)
+        self.classes = int(self.train_labels.max()) + 1
         self.train_images = training_images(
             self.listing, f"{source.name} train", reading, augmentation, stream=stream, device=device
         )

@@ -1,48 +1,102 @@
-"""SGD with Nesterov momentum and a per-step cosine to zero, the optimiser of all five papers on CIFAR."""
+"""Optimizers with a schedule of the learning rate, step by step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from ood_lab.config.ranges import Fraction, NonNegativeFloat, PositiveFloat
+from ood_lab.config.ranges import Fraction, Moment, NonNegativeFloat, OpenFraction, PositiveFloat
+from ood_lab.moment import first_step
+
+Groups = Iterable[tuple[list[nn.Parameter], float]]
 
 
-class SGD:
-    """Settings of the optimiser and its schedule.
+class Optimizer:
+    """The settings that all optimizers share.
 
     Args:
         lr: peak learning rate.
-        momentum: Nesterov momentum.
         weight_decay: on every parameter, as the public codes do.
         warmup: share of all steps in which the rate rises linearly.
+        schedule: after that a half cosine to zero, "milestones" (steps down by `gamma`), or "constant".
+        milestones: whole numbers are epochs, fractions shares of the run.
     """
 
     def __init__(
-        self, *, lr: PositiveFloat, momentum: Fraction, weight_decay: NonNegativeFloat, warmup: Fraction
+        self,
+        *,
+        lr: PositiveFloat,
+        weight_decay: NonNegativeFloat,
+        warmup: Fraction,
+        schedule: Literal["cosine", "milestones", "constant"] = "cosine",
+        milestones: Sequence[Moment] = (0.5, 0.75),
+        gamma: Fraction = 0.1,
     ) -> None:
-        self.lr, self.momentum, self.weight_decay, self.warmup = lr, momentum, weight_decay, warmup
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.schedule, self.milestones, self.gamma = schedule, milestones, gamma
 
-    def factor(self, step: int, total: int) -> float:
+    def factor(self, step: int, total: int, per_epoch: int = 1) -> float:
         """The learning rate at `step` of `total`, as a share of the peak."""
         rise = math.ceil(self.warmup * total - 1e-6)  # 0.07 * 100 is a little more than 7
         if step < rise:
             return (step + 1) / rise
-        done = (step - rise) / max(1, total - rise)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if self.schedule == "cosine":
+            done = (step - rise) / max(1, total - rise)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if self.schedule == "constant":
+            return 1.0
+        return self.gamma ** sum(step >= first_step(moment, total, per_epoch) for moment in self.milestones)
 
-    def configure(self, parameters: Iterable[nn.Parameter], total: int) -> dict[str, Any]:
-        """The optimizer and scheduler in the form that Lightning's `configure_optimizers` returns."""
-        optimizer = torch.optim.SGD(
-            parameters,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.momentum > 0,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, total))
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer of these parameter groups."""
+        raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    def configure(self, groups: Groups, per_epoch: int, epochs: int) -> dict[str, Any]:
+        """The optimizer and scheduler in the form that Lightning's `configure_optimizers` returns.
+
+        Args:
+            groups: parameters, and the factor of their learning rate.
+        """
+        optimizer = self.build([{"params": params, "lr": self.lr * factor} for params, factor in groups if params])
+        total = per_epoch * epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, total, per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class SGD(Optimizer):
+    """SGD, the optimizer of all five papers on CIFAR.
+
+    Args:
+        momentum: Nesterov's.
+        settings: see `Optimizer`.
+    """
+
+    def __init__(self, *, momentum: Fraction, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.momentum = momentum
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.momentum > 0
+        )
+
+
+class Adam(Optimizer):
+    """Adam with weight decay added to the gradient.
+
+    Args:
+        betas: of the two moving averages.
+        settings: see `Optimizer`.
+    """
+
+    def __init__(self, *, betas: Sequence[OpenFraction] = (0.9, 0.999), **settings: Any) -> None:
+        super().__init__(**settings)
+        self.betas = betas
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        beta1, beta2 = self.betas
+        return torch.optim.Adam(groups, lr=self.lr, betas=(beta1, beta2), weight_decay=self.weight_decay)

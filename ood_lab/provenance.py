@@ -6,7 +6,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from ood_lab.config.compose import PACKAGE
+from ood_lab.config.groups import PACKAGE
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 
@@ -17,12 +18,14 @@ class Images(NamedTuple):
 class Batch(NamedTuple):
     """One step's input. With two views, rows 0..B-1 are the first view and B..2B-1 the second, labels repeated.
 
-    `auxiliary` holds images of the auxiliary set, for methods that use one; their number is independent of B.
+    `auxiliary` holds images of the auxiliary set, where there is one; their number is independent of B. `counts` says,
+    on the host, how many rows of each class all devices have together.
     """
 
     images: Tensor
     labels: Tensor
     auxiliary: Tensor | None = None
+    counts: np.ndarray | None = None
 
 
 class BackboneOutput(NamedTuple):

@@ -74,7 +74,7 @@ def test_torch_is_not_imported_to_check_a_right_request(tmp_path: Path) -> None:
     assert python(tmp_path, "-c", program).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("arguments", [["-m", "method=glob(zzz*)"], ["synthesizer=null"], ["method=null"]])
+@pytest.mark.parametrize("arguments", [["-m", "method=glob(zzz*)"], ["head=null"], ["method=null"]])
 def test_no_wrong_request_escapes_as_another_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -101,7 +101,8 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> No
     done = python(tmp_path, "-m", "ood_lab", "--cfg", "job", "method=ce", "backbone.width=8", "seed=5")
     assert done.returncode == 0, done.stderr
     shown = yaml.safe_load(done.stdout)
-    assert shown["method"]["_target_"] == "ood_lab.method.ce.CE"
+    assert shown["method"]["_target_"] == "ood_lab.method.base.Method"
+    assert shown["id_loss"]["ce"]["_target_"] == "ood_lab.id_loss.ce.CE"
     assert shown["backbone"]["width"] == 8
     assert shown["seed"] == 5
     assert list(tmp_path.iterdir()) == []

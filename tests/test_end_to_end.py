@@ -108,10 +108,10 @@ def test_a_changed_default_is_noticed(output: Path) -> None:
     identity = run / "identity.json"
     text = identity.read_text()
     about = json.loads(text)
-    about["leaves"]["method.temperature"] = 0.2
+    about["leaves"]["outlier_loss.temperature"] = 0.2
     identity.write_text(json.dumps(about))
     try:
-        with pytest.raises(RequestError, match=r"method\.temperature=0\.2.*says 0\.1"):
+        with pytest.raises(RequestError, match=r"outlier_loss\.temperature=0\.2.*says 0\.1"):
             ood_lab.run(small(output))
     finally:
         identity.write_text(text)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ood_lab.config.compose import PACKAGE, compose, config_dir
+from ood_lab.config.compose import compose, target
+from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, config_dir
 from ood_lab.config.signature import signature
 
-GROUPS = ("method", "backbone", "dataset", "augmentation", "synthesizer", "scorer", "figure")
-LISTED = ("scorer", "figure")
+GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure")
 TESTS = Path(__file__).parent
 
 
@@ -73,11 +73,11 @@ def test_every_other_yaml_extends_exactly_one_config_of_its_group(group: str, na
     assert len(extended) == 1
     base, _, package = extended[0].partition("@")
     assert base in files(group)
-    assert package == ("_here_" if group in LISTED else "")
+    assert package == ("_here_" if group in LIST_GROUPS else "")
     assert node["defaults"][-1] == "_self_"
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g in LISTED])
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g in LIST_GROUPS])
 def test_scorer_and_figure_files_name_their_own_package_first(group: str, name: str) -> None:
     first = (config_dir() / group / f"{name}.yaml").read_text().splitlines()[0]
     assert first == f"# @package {group}.{name}"
@@ -85,19 +85,33 @@ def test_scorer_and_figure_files_name_their_own_package_first(group: str, name: 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES])
 def test_composed_keys_are_the_keyword_only_parameters(group: str, name: str) -> None:
-    if group in LISTED:
+    if group in LIST_GROUPS:
         node = compose(config_name=f"{group}/{name}").cfg[group][name]
-    elif group == "method":
-        node = compose([f"method={name}"]).cfg.method
     elif group == "dataset":
         node = compose([f"dataset={name}", "paths.data=x"], config_name="image_set").cfg.dataset
     else:
         node = compose(config_name=f"{group}/{name}").cfg[group]
+    declared = signature(node["_target_"])
     module, _, cls = node["_target_"].rpartition(".")
-    parameters = inspect.signature(getattr(import_module(module), cls)).parameters.values()
-    wanted = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert set(node) == wanted | {"_target_"}
-    assert set(signature(f"{module}.{cls}").parameters) == wanted
+    own = inspect.signature(getattr(import_module(module), cls)).parameters.values()
+    assert {p.name for p in own if p.kind is p.KEYWORD_ONLY} <= set(declared.parameters)
+    assert set(declared.parameters) - declared.optional <= set(node) - {"_target_"} <= set(declared.parameters)
+
+
+RECIPES = files("method")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_row_of_parts_with_its_equation(name: str) -> None:
+    node = RECIPES[name]
+    assert "_target_" not in node, "a class only where the training loop differs"
+    text = (config_dir() / "method" / f"{name}.yaml").read_text()
+    varied = [entry for entry in node["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    assert varied or "#   L = " in text, "the equation stands at the top"
+    for group, by_name in node.get("values", {}).items():
+        for part, options in by_name.items():
+            declared = signature(target(group, part)).parameters
+            assert set(options) <= set(declared), f"{group}.{part}"
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g == "dataset"])

@@ -1,15 +1,17 @@
-"""The learning-rate schedule: warm-up, cosine, end points."""
+"""The learning-rate schedules, and the optimizers that follow them."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from ood_lab.optimizer import SGD
+from ood_lab.optimizer import SGD, Adam, Optimizer
 
 
 def sgd(warmup: float = 0.0, momentum: float = 0.9) -> SGD:
@@ -54,7 +56,7 @@ def test_factor_rises_in_the_warmup_and_never_after_it(warmup: float) -> None:
 
 def test_configured_optimizer_has_the_settings_and_follows_the_factor() -> None:
     settings, weight = sgd(0.2), nn.Parameter(torch.ones(3))
-    made = settings.configure([weight], 10)
+    made = settings.configure([([weight], 1.0)], 5, 2)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 1e-3)
@@ -68,4 +70,147 @@ def test_configured_optimizer_has_the_settings_and_follows_the_factor() -> None:
 
 
 def test_zero_momentum_is_plain_sgd() -> None:
-    assert sgd(momentum=0.0).configure([nn.Parameter(torch.ones(1))], 5)["optimizer"].defaults["nesterov"] is False
+    groups = [([nn.Parameter(torch.ones(1))], 1.0)]
+    assert sgd(momentum=0.0).configure(groups, 5, 1)["optimizer"].defaults["nesterov"] is False
+
+
+# Other schedules.
+
+
+def scheduled(schedule: str, **options: Any) -> SGD:
+    settings = {"warmup": 0.0, **options}
+    return SGD(lr=0.4, momentum=0.0, weight_decay=0.0, schedule=schedule, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("milestones", "gamma"),
+    [(("1", "3"), 0.1), (("0.5", "0.75"), 0.1), (("2", "0.25", "0.07"), 0.5), (("0.5", "2"), 0.2), ((), 0.1)],
+)
+@pytest.mark.parametrize(("per_epoch", "epochs"), [(5, 4), (1, 4), (7, 13)])
+def test_the_rate_falls_by_gamma_at_each_milestone(
+    milestones: tuple[str, ...], gamma: float, per_epoch: int, epochs: int
+) -> None:
+    total = per_epoch * epochs
+    made = scheduled("milestones", milestones=[float(m) if "." in m else int(m) for m in milestones], gamma=gamma)
+    for step in range(total):
+        expected = 1.0
+        for moment in milestones:
+            over = Fraction(step, total) >= Fraction(moment) if "." in moment else step // per_epoch >= int(moment)
+            expected *= gamma if over else 1.0
+        assert made.factor(step, total, per_epoch) == pytest.approx(expected, rel=1e-12), step
+
+
+def test_by_default_the_rate_falls_tenfold_after_a_half_and_three_quarters() -> None:
+    factors = [scheduled("milestones").factor(step, 40, 10) for step in range(40)]
+    assert factors == pytest.approx([1.0] * 20 + [0.1] * 10 + [0.01] * 10)
+
+
+def test_a_whole_one_is_the_first_epoch_and_never_the_whole_run() -> None:
+    factors = [scheduled("milestones", milestones=[1]).factor(step, 40, 10) for step in range(40)]
+    assert factors == pytest.approx([1.0] * 10 + [0.1] * 30)
+
+
+def test_a_constant_rate_stays_at_its_peak() -> None:
+    assert [scheduled("constant").factor(step, 30, 10) for step in range(31)] == [1.0] * 31
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after"), [("constant", [1.0] * 6), ("milestones", [1.0, 0.1, 0.1, 0.1, 0.1, 0.1])]
+)
+def test_every_schedule_has_the_warmup_before_it(schedule: str, after: list[float]) -> None:
+    made = scheduled(schedule, warmup=0.4, milestones=[0.5])
+    factors = [made.factor(step, 10, 5) for step in range(10)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, *after])
+
+
+def test_a_milestone_within_the_warmup_acts_after_it() -> None:
+    made = scheduled("milestones", warmup=0.5, milestones=[0.2])
+    assert [made.factor(step, 4, 1) for step in range(4)] == pytest.approx([0.5, 1.0, 0.1, 0.1])
+
+
+def parameter(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def rates(settings: Optimizer, factors: list[float], per_epoch: int, epochs: int) -> list[list[float]]:
+    """The rate of each group in each step of a run."""
+    groups = [([parameter(1.0)], factor) for factor in factors]
+    made = settings.configure(groups, per_epoch, epochs)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    found = []
+    for _ in range(per_epoch * epochs):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "milestones", "constant"])
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_the_rate_of_a_group_is_its_factor_times_the_scheduled_one(kind: str, schedule: str) -> None:
+    shared: dict[str, Any] = {
+        "lr": 0.4,
+        "weight_decay": 0.0,
+        "warmup": 0.2,
+        "schedule": schedule,
+        "milestones": [1, 0.7],
+    }
+    settings = SGD(momentum=0.9, **shared) if kind == "sgd" else Adam(**shared)
+    for step, found in enumerate(rates(settings, [1.0, 10.0, 0.25], 5, 2)):
+        share = settings.factor(step, 10, 5)
+        assert found == pytest.approx([0.4 * share, 4.0 * share, 0.1 * share], rel=1e-12)
+
+
+def test_milestones_of_a_run_are_counted_in_its_epochs() -> None:
+    found = rates(scheduled("milestones", milestones=[1, 0.5]), [1.0], 5, 4)
+    assert [rate for (rate,) in found] == pytest.approx([0.4] * 5 + [0.04] * 5 + [0.004] * 10)
+
+
+def test_a_group_without_parameters_is_left_out() -> None:
+    made = sgd().configure([([parameter(1.0)], 1.0), ([], 3.0), ([parameter(2.0)], 2.0)], 5, 1)["optimizer"]
+    assert [len(group["params"]) for group in made.param_groups] == [1, 1]
+    assert [group["initial_lr"] for group in made.param_groups] == pytest.approx([0.4, 0.8])
+
+
+def test_a_step_of_sgd_moves_by_rate_gradient_and_decay_of_each_group() -> None:
+    weights = [parameter(2.0, -1.0), parameter(0.5, 3.0)]
+    settings = SGD(lr=0.1, momentum=0.0, weight_decay=0.3, warmup=0.0, schedule="constant")
+    optimizer = settings.configure([([weights[0]], 1.0), ([weights[1]], 5.0)], 5, 1)["optimizer"]
+    before = [weight.tolist() for weight in weights]
+    for weight in weights:
+        weight.grad = torch.tensor([0.7, -0.2], dtype=torch.float64)
+    optimizer.step()
+    for weight, old, rate in zip(weights, before, (0.1, 0.5), strict=True):
+        expected = [x - rate * (g + 0.3 * x) for x, g in zip(old, (0.7, -0.2), strict=True)]
+        assert weight.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+# Adam.
+
+
+@pytest.mark.parametrize("betas", [None, (0.8, 0.95), [0.5, 0.9]])
+def test_adam_is_adam_with_decay_in_the_gradient(betas: Any) -> None:
+    weight, rate, decay = parameter(1.0, -2.0, 0.3), 0.05, 0.1
+    options = {} if betas is None else {"betas": betas}
+    settings = Adam(lr=rate, weight_decay=decay, warmup=0.0, schedule="constant", **options)
+    optimizer = settings.configure([([weight], 1.0)], 6, 1)["optimizer"]
+    b1, b2 = betas or (0.9, 0.999)
+    x, first, second = weight.tolist(), [0.0] * 3, [0.0] * 3
+    for step in range(1, 7):
+        gradient = torch.randn(3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        for i, g in enumerate(gradient.tolist()):
+            total = g + decay * x[i]
+            first[i] = b1 * first[i] + (1 - b1) * total
+            second[i] = b2 * second[i] + (1 - b2) * total**2
+            x[i] -= rate * (first[i] / (1 - b1**step)) / (math.sqrt(second[i] / (1 - b2**step)) + 1e-8)
+        assert weight.tolist() == pytest.approx(x, abs=1e-12)
+
+
+def test_adam_has_its_settings() -> None:
+    settings = Adam(lr=0.01, weight_decay=0.2, warmup=0.0, betas=(0.7, 0.99))
+    optimizer = settings.configure([([parameter(1.0)], 1.0), ([parameter(1.0)], 2.0)], 5, 1)["optimizer"]
+    assert type(optimizer) is torch.optim.Adam
+    for group in optimizer.param_groups:
+        assert (group["betas"], group["weight_decay"], group["amsgrad"]) == ((0.7, 0.99), 0.2, False)

@@ -13,7 +13,7 @@ import torch
 
 import ood_lab
 from ood_lab.config import RequestError, RunError
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.evaluation.extract import about, load_features
 from ood_lab.evaluation.metrics import ood_metrics

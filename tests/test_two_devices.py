@@ -38,12 +38,28 @@ def weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("method=oe", "auxiliary=fractals", "auxiliary.count=300", "auxiliary.native_side=16"),
+        (
+            "method=oe",
+            "auxiliary=fractals",
+            "auxiliary.count=300",
+            "auxiliary.native_side=16",
+            "regularizer=[gradient]",
+            "regularizer.gradient.m_in=100",
+            "regularizer.gradient.m_out=-100",
+        ),
+        # The projector idles in the first step, the logistic head while the bank fills: no weight decay moves them.
+        (
+            "method=hamos",
+            "outlier_loss=logistic",
+            "id_loss.cider.start=0.5",
+            "trainer.batch_size=598",
+            "method.optimizer.weight_decay=0.1",
+        ),
         # Two steps, the second with outliers: at HamOS's rate and temperature a difference in the last digit grows
         # about tenfold every two steps, on one device as on two.
-        ("method=hamos", "method.w_ood=1.0", "trainer.batch_size=598", "trainer.max_epochs=1"),
+        ("method=hamos", "outlier_loss.weight=1.0", "trainer.batch_size=598", "trainer.max_epochs=1"),
     ],
-    ids=["oe", "hamos"],
+    ids=["oe and its gradients", "parts that start late", "hamos"],
 )
 def test_with_group_norm_the_devices_agree_and_are_one_with_the_whole_batch(
     overrides: tuple[str, ...], tmp_path: Path

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ood_lab.config.compose import compose, groups
+from ood_lab.config.compose import compose
+from ood_lab.config.groups import groups
 from ood_lab.errors import RequestError
 from ood_lab.task.build import build
 from ood_lab.weights import by_order, fitted, keeps_order, read_weights

@@ -34,7 +34,7 @@ def test_the_wheel_runs_where_there_is_no_checkout(tmp_path: Path) -> None:
     assert Path(where.stdout.strip()) == site / "ood_lab" / "conf"
     shown = run("--cfg", "job", "method=cider")
     assert shown.returncode == 0, shown.stderr
-    assert "_target_: ood_lab.method.cider.CIDER" in shown.stdout
+    assert "_target_: ood_lab.id_loss.cider.CIDER" in shown.stdout
     refused = run("method=hamoss")
     assert refused.returncode == 2
     assert "Did you mean 'hamos'?" in refused.stderr

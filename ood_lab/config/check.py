@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.annotation import accepts, describe
-from ood_lab.config.compose import OPEN, Composed, groups
+from ood_lab.config.compose import OPEN, Composed
+from ood_lab.config.groups import OPTIONAL, groups
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.schema import Weights
 from ood_lab.config.signature import Signature, signature
@@ -37,9 +38,7 @@ SECTIONS = {
 # What stands for several files of a group (see `expand_all`).
 EVERY = {"scorer": ["all"]}
 # Groups of which a request may name none: a report needs no picture.
-MAY_BE_EMPTY = ("figure",)
-# Groups that a request may leave out.
-OPTIONAL = ("experiment", "synthesizer", "auxiliary", "tuning")
+MAY_BE_EMPTY = ("figure", "regularizer")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -85,9 +84,8 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
         if value == [] and key not in MAY_BE_EMPTY:
             raise RequestError(f"{key}=[]: name at least one.{nearest('', known[key])}")
         for choice in value if isinstance(value, list) else [value]:
-            if choice is None and not override.is_delete() and key != "auxiliary":
-                without = f"to go without, write ~{key}" if key in OPTIONAL else f"a run needs a {key}"
-                raise RequestError(f"{key}=null: {without}.{nearest('', known[key])}")
+            if choice is None and not override.is_delete() and key not in OPTIONAL:
+                raise RequestError(f"{key}=null: a run needs a {key}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
                 raise RequestError(
                     f"{key}={choice}: no such {key}.{nearest(str(choice), [*known[key], *EVERY.get(key, [])])}"
@@ -106,6 +104,8 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
         for part in key.split("."):
             names = [str(k) for k in node] if OmegaConf.is_dict(node) else []
             if part not in names:
+                if not walked and part in known:
+                    raise RequestError(f"{key}: no {part} is chosen; add {part}=NAME.{nearest('', known[part])}")
                 where = ".".join(walked) or "the configuration"
                 chosen = base.choices.get(walked[0]) if walked else None
                 at = f" ({walked[0]}={chosen})" if chosen else ""
@@ -140,23 +140,6 @@ def check_values(composed: Composed) -> None:
     for name, chain in (composed.plain("protocol.transforms") or {}).items():
         if not accepts(chains, chain):
             raise RequestError(f"protocol.transforms.{name}={chain!r}: expected {describe(chains)}")
-    if "method" in plain:
-        _check_sources(composed, plain)
-
-
-def _check_sources(composed: Composed, plain: dict[str, Any]) -> None:
-    """A method that trains with outliers needs a source of them; another one takes none."""
-    spec = signature(plain["method"]["_target_"])
-    uses = {"synthesizer": "synthesizer" in spec.injected, "auxiliary": spec.constants.get("uses_auxiliary", False)}
-    example = {"synthesizer": "hmc", "auxiliary": "randomimages300k"}
-    method = composed.choices["method"]
-    for group, wanted in uses.items():
-        choice = composed.choices.get(group)
-        given = choice not in (None, "null")
-        if wanted and not given:
-            raise RequestError(f"method={method} needs a source of outliers; add {group}={example[group]}")
-        if given and not wanted:
-            raise RequestError(f"method={method} takes no {group}, but {group}={choice} was given; remove it")
 
 
 def _walk(path: str, node: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -20,13 +21,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PACKAGE, ROLES, config_dir, config_file, groups
 from ood_lab.config.quoting import PATHS, quoted, uninterpolated
+from ood_lab.config.recipe import complete
+from ood_lab.config.source import module_file
 from ood_lab.errors import RequestError
 
-# Groups of which a request names several; each file sits in its own node, of the file's name.
-LIST_GROUPS = ("scorer", "figure")
-# A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
-ROLES = {"auxiliary": "dataset"}
 # Mappings to which a request may add entries of its own.
 OPEN = (
     "protocol.transforms.",
@@ -36,7 +36,6 @@ OPEN = (
     "tuning.grids.",
     "init.weights.",
 )
-PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def _for_id_set(key: str, default: Any, *unlisted: Any, _root_: DictConfig) -> Any:
@@ -57,15 +56,6 @@ def _of_recipe(key: str, default: Any, *, _root_: DictConfig) -> Any:
 
 OmegaConf.register_new_resolver("for_id_set", _for_id_set, replace=True)
 OmegaConf.register_new_resolver("of_recipe", _of_recipe, replace=True)
-
-
-@cache
-def config_dir() -> Path:
-    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
-    for candidate in (PACKAGE / "conf", PACKAGE.parent / "conf"):
-        if (candidate / "config.yaml").is_file():
-            return candidate
-    raise RequestError(f"no conf/config.yaml inside or beside {PACKAGE}; reinstall ood_lab")
 
 
 class Composed:
@@ -142,36 +132,25 @@ def _texts(node: Any) -> Iterator[str]:
             yield from _texts(child)
 
 
-def groups(folder: Path | None = None) -> dict[str, list[str]]:
-    """Every config group of this project and its options; a user's --config-dir adds to both."""
-    found = {name: set(options) for name, options in _built_in_groups().items()}
-    for name, options in (_scan(folder) if folder else {}).items():
-        found.setdefault(name, set()).update(options)
-    for role, group in ROLES.items():
-        found[role] = found[group]
-    return {name: sorted(options) for name, options in sorted(found.items())}
-
-
-@cache
-def _built_in_groups() -> dict[str, set[str]]:
-    return _scan(config_dir())
-
-
-def _scan(root: Path) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for path in root.rglob("*.yaml"):
-        parent = path.parent.relative_to(root).as_posix()
-        if parent != ".":
-            found.setdefault(parent, set()).add(path.stem)
-    return found
-
-
 def target(group: str, name: str, folder: Path | None = None) -> str:
     """The class that a config file names, or the file that it varies; composing would take longer."""
     node = _read(group, name, folder)
     if "_target_" in node:
         return str(node["_target_"])
     return target(group, node["defaults"][0].partition("@")[0], folder)
+
+
+def choices_of(group: str, name: str, folder: Path | None = None) -> dict[str, list[str]]:
+    """What a config file, and those that it varies, choose in other groups; lists, also of one."""
+    chosen: dict[str, list[str]] = {}
+    for entry in _read(group, name, folder).get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            chosen |= choices_of(group, entry.partition("@")[0], folder)
+        elif isinstance(entry, dict):
+            ((key, value),) = entry.items()
+            names = value if isinstance(value, list) else [] if value is None else [value]
+            chosen[key.removeprefix("override /").partition("@")[0]] = [str(n) for n in names]
+    return chosen
 
 
 def only_chooses(group: str, name: str, folder: Path | None = None) -> bool:
@@ -188,18 +167,15 @@ def _read(group: str, name: str, folder: Path | None) -> dict[str, Any]:
     return node
 
 
-def config_file(group: str, name: str, folder: Path | None = None) -> Path | None:
-    """`<group>/<name>.yaml`, a user's before the built-in one; None where there is neither."""
-    paths = (root / group / f"{name}.yaml" for root in (folder, config_dir()) if root)
-    return next((path for path in paths if path.is_file()), None)
-
-
 def in_hydra(override: str) -> str:
-    """An override in Hydra's own words: a role written out, an entry added to an open mapping."""
+    """An override in Hydra's own words: a role written out, a group left out, an entry added to an open mapping."""
     key, equals, value = override.partition("=")
     if key.startswith(OPEN):
         return f"++{override}"
-    return f"{ROLES[key]}@{key}={value}" if equals and key in ROLES else override
+    mark, name = ("~", key[1:]) if key.startswith("~") else ("", key)
+    if name in OPTIONAL and value == "null":
+        mark, equals, value = "~", "", ""
+    return f"{mark}{ROLES[name]}@{name}{equals}{value}" if name in ROLES else f"{mark}{name}{equals}{value}"
 
 
 def compose(overrides: Sequence[str] = (), *, config_name: str = "config", folder: Path | None = None) -> Composed:
@@ -217,9 +193,16 @@ def surroundings(folder: Path | None) -> int:
     The built-in files read variables of this program alone.
     """
     paths = sorted(folder.rglob("*.yaml")) if folder else []
-    files = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+    files = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in (*paths, *_own_modules(paths))]
     read = [(name, value) for name, value in sorted(os.environ.items()) if folder or name.startswith("OOD_LAB_")]
     return hash((*files, *read))
+
+
+def _own_modules(paths: Sequence[Path]) -> list[Path]:
+    """The modules of the classes that a user's files name: their defaults are part of the configuration."""
+    targets = [found for path in paths for found in re.findall(r"_target_: *([\w.]+)\.\w+", path.read_text())]
+    files = [module_file(name) for name in dict.fromkeys(targets) if not name.startswith(f"{PACKAGE.name}.")]
+    return [file for file in files if file is not None]
 
 
 @cache
@@ -278,8 +261,8 @@ def _compose_groups(overrides: tuple[str, ...], config_name: str, folder: Path |
     assert isinstance(choices, dict)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    OmegaConf.set_struct(cfg, True)
     picked = {str(k).rpartition("@")[2]: v for k, v in choices.items() if not str(k).startswith("hydra/")}
+    complete(cfg, picked, folder)
     OmegaConf.set_readonly(cfg, True)
     return Composed(cfg, {**picked, **_lists(cfg)})
 

@@ -5,36 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config.compose import Composed
+import yaml
+
+from ood_lab.config.compose import Composed, choices_of, target
+from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, ROLES, built_in_groups, config_dir
 from ood_lab.config.own_folder import is_own
+from ood_lab.config.recipe import METHOD, of_file
+from ood_lab.config.signature import signature
 
-# Groups whose choice shapes the weights. A neutral choice (null, random) is left out of the hash, so that a
-# group added later with a neutral default keeps every old id.
-SHAPING_GROUPS = ("method", "backbone", "dataset", "auxiliary", "augmentation", "synthesizer", "init")
-NEUTRAL = {None, "null", "random"}
-
-# Subtrees whose changed leaves count. Where a group mixes concerns, its leaves are chosen one by one; `init` counts
-# by the ids of the runs it needs and by the content of a checkpoint.
-SHAPING_NODES = (
-    "method",
-    "backbone",
-    "dataset",
-    "auxiliary",
-    "augmentation",
-    "synthesizer",
-    "trainer.max_epochs",
-    "trainer.batch_size",
-    "trainer.precision",
-)
+# The groups that shape the weights, and what of the trainer does.
+SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", "auxiliary", "augmentation")
+SHAPING_TRAINER = ("max_epochs", "batch_size", "precision")
 
 # Where the images lie, how they are read and what is said about them shapes nothing.
 NOT_SHAPING = (
-    "_target_",
     "root",
     "train",
     "val",
@@ -44,34 +33,137 @@ NOT_SHAPING = (
     "licence",
     "checksums",
     "downloads",
-    "recipe.serve",
-    "recipe.test_images",
-    "recipe.epochs",  # trainer.max_epochs has what is taken of them
-    "recipe.benchmark",
     "benchmark",
+    "mean",  # training normalises as the protocol says
+    "std",
 )
+# Of a recipe; what parts and the trainer take of it is among their own values.
+SHAPING_RECIPE = ("num_classes", "resize", "side")
+
+
+def run_id(composed: Composed, needs: Sequence[str]) -> str:
+    """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
+
+    The hash covers the parts by name (a class of one's own by its import path), each option whose value is not the
+    default that its class declares, the ids of the runs this one starts from, and the content of a given checkpoint.
+    How a request is spelled, and in which order a list is given, counts for nothing.
+    """
+    described: dict[str, Any] = {"parts": _parts(composed), "needs": list(needs)}
+    described["trainer"] = {key: composed.plain(f"trainer.{key}") for key in SHAPING_TRAINER}
+    if composed.plain("auxiliary") is not None:
+        described["trainer"]["auxiliary_batch_size"] = composed.plain("trainer.auxiliary_batch_size")
+    described["normalisation"] = {key: composed.plain(f"protocol.{key}") for key in ("mean", "std")}
+    weights = composed.plain("init.checkpoint") or composed.plain("init.weights.file")
+    if weights:
+        known = Path(weights).is_file()
+        described["checkpoint"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if known else None
+    if composed.plain("init.key") is not None:
+        described["key"] = composed.plain("init.key")
+    digest = hashlib.sha256(json.dumps(_canonical(described), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{prefix(composed)}-s{composed.plain('seed')}-{digest}"
+
+
+def _canonical(value: Any) -> Any:
+    """Values with whole numbers for fractions that are whole: 1 and 1.0 are one value."""
+    if isinstance(value, dict):
+        return {str(key): _canonical(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(child) for child in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def nodes_of(composed: Composed, group: str) -> list[dict[str, Any]]:
+    """The configurations of what is chosen in a group; none, one, or in a list group several."""
+    node = composed.plain(group)
+    if not node:
+        return []
+    return list(node.values()) if group in LIST_GROUPS else [node]
+
+
+def _parts(composed: Composed) -> dict[str, list[Any]]:
+    """Of each group the parts by name, with what differs from the defaults that their classes declare."""
+    parts = {}
+    for group in SHAPING_GROUPS:
+        nodes = nodes_of(composed, group)
+        if group == "head" and not reads_projections(composed):
+            nodes = [{key: value for key, value in node.items() if key != "projection_dim"} for node in nodes]
+        described = [_described(group, _shaping(group, node)) for node in nodes]
+        if described:
+            parts[group] = sorted(described, key=json.dumps)
+    return parts
+
+
+def _shaping(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node without what shapes no weights."""
+    if ROLES.get(group, group) != "dataset":
+        return dict(node)
+    kept = {key: value for key, value in node.items() if key not in NOT_SHAPING}
+    if isinstance(kept.get("recipe"), dict):
+        kept["recipe"] = {key: kept["recipe"][key] for key in SHAPING_RECIPE}
+    return kept
+
+
+def _described(group: str, node: Mapping[str, Any]) -> list[Any]:
+    """[name, options that are not the class's defaults] of a node with a `_target_`; options may be such nodes."""
+    declared = signature(str(node["_target_"])).defaults
+    options = {}
+    for key, value in node.items():
+        if key == "_target_" or (key in declared and _canonical(declared[key]) == _canonical(value)):
+            continue
+        options[key] = _described(key, value) if isinstance(value, dict) and "_target_" in value else value
+    return [part_name(group, str(node["_target_"])), options]
+
+
+def part_name(group: str, path: str) -> str:
+    """What a class is called in its group: the name of its file there; the import path of a class of one's own."""
+    names = _names(ROLES.get(group, group))
+    if path in names:
+        return names[path]
+    return path.rpartition(".")[2] if path.startswith(f"{PACKAGE.name}.") else path
+
+
+@cache
+def _names(group: str) -> dict[str, str]:
+    """The built-in files of a group that name a class, by the class."""
+    found = {}
+    for name in sorted(built_in_groups().get(group, ())):
+        node = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text())
+        if "_target_" in node:
+            found[str(node["_target_"])] = name
+    return found
+
+
+def reads_projections(composed: Composed) -> bool:
+    """Whether any part reads projections; only then the network has a projector."""
+    for group in PART_GROUPS:
+        for node in nodes_of(composed, group):
+            declared = signature(str(node["_target_"])).constants
+            if "z" in (*declared.get("reads", ()), *declared.get("reads_outliers", ())):
+                return True
+            if declared.get("space") == "projection":
+                return True
+    return False
+
+
+# What is saved with a run.
 
 
 def shaping_leaves(composed: Composed) -> dict[str, Any]:
-    """Every resolved leaf that shapes the weights, by dotted key.
-
-    Training normalises as the protocol says, so its constants stand in the place of the data set's.
-    """
+    """Every resolved leaf that shapes the weights, by dotted key; saved with a run and compared before it goes on."""
     leaves: dict[str, Any] = {}
-    for key in SHAPING_NODES:
-        _flatten(key, composed.plain(key), leaves)
-    if composed.plain("auxiliary") is None:
-        leaves.pop("auxiliary")
-    else:
-        _flatten("trainer.auxiliary_batch_size", composed.plain("trainer.auxiliary_batch_size"), leaves)
-    if composed.plain("protocol") is not None:
-        leaves |= {f"dataset.{key}": composed.plain(f"protocol.{key}") for key in ("mean", "std")}
-    skipped = tuple(f"{role}.{name}" for role in ("dataset", "auxiliary") for name in NOT_SHAPING)
-    return {key: value for key, value in leaves.items() if not _below(key, skipped)}
-
-
-def _below(key: str, nodes: Sequence[str]) -> bool:
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+    for group in SHAPING_GROUPS:
+        node = composed.plain(group)
+        if not node:
+            continue
+        named = node if group in LIST_GROUPS else {"": node}
+        for name, part in named.items():
+            _flatten(f"{group}.{name}" if name else group, _shaping(group, part), leaves)
+    for key in SHAPING_TRAINER:
+        leaves[f"trainer.{key}"] = composed.plain(f"trainer.{key}")
+    if composed.plain("auxiliary") is not None:
+        leaves["trainer.auxiliary_batch_size"] = composed.plain("trainer.auxiliary_batch_size")
+    leaves |= {f"dataset.{key}": composed.plain(f"protocol.{key}") for key in ("mean", "std")}
+    return {key: value for key, value in leaves.items() if not key.endswith("_target_")}
 
 
 def all_leaves(composed: Composed) -> dict[str, Any]:
@@ -90,41 +182,63 @@ def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
         out[key] = value
 
 
-@cache
-def _leaves_of_choices(default: Composed) -> dict[str, Any]:
-    """Of the same choices many runs are made, which differ in values."""
-    return shaping_leaves(default)
-
-
-def run_id(composed: Composed, default: Composed, needs: Sequence[str]) -> str:
-    """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
-
-    The hash covers the choices of the shaping groups, the leaves that differ from what those choices say by
-    themselves (`default`), the ids of the runs this one stands on, and the content of a given checkpoint. A new
-    option with a default therefore changes no id.
-    """
-    mine, theirs = shaping_leaves(composed), dict(_leaves_of_choices(default))
-    theirs |= {f"dataset.{key}": default.plain(f"dataset.{key}") for key in ("mean", "std")}
-    changed = {k: v for k, v in sorted(mine.items()) if k not in theirs or theirs[k] != v}
-    choices = {g: c for g in SHAPING_GROUPS if not isinstance(c := composed.choices.get(g), list) and c not in NEUTRAL}
-    parts: dict[str, Any] = {"choices": choices, "changed": changed, "needs": list(needs)}
-    weights = composed.plain("init.checkpoint") or composed.plain("init.weights.file")
-    if weights:
-        parts["checkpoint"] = (
-            hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else None
-        )
-    if composed.plain("init.key") is not None:
-        parts["key"] = composed.plain("init.key")
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{prefix(composed)}-s{composed.plain('seed')}-{digest}"
+# The readable part of an id.
 
 
 def prefix(composed: Composed) -> str:
     """`<method>-<dataset>-<backbone>`, the readable part of a run's id."""
-    return "-".join((str(composed.choices["method"]), id_set_name(composed), str(composed.choices["backbone"])))
+    return "-".join((method_name(composed), id_set_name(composed), backbone_name(composed)))
+
+
+def method_name(composed: Composed) -> str:
+    """The shortest name of a built-in recipe that has the same parts, whatever their options; else the parts' names."""
+    own = str(composed.plain("method._target_"))
+    if own != METHOD:
+        return part_name("method", own).rpartition(".")[2]
+    parts = part_names(composed)
+    same = [name for name in built_in_groups()["method"] if _parts_of_recipe(name) == parts]
+    if same:
+        return _shortest(same)
+    names = [name for group, names in parts.items() if group != "head" for name in names]
+    return "_".join(name.rpartition(".")[2].lower() for name in names)
+
+
+def part_names(composed: Composed) -> dict[str, list[str]]:
+    """The parts that are chosen, by group."""
+    found = {g: [part_name(g, str(node["_target_"])) for node in nodes_of(composed, g)] for g in PART_GROUPS}
+    return {group: sorted(names) for group, names in found.items() if names}
+
+
+@cache
+def _parts_of_recipe(name: str) -> dict[str, list[str]]:
+    """What `part_names` gives for a built-in recipe as it stands; composing it would take longer."""
+    chosen = {"head": ["linear"], **choices_of("method", name)}
+    found = {g: [part_name(g, target(g, str(n))) for n in names] for g, names in chosen.items() if g in PART_GROUPS}
+    return {group: sorted(found[group]) for group in PART_GROUPS if found.get(group)}
+
+
+def backbone_name(composed: Composed) -> str:
+    """The built-in network that has most of these values, of several the shortest name; of an own class its name.
+
+    The file of the family itself comes last: `resnet` is called resnet18.
+    """
+    node = _canonical(composed.plain("backbone"))
+    alike = {}
+    for name in built_in_groups()["backbone"]:
+        values = _canonical(of_file("backbone", name))
+        if values["_target_"] == node["_target_"]:
+            alike[name] = sum(values.get(key) == value for key, value in node.items())
+    if not alike:
+        return part_name("backbone", node["_target_"]).rpartition(".")[2]
+    best = [name for name, count in alike.items() if count == max(alike.values())]
+    return _shortest([name for name in best if name not in _names("backbone").values()] or best)
+
+
+def _shortest(names: Sequence[str]) -> str:
+    return min(names, key=lambda name: (len(name), name))
 
 
 def id_set_name(composed: Composed) -> str:
-    """What results call the ID set: the choice, or the name of a folder of one's own, fit for a file's name."""
+    """What results call the ID set: its name, of a folder of one's own fit for a file's name."""
     node = composed.plain("dataset")
-    return re.sub(r"[^\w.-]+", "_", node["name"])[:60] if is_own(node) else str(composed.choices["dataset"])
+    return re.sub(r"[^\w.-]+", "_", node["name"])[:60] if is_own(node) else str(node["name"])

@@ -14,6 +14,7 @@ NonNegativeFloat = float
 Fraction = float
 OpenFraction = float
 Percentile = float
+Moment = float
 WideResNetDepth = int
 StageDepths = list[int]
 ChannelMeans = list[float]
@@ -26,6 +27,10 @@ def _is_int(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_moment(value: Any) -> bool:
+    return value >= 0 if _is_int(value) else _is_number(value) and 0 < value < 1
 
 
 RANGES: dict[str, tuple[str, type_check]] = {
@@ -60,5 +65,6 @@ RANGES: dict[str, tuple[str, type_check]] = {
         "three numbers above 0, at most 1, one a channel (divide by 255 what is stated on 0..255)",
         lambda v: isinstance(v, list) and len(v) == 3 and all(_is_number(n) and 0 < n <= 1 for n in v),
     ),
+    "Moment": ("a whole number of epochs, 0 or above, or a share of the run between 0 and 1", _is_moment),
     "Percentile": ("a number from 0 to 100", lambda v: _is_number(v) and 0 <= v <= 100),
 }

@@ -20,11 +20,13 @@ from ood_lab.config.check import (
     check_weights,
     parse,
 )
-from ood_lab.config.compose import Composed, compose, groups, only_chooses, target
+from ood_lab.config.compose import Composed, compose, only_chooses, target
 from ood_lab.config.from_disk import filled_from_disk
+from ood_lab.config.groups import groups
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
 from ood_lab.config.image_sets import ImageSetUse, check_image_sets, image_sets
 from ood_lab.config.own_folder import TARGET, written
+from ood_lab.config.parts import check_parts
 from ood_lab.config.peers import PEERS, expanded
 from ood_lab.config.quoting import in_words, quote
 from ood_lab.config.scorers import as_declared, check_scorers
@@ -64,8 +66,7 @@ TUNED = "tuned"
 class Request:
     """One run, checked: nothing about it is left to be found wrong except by running it.
 
-    `plain` is what its choices say by themselves; what differs from it is part of the run's identity. `unmeasured` is
-    the configuration before measured values were filled in, which belong to no identity.
+    `unmeasured` is the configuration before measured values were filled in, which belong to no identity.
     """
 
     overrides: tuple[str, ...]
@@ -73,7 +74,6 @@ class Request:
     run_id: str
     image_sets: tuple[ImageSetUse, ...]
     needs: tuple[Request, ...]
-    plain: Composed
     folder: Path | None = None
     unmeasured: Composed | None = None
 
@@ -100,7 +100,7 @@ class Request:
             return prepare(overrides, self.folder, look=False)  # something else may depend on it, or fix it
         composed = self.composed.changed("seed", seed)
         needs = tuple(need.with_seed(seed) for need in self.needs)
-        identity = run_id(composed, self.plain, [need.run_id for need in needs])
+        identity = run_id(composed, [need.run_id for need in needs])
         return replace(self, overrides=overrides, composed=composed, run_id=identity, needs=needs)
 
     def only(self, ood_sets: Collection[str]) -> Request:
@@ -218,9 +218,10 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         )
     check_values(composed)
     composed = filled_from_disk(composed)
+    check_parts(composed, folder, [override.key_or_group for override in parsed])
     check_scorers(composed, folder)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
-        return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), default, folder)
+        return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), folder)
     if look:
         check_weights(composed)  # their content is part of the identity
     experiment = composed.choices.get("experiment")
@@ -231,9 +232,9 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         choices = [f"{g}={in_words(c)}" for g, c in chosen.items()]
         default = compose([*choices, f"paths.data={quote(str(composed.cfg.paths.data))}"], folder=folder)
     needs = tuple(prepare(need, folder, look=False) for need in _needs(composed, default))
-    identity = run_id(composed, default, [need.run_id for need in needs])
+    identity = run_id(composed, [need.run_id for need in needs])
     sets = tuple(image_sets(composed, folder))
-    request = Request(tuple(overrides), composed, identity, sets, needs, default, folder)
+    request = Request(tuple(overrides), composed, identity, sets, needs, folder)
     return request.here() if look else request
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.check import nearest
-from ood_lab.config.compose import Composed, groups
+from ood_lab.config.compose import Composed
+from ood_lab.config.groups import groups
+from ood_lab.config.identity import reads_projections
 from ood_lab.config.peers import PEERS, check_peers
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
@@ -57,18 +59,23 @@ def _is_fraction(annotation: ast.expr | None) -> bool:
 
 
 def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
-    """A detector in a space of its own needs a method that trains it."""
-    chosen, method = composed.choices["method"], composed.plain("method")
-    gives = signature(method["_target_"]).constants.get("gives")
+    """A detector in a space of its own needs a head, or a method, that gives it."""
+    chosen = composed.choices["method"]
+    gives = {
+        given
+        for key in ("head", "method")
+        for given in signature(str(composed.plain(f"{key}._target_"))).constants.get("gives", ())
+    }
     space = node.get("space") or signature(node["_target_"]).constants.get("space", "penultimate")
-    if space == "projection" and "projection_dim" not in method:
+    if space == "projection" and not reads_projections(composed):
         raise RequestError(
             f"scorer.{name}.space=projection: method={chosen} trains no projection; "
             "use space=method (the projection where there is one) or space=penultimate"
         )
-    if space not in ("method", "penultimate", "projection", gives):
+    if space not in ("method", "penultimate", "projection", *gives):
         raise RequestError(
-            f"scorer={name} reads what method={name} trains ({space}); method={chosen} gives no such thing"
+            f"scorer={name} reads what method={name} trains ({space}); method={chosen} "
+            f"(head={composed.choices['head']}) gives no such thing"
         )
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ood_lab.config.annotation import resolved
-from ood_lab.config.compose import PACKAGE
+from ood_lab.config.groups import PACKAGE
 from ood_lab.config.source import definition, imported_module, module_file, module_tree, statements
 from ood_lab.errors import RequestError
 
@@ -17,8 +17,8 @@ from ood_lab.errors import RequestError
 class Signature:
     """The keyword-only parameters of a class are the keys of its YAML; the positional ones the program injects.
 
-    `constants` are plain values that the class body, or that of a base, assigns (what a method declares that it uses).
-    `optional` parameters have a default and may be left out.
+    `constants` are plain values that the class body, or that of a base, assigns (what a part declares that it reads).
+    `optional` parameters have a default and may be left out; `defaults` has those that are plain values.
     """
 
     target: str
@@ -26,6 +26,7 @@ class Signature:
     injected: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+    defaults: dict[str, Any] = field(default_factory=dict)
 
 
 def signature(target: str) -> Signature:
@@ -54,34 +55,54 @@ def _signature(target: str, module: str, name: str, _changed: int) -> Signature:
     for parent in reversed(parents):
         constants |= parent.constants
     for member in node.body:
-        if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant):
-            constants |= {t.id: member.value.value for t in member.targets if isinstance(t, ast.Name)}
-        if isinstance(member, ast.AnnAssign) and isinstance(member.value, ast.Constant):
-            constants |= {member.target.id: member.value.value} if isinstance(member.target, ast.Name) else {}
+        if isinstance(member, ast.Assign):
+            names = [t.id for t in member.targets if isinstance(t, ast.Name)]
+            constants |= dict.fromkeys(names, _plain(member.value)) if _is_plain(member.value) else {}
+        if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_plain(member.value):
+            constants[member.target.id] = _plain(member.value)
     own = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
-    if own is not None:
-        pairs = {a.arg: _checked(a.annotation, a.arg, target, module) for a in own.args.kwonlyargs}
-        given = {a.arg for a, d in zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True) if d is not None}
-        positional = tuple(a.arg for a in own.args.args[1:])
-        for parent in parents:  # what is passed on, the base takes
-            if own.args.kwarg is not None:
-                pairs, given = {**parent.parameters, **pairs}, {*parent.optional, *given}
-            if own.args.vararg is not None:
-                positional = (*positional, *parent.injected[len(positional) :])
-        return Signature(target, pairs, positional, constants, frozenset(given))
-    fields: dict[str, ast.expr] = {}
+    parameters: dict[str, ast.expr] = {}
     injected: tuple[str, ...] = ()
-    optional: set[str] = set()
-    for parent in parents:
-        fields |= parent.parameters
-        injected += parent.injected
-        optional |= parent.optional
-    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        for member in node.body:
-            if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_field(member):
-                fields[member.target.id] = _checked(member.annotation, member.target.id, target, module)
-                optional |= {member.target.id} if member.value is not None else set()
-    return Signature(target, fields, injected, constants, frozenset(optional))
+    defaults: dict[str, ast.expr | None] = {}
+    inherited = [parent for parent in parents if own is None or own.args.kwarg is not None]  # what is passed on
+    for parent in inherited:
+        parameters |= parent.parameters
+        defaults |= dict.fromkeys(parent.optional)
+    known = {name: value for parent in inherited for name, value in parent.defaults.items()}
+    if own is not None:
+        parameters |= {a.arg: _checked(a.annotation, a.arg, target, module) for a in own.args.kwonlyargs}
+        pairs = zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True)
+        for argument, value in pairs:
+            defaults.pop(argument.arg, None)  # the base's, where it is declared anew
+            known.pop(argument.arg, None)
+            defaults |= {argument.arg: value} if value is not None else {}
+        injected = tuple(a.arg for a in own.args.args[1:])
+        for parent in parents if own.args.vararg is not None else []:
+            injected = (*injected, *parent.injected[len(injected) :])
+    else:
+        for parent in parents:
+            injected += parent.injected
+        if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+            for member in node.body:
+                if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_field(member):
+                    parameters[member.target.id] = _checked(member.annotation, member.target.id, target, module)
+                    defaults |= {member.target.id: member.value} if member.value is not None else {}
+    known |= {name: _plain(value) for name, value in defaults.items() if value is not None and _is_plain(value)}
+    return Signature(target, parameters, injected, constants, frozenset(defaults), known)
+
+
+def _is_plain(value: ast.expr | None) -> bool:
+    """Whether a value is written out: a constant, or a tuple or list of such."""
+    if isinstance(value, ast.Tuple | ast.List):
+        return all(_is_plain(item) for item in value.elts)
+    if isinstance(value, ast.UnaryOp):
+        return isinstance(value.op, ast.USub) and _is_plain(value.operand)
+    return isinstance(value, ast.Constant)
+
+
+def _plain(value: ast.expr | None) -> Any:
+    found = ast.literal_eval(value) if value is not None else None
+    return list(found) if isinstance(found, tuple) else found
 
 
 def _is_field(member: ast.AnnAssign) -> bool:

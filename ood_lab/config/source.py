@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from ood_lab.config.compose import PACKAGE
+from ood_lab.config.groups import PACKAGE
 from ood_lab.errors import RequestError
 
 

@@ -1,105 +1,266 @@
-"""Stepping, logging and seeding, shared by every method; a method itself is its `loss`."""
+"""The module that runs a method's parts: one forward pass a step, the view of it, the terms and their sum."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ood_lab.backbone.base import Backbone
-from ood_lab.errors import RunError
-from ood_lab.optimizer import SGD
-from ood_lab.random import derive_seed
+from ood_lab.errors import RequestError, RunError
+from ood_lab.finite import FiniteCheck
+from ood_lab.moment import Progress
+from ood_lab.network import Network
+from ood_lab.optimizer import Optimizer
+from ood_lab.parts import Dimensions, Kept, Memory, Parts, Rows, Term, View
+from ood_lab.random import derive_seed, generator
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
-# Running means of the epoch: part of a checkpoint, not of the final weights.
-RUNNING = ("accuracy.", "means.")
+# Metrics of the epoch: part of a checkpoint, not of the final weights.
+EPOCH_METRICS = ("accuracy.", "means.")
+LOOK_EVERY = 100  # outlier steps, after which the gradient of the term on outliers is looked at again
 
 
 class Method(L.LightningModule):
-    """A training objective on a backbone.
+    """L = sum of id_loss + outlier_loss + sum of regularizer, each term with its weight and schedule.
 
-    A subclass writes `loss` and declares `views`, whether it `uses_auxiliary` images, and the tensor that it `gives`
-    its own detector (see `extract`). What lives across steps is a buffer of fixed shape, so that a checkpoint holds it;
-    random draws come from the global generator, seeded here at every step.
+    A step: one forward pass of ID and outlier images, the view of it, the terms that take part, their weighted sum, the
+    check for finite losses; then memories are written. What lives across steps is a buffer of fixed shape, so that a
+    checkpoint holds it; random draws come from the global generator, seeded here at every step, or from generators
+    named by what they are for. Nothing in a step waits for the device: what it depends on (schedules, whether a bank is
+    full) is known on the host.
+
+    A method with a training loop of its own is a subclass.
 
     Args:
-        backbone: the network.
-        num_classes: ID classes.
-        seed: of the run.
+        parts: the built parts.
         stage: "pretrain" or "finetune"; recorded with the results, and picks the data set's number of epochs.
+        trainable: the "whole" network, or "layer4_mlp": a ResNet's last stage and the heads, as HamOS's text has it on
+            ImageNet-1K (section D.2; its release freezes nothing). Batch statistics below follow the batches all the
+            same, as in OpenOOD's trainers.
         optimizer: its settings.
+
+    Raises:
+        RequestError: two parts want memories of one name with different options.
     """
 
-    views = 1
-    uses_auxiliary = False
-    gives = ""
+    outlier_steps: Tensor
+    outlier_gradient: Tensor
 
     def __init__(
         self,
-        backbone: Backbone,
-        num_classes: int,
-        seed: int,
+        parts: Parts,
         *,
         stage: Literal["pretrain", "finetune"],
-        optimizer: SGD,
+        trainable: Literal["whole", "layer4_mlp"] = "whole",
+        optimizer: Optimizer,
     ) -> None:
         super().__init__()
-        self.backbone, self.num_classes, self.seed = backbone, num_classes, seed
-        self.stage, self.settings = stage, optimizer
-        self.info: dict[str, Tensor] = {}  # what the last step reports besides its losses
+        self.parts, self.stage, self.optimizer_settings = parts, stage, optimizer
+        self.backbone, self.head = parts.backbone, parts.head
+        if trainable == "layer4_mlp":
+            self.backbone.freeze_below_last_stage()
+        self._terms = dict(parts.terms)
+        self._memories = memories_of(parts)
+        self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
+        self.network = Network(self.backbone, self._output)
+        self.info: dict[str, Tensor] = {}  # what the source of the last step reports
+        # Steps in which the term on outliers took part, and the norm of its gradient on the features when it was last
+        # looked at.
+        self.register_buffer("outlier_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("outlier_gradient", torch.zeros(()))
+        self._outlier_steps_host = 0
         self.accuracy = nn.ModuleDict(
-            {f"{split}_accuracy": MulticlassAccuracy(num_classes, average="micro") for split in ("train", "val")}
+            {
+                f"{split}_accuracy": MulticlassAccuracy(parts.classes, average="micro", validate_args=False)
+                for split in ("train", "val")
+            }
         )
-        self.means = nn.ModuleDict()  # of each term that `loss` has returned so far
+        self.means = nn.ModuleDict()  # of each term that has taken part so far
         for metric in self._metrics().values():
             metric.persistent(True)  # so that a run resumed within an epoch reports the same means
+        self._finite = FiniteCheck()
+        self._idle: list[nn.Parameter] = []  # parameters that the last step did not use
 
-    def _metrics(self) -> dict[str, Metric]:
-        named = {**dict(self.means.items()), **dict(self.accuracy.items())}
-        return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
+    @property
+    def views(self) -> int:
+        """Augmented copies of each ID image in a batch."""
+        return max(term.views for term in self._terms.values())
 
-    def _mean(self, term: str) -> MeanMetric:
-        """The running mean of a term over the epoch."""
-        name = f"{term}_mean"
-        if name not in self.means:
-            mean = MeanMetric().to(self.device)
-            mean.persistent(True)
-            self.means[name] = mean
-        found = self.means[name]
-        assert isinstance(found, MeanMetric)
-        return found
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for the means of the terms that a checkpoint knows, before it is loaded."""
-        for key in checkpoint["state_dict"]:
-            if key.startswith("means."):
-                self._mean(key.split(".")[1].removesuffix("_mean"))
-
-    def loss(self, batch: Batch, output: BackboneOutput) -> dict[str, Tensor]:
-        """The terms of the objective; `total` is what is minimised.
-
-        Args:
-            batch: the step's images and labels.
-            output: of the network for the ID images and, behind them, the auxiliary ones.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+    # The network.
 
     def forward(self, images: Tensor) -> BackboneOutput:
         return self.backbone(images)
 
+    def _output(self, images: Tensor) -> BackboneOutput:
+        """Features and outputs of the last layer in float32: mixed precision is for the backbone alone."""
+        output = self.backbone(images)
+        return BackboneOutput(output.features.float(), output.logits.float())
+
     def extract(self, images: Tensor) -> dict[str, Tensor]:
-        """What detectors may see of a batch: features, logits, and a projection where the method trains one."""
-        features, logits = self.backbone(images)
-        return {"features": features, "logits": logits}
+        """What detectors may see of a batch: features, logits, what the head gives, a projection if there is one."""
+        features, outputs = self.backbone(images)
+        seen = {"features": features, **self.head.tested(features, outputs)}
+        return seen if self.head.projector is None else {**seen, "projection": self.head.project(features)}
+
+    # A step.
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(derive_seed(self.parts.seed, "step", self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        progress = self._progress(batch_idx)
+        running = self.running(progress)
+        auxiliary = self._outlier_images(batch, batch_idx) if _reads_outliers(running) else None
+        output = self._forward_pass(batch.images, auxiliary, running)
+        with torch.autocast(self.device.type, enabled=False):
+            losses, store = self.losses(batch, output, progress, auxiliary)
+            self._finite.check(losses, self.global_step, self.current_epoch)
+            store()
+        outputs = self.head.class_logits(output.logits[: len(batch.labels)].detach())
+        self._metrics()["train_accuracy"].update(outputs, batch.labels)
+        for name, value in losses.items():
+            self._mean(name).update(value.detach())
+        return {**{name: value.detach() for name, value in losses.items()}, "loss": losses["total"]}
+
+    def running(self, progress: Progress) -> dict[str, Term]:
+        """The terms that take part in a step: within their schedule, and with outliers where they wait for some."""
+        drawn = self._can_draw()
+        return {
+            name: term
+            for name, term in self._terms.items()
+            if term.runs(progress) and (drawn or not (term.reads_outliers or term.waits_for_outliers))
+        }
+
+    def _forward_pass(self, images: Tensor, auxiliary: Tensor | None, running: Mapping[str, Term]) -> BackboneOutput:
+        """ID images and, behind them, outlier images; with gradients on both where a term penalises these."""
+        inputs = [images] if auxiliary is None else [images, auxiliary]
+        if any("images" in (*term.reads, *term.reads_outliers) for term in running.values()):
+            for part in inputs:
+                part.requires_grad_()
+        return self._output(torch.cat(inputs) if len(inputs) > 1 else images)
+
+    def losses(
+        self, batch: Batch, output: BackboneOutput, progress: Progress, auxiliary: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Callable[[], None]]:
+        """The scalars of all terms that take part, and "total", their weighted sum.
+
+        Args:
+            batch: the step's ID images and labels.
+            output: of the network for the ID images and, behind them, the outlier images.
+            progress: where the run stands.
+            auxiliary: the outlier images.
+
+        Returns:
+            the scalars, and a function that writes the memories.
+        """
+        running = self.running(progress)
+        view, store = self._view(batch, output, progress, auxiliary, running)
+        losses: dict[str, Tensor] = {}
+        weighted: list[Tensor] = []
+        for term in running.values():
+            found, weights = term.losses(view.of(term)), term.weights()
+            losses |= found
+            own = [weights[name] * value for name, value in found.items()]
+            if term.group == "outlier_loss":
+                self._count_outlier_step(own, output.features)
+            weighted += own
+        if not weighted:
+            raise RunError(f"no term takes part in step {progress.step}; let one start at 0 and go on to the end")
+        used = self._used(running)
+        self._idle = [parameter for owner, parameter in self._optional_parameters() if owner not in used]
+        return {**losses, "total": self._with_idle(sum(weighted[1:], weighted[0]))}, store
+
+    def _view(
+        self,
+        batch: Batch,
+        output: BackboneOutput,
+        progress: Progress,
+        auxiliary: Tensor | None,
+        running: Mapping[str, Term],
+    ) -> tuple[View, Callable[[], None]]:
+        """What the terms see, and a function that writes what they leave behind."""
+        count = len(batch.labels)
+        rows = self._rows(batch.images, BackboneOutput(output.features[:count], output.logits[:count]))
+        counts_C = _counts(batch, self.parts.classes)
+        spaces = sorted({memory.space for memory in self._memories.values()})
+        written = {space: self.gathered(getattr(rows, space)) for space in spaces}
+        labels = self.gathered(batch.labels) if written else batch.labels
+        offered = Kept({n: m.offer(written[m.space], labels, counts_C) for n, m in self._memories.items()})
+
+        def store() -> None:
+            for name, memory in self._memories.items():
+                memory.store(written[memory.space].detach(), labels, counts_C, offered[name].detach())
+
+        outliers = None
+        self.info = {}
+        if _reads_outliers(running):
+            if auxiliary is not None:
+                outliers = self._rows(auxiliary, BackboneOutput(output.features[count:], output.logits[count:]))
+            else:
+                outliers = self._synthesized(offered, progress)
+        return View(rows, batch.labels, offered, outliers, self.current_epoch), store
+
+    def _rows(self, images: Tensor, output: BackboneOutput) -> Rows:
+        tensors = {"images": images, "features": output.features, "logits": output.logits}
+        if self.head.projector is not None:
+            tensors["z"] = self.head.project(output.features)
+        return Rows(**tensors)
+
+    # Outliers.
+
+    def _can_draw(self) -> bool:
+        """Whether outliers can be made: every memory that the synthesizer draws from is full."""
+        synthesizer = self.parts.synthesizer
+        return synthesizer is None or all(self._memories[name].ready for name in synthesizer.keeps())
+
+    def _synthesized(self, kept: Mapping[str, Tensor], progress: Progress) -> Rows:
+        """Points of the synthesizer, which carry no gradient, with what the head and the projector give for them."""
+        if self.parts.synthesizer is None:
+            raise RunError("a term reads outliers, but there is neither a synthesizer nor an auxiliary set")
+        outliers = self._sample(kept, "synthesis", self.current_epoch, progress.step % progress.per_epoch)
+        self.info = outliers.info
+        values = outliers.values.detach()
+        if self.parts.synthesizer.space == "projection":
+            return Rows(z=values)
+        tensors = {"features": values, "logits": self.backbone.fc(values)}
+        return Rows(**tensors) if self.head.projector is None else Rows(**tensors, z=self.head.project(values))
 
     def outliers(self) -> Outliers | None:
-        """A batch of the outliers that training uses now; None for a method without any."""
-        return None
+        """Outliers of the finished network, for pictures; None for a method without a synthesizer."""
+        if self.parts.synthesizer is None or not self._can_draw():
+            return None
+        kept = {name: memory.values for name, memory in self._memories.items()}
+        return self._sample(kept, "after training", 0, 0)
+
+    def _sample(self, kept: Mapping[str, Tensor], purpose: str, epoch: int, step: int) -> Outliers:
+        """All devices draw the same points."""
+        assert self.parts.synthesizer is not None
+        draw = generator(self.parts.seed, purpose, epoch, step, device=self.device)
+        return self.parts.synthesizer.sample(kept, self.parts.dims, draw)
+
+    def _outlier_images(self, batch: Batch, step: int) -> Tensor | None:
+        """Of the auxiliary images those that the selector takes, changed; each device draws for its own images."""
+        images, parts = batch.auxiliary, self.parts
+        if images is None:
+            return None
+        place = (self.trainer.global_rank,) if self._world() > 1 else ()
+        for purpose, change in (("select", parts.selector), ("perturb", parts.perturbation)):
+            if change is not None:
+                draw = generator(parts.seed, purpose, self.current_epoch, step, *place, device=self.device)
+                images = change(images, self.network, draw)
+        return images
+
+    # Several devices.
+
+    def _world(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
 
     def gathered(self, rows: Tensor) -> Tensor:
         """The rows of all devices [W * n, ...] in the order in which one device would have them; with their gradient.
@@ -108,8 +269,7 @@ class Method(L.LightningModule):
         overwritten by those of the first. Each device's loss is then a mean over its own rows plus terms of the
         gathered ones, and averaging the gradients gives those of one device with the whole batch.
         """
-        world = self.trainer.world_size if self._trainer is not None else 1
-        if world == 1:
+        if self._world() == 1:
             return rows
         everywhere = self.all_gather(rows, sync_grads=rows.requires_grad)
         assert isinstance(everywhere, Tensor)
@@ -117,36 +277,84 @@ class Method(L.LightningModule):
         split = everywhere.unflatten(1, (self.views, -1))
         return split.movedim(0, 2).flatten(0, 2)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
+    def _optional_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that a step may leave unused, each with its owner: what is read through it, or a term."""
+        for parameter in self.backbone.fc.parameters():
+            yield "logits", parameter
+        for parameter in self.head.parameters():
+            yield "z", parameter
+        for name, term in self._terms.items():
+            for parameter in term.parameters():
+                yield name, parameter
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        images = batch.images if batch.auxiliary is None else torch.cat([batch.images, batch.auxiliary])
-        output = self.backbone(images)
-        output = BackboneOutput(output.features.float(), output.logits.float())
-        # Mixed precision is for the backbone: losses and samplers compare cosines to more digits than bfloat16 has.
-        with torch.autocast(self.device.type, enabled=False):
-            losses = self.loss(batch, output)
-        if "total" not in losses:
-            raise RunError(
-                f"{type(self).__name__}.loss returned {', '.join(losses) or 'nothing'}, but not 'total', which is "
-                "minimised; add it"
-            )
-        if not torch.isfinite(losses["total"]):
-            terms = ", ".join(f"{name} = {value.item():.6g}" for name, value in losses.items())
-            raise RunError(
-                f"non-finite loss at step {self.global_step} (epoch {self.current_epoch}): {terms}. "
-                "Lower method.optimizer.lr, or the weight of the term that grew; "
-                "with trainer.precision=16-mixed try bf16-mixed or 32-true."
-            )
-        metrics = self._metrics()
-        metrics["train_accuracy"].update(output.logits[: len(batch.labels)].detach(), batch.labels)
-        for name, value in losses.items():
-            self._mean(name).update(value.detach())
-        return {"loss": losses["total"], **{k: v.detach() for k, v in losses.items()}}
+    def _used(self, running: Mapping[str, Term]) -> set[str]:
+        """The owners of optional parameters that a step uses, as its terms declare."""
+        read = {name for term in running.values() for name in term.reads}
+        if self.parts.synthesizer is None or self.parts.synthesizer.space != "projection":
+            read |= {name for term in running.values() for name in term.reads_outliers}
+        read |= {memory.space for name, memory in self._memories.items() if name in read}
+        return read | set(running)
+
+    def _with_idle(self, total: Tensor) -> Tensor:
+        """The sum with idle parameters in its graph, with factor 0: training on several devices waits for each."""
+        if self._world() == 1 or not self._idle:
+            return total
+        return total + 0.0 * torch.stack([parameter.sum() for parameter in self._idle]).sum()
+
+    def on_after_backward(self) -> None:
+        for parameter in self._idle:  # with a gradient of zero, weight decay would move it
+            parameter.grad = None
+
+    # What is measured on the way.
+
+    def _count_outlier_step(self, weighted: Sequence[Tensor], features: Tensor) -> None:
+        """Count a step with outliers; in the 1st, 101st, ... look at what the term does to the features."""
+        self._outlier_steps_host += 1
+        self.outlier_steps += 1
+        if self._outlier_steps_host % LOOK_EVERY != 1 or not features.requires_grad:
+            return
+        term = sum(weighted, features.new_zeros(()))
+        (gradient,) = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            return
+        squares = gradient.square().sum()
+        if self._world() > 1:
+            everywhere = self.all_gather(squares)
+            assert isinstance(everywhere, Tensor)
+            squares = everywhere.sum() / self._world() ** 2  # each device's term is a mean over its own rows
+        self.outlier_gradient.copy_(squares.sqrt())
+
+    def _metrics(self) -> dict[str, Metric]:
+        named = {**dict(self.means.items()), **dict(self.accuracy.items())}
+        return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
+
+    def _mean(self, loss: str) -> MeanMetric:
+        """The running mean of a scalar over the epoch's steps in which it was there."""
+        name = f"{loss}_mean"
+        if name not in self.means:
+            mean = MeanMetric(nan_strategy="disable").to(self.device)  # looking for NaN waits for the device
+            mean.persistent(True)
+            self.means[name] = mean
+        found = self.means[name]
+        assert isinstance(found, MeanMetric)
+        return found
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what is known on the host, and make room for the means that a checkpoint has."""
+        self._outlier_steps_host = int(checkpoint["state_dict"]["outlier_steps"])
+        for key in checkpoint["state_dict"]:
+            if key.startswith("means."):
+                self._mean(key.split(".")[1].removesuffix("_mean"))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._finite.settle()
+
+    def on_train_epoch_end(self) -> None:
+        self._finite.settle()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._metrics()["val_accuracy"].update(self.backbone(batch.images).logits.float(), batch.labels)
+        outputs = self.head.class_logits(self.backbone(batch.images).logits.float())
+        self._metrics()["val_accuracy"].update(outputs, batch.labels)
 
     def epoch_summary(self) -> dict[str, float]:
         """Mean losses and accuracies since the last call; resets them."""
@@ -157,7 +365,75 @@ class Method(L.LightningModule):
             metric.reset()
         return summary
 
-    def configure_optimizers(self) -> Any:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+    # Before the first step.
+
+    def on_train_start(self) -> None:
+        for memory in self._memories.values():
+            memory.begin(partial(self._class_sums, memory.space))  # which does nothing to one of a checkpoint
+
+    @torch.no_grad()
+    def _class_sums(self, space: str, per_class: int) -> Tensor:
+        """The sum of the rows of each class [C, D] over training images without augmentation, in evaluation mode."""
+        sums: Tensor | None = None
+        self.eval()
+        try:
+            for batch in self.trainer.datamodule.train_sample(per_class):  # type: ignore[attr-defined]
+                rows = getattr(self._rows(batch.images, self.backbone(batch.images)), space)
+                sums = rows.new_zeros(self.parts.classes, rows.shape[1]) if sums is None else sums
+                sums.index_add_(0, batch.labels, rows)
+        finally:
+            self.train()
+        assert sums is not None
+        return sums
+
+    def _progress(self, step: int) -> Progress:
+        per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         assert self.trainer.max_epochs is not None
-        return self.settings.configure(self.parameters(), data.steps_per_epoch * self.trainer.max_epochs)
+        return Progress(self.current_epoch * per_epoch + step, per_epoch * self.trainer.max_epochs, per_epoch)
+
+    def configure_optimizers(self) -> Any:
+        per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        assert self.trainer.max_epochs is not None
+        return self.optimizer_settings.configure(self.parameter_groups(), per_epoch, self.trainer.max_epochs)
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters with the factor of their learning rate, the network's first."""
+        factors = {p: t.lr_factor for t in self._terms.values() for p in t.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {1.0: []}
+        for parameter in self.parameters():
+            groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+        return [(parameters, factor) for factor, parameters in groups.items()]
+
+
+def memories_of(parts: Parts) -> dict[str, Memory]:
+    """One memory of each name that terms or the synthesizer read, shared by all that ask for the same.
+
+    Raises:
+        RequestError: two ask for one name with different options.
+    """
+    wanted = [term.keeps() for term in parts.terms.values()]
+    if parts.synthesizer is not None:
+        wanted.append(parts.synthesizer.keeps())
+    makers: dict[str, Callable[[Dimensions], Memory]] = {}
+    for name, make in (pair for memories in wanted for pair in memories.items()):
+        other = makers.setdefault(name, make)
+        if _options(other) != _options(make):
+            raise RequestError(
+                f"two parts ask for the memory {name!r} with different options ({_options(other)}, {_options(make)}); "
+                "give them the same"
+            )
+    return {name: makers[name](parts.dims) for name in sorted(makers)}
+
+
+def _options(make: Callable[[Dimensions], Memory]) -> Any:
+    return (make.func, make.args, make.keywords) if isinstance(make, partial) else make
+
+
+def _reads_outliers(running: Mapping[str, Term]) -> bool:
+    return any(term.reads_outliers for term in running.values())
+
+
+def _counts(batch: Batch, classes: int) -> np.ndarray:
+    """Rows of each class on all devices; of a batch made by hand those of its labels."""
+    known = np.bincount(batch.labels.cpu().numpy()) if batch.counts is None else batch.counts
+    return np.pad(known, (0, classes - len(known)))

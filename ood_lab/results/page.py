@@ -92,7 +92,11 @@ def render_page(
         subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
         caption=about["caption"],
         runs=[
-            {"label": f"{line.method}, {STAGES[line.stage]}", "accuracy": percent(line.accuracy)}
+            {
+                "label": f"{line.method}, {STAGES[line.stage]}",
+                "accuracy": percent(line.accuracy),
+                "objective": line.objective,
+            }
             for line in first.values()
         ],
         summary=summary_rows(found),

@@ -25,6 +25,7 @@ class Line:
     accuracy: float
     tuned: Mapping[str, Any] | None
     means: dict[tuple[str, str], float]  # (group, metric); group is near, far or all
+    objective: str  # what its run minimised
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,18 @@ def lines(results: Results, selection: Selection) -> list[Line]:
             for metric in METRICS
         }
         first = mine[0]
-        out.append(Line(results.run_id, first["method"], first["stage"], scorer, accuracy, first["tuned"], means))
+        out.append(
+            Line(
+                results.run_id,
+                first["method"],
+                first["stage"],
+                scorer,
+                accuracy,
+                first["tuned"],
+                means,
+                first["objective"] or "not stored",
+            )
+        )
     return out
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from ood_lab.config import RequestError
 from ood_lab.config.check import cuda_devices
-from ood_lab.config.compose import config_dir
+from ood_lab.config.groups import config_dir
 from ood_lab.config.quoting import quote
 from ood_lab.sweep.ticket import Ticket, carry_out
 

@@ -1,22 +1,40 @@
-"""What an outlier source is to the rest of the program, and what several of them begin with."""
+"""What sources of outliers that draw from a bank begin with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ood_lab.config.ranges import PositiveInt
+from ood_lab.memory import Bank
+from ood_lab.parts import Dimensions, Memories, Synthesizer
 from ood_lab.types import Outliers
 
 
-class Synthesizer:
-    """Draws outliers from a class-conditional bank of unit features."""
+class FromBank(Synthesizer):
+    """Draws outliers from a bank of recent rows of each class, once every class is full.
 
-    def sample(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
-        """Outliers [K, D] and the class each came from; `info` is logged. Carries no gradient."""
-        raise NotImplementedError(f"{type(self).__name__} must define sample()")
+    Args:
+        bank_size: rows kept for each class.
+    """
+
+    def __init__(self, *, bank_size: PositiveInt = 1000) -> None:
+        self.bank_size = bank_size
+
+    def keeps(self) -> Memories:
+        return {"bank": partial(Bank, size=self.bank_size)}
+
+    def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
+        return self.draw(kept["bank"], generator)
+
+    def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
+        """Outliers [K, D] and the class each came from; `info` is logged."""
+        raise NotImplementedError(f"{type(self).__name__} must define draw()")
 
 
 def near_pairs(means_CD: Tensor, adjacent: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from ood_lab.sphere import geodesic_step, project_to_tangent, vmf_kernel_log_density
-from ood_lab.synthesizer.base import Synthesizer, class_midpoints
+from ood_lab.synthesizer.base import FromBank, class_midpoints
 from ood_lab.types import Outliers
 
 Density = Literal["paper", "released"]
@@ -71,12 +71,12 @@ def neighbour_search(bank_CND: Tensor, pairs_B2: Tensor, k: int) -> Callable[[Te
     wanted = pairs_B2.flatten()
     order = wanted.argsort(stable=True)
     classes, counts = wanted[order].unique_consecutive(return_counts=True)
-    sizes, chains, flat_classes = counts.tolist(), order // 2, wanted[order]
+    dims, chains, flat_classes = counts.tolist(), order // 2, wanted[order]
     banks = [bank_CND[label].T for label in classes.tolist()]
     similarity = bank_CND.new_empty(len(wanted), bank_CND.shape[1])
 
     def search(z_BD: Tensor) -> Tensor:
-        for queries, rows, out in zip(z_BD[chains].split(sizes), banks, similarity.split(sizes), strict=True):
+        for queries, rows, out in zip(z_BD[chains].split(dims), banks, similarity.split(dims), strict=True):
             torch.mm(queries, rows, out=out)
         found = bank_CND[flat_classes, kth_largest_column(similarity, k)]
         neighbours = torch.empty_like(found)
@@ -211,7 +211,7 @@ def run_chains(
     )
 
 
-class HMC(Synthesizer):
+class HMC(FromBank):
     """Chains from the midpoints of near classes; the outliers are the midpoints and every round's points.
 
     With step_size 0.1, 3 steps and D = 128 a round turns a chain by about 194 degrees: chains jump to the far side and
@@ -230,6 +230,7 @@ class HMC(Synthesizer):
         margin: delta of the hard margin.
         density: "paper" (Eqs. 11 and 12) or "released".
         midpoint_noise: deviation of Gaussian noise on the midpoints, which are then unit vectors again (Table 16).
+        bank: see `FromBank`.
     """
 
     def __init__(
@@ -246,7 +247,9 @@ class HMC(Synthesizer):
         margin: NonNegativeFloat,
         density: Literal["paper", "released"],
         midpoint_noise: NonNegativeFloat,
+        **bank: Any,
     ) -> None:
+        super().__init__(**bank)
         self.adjacent, self.rounds, self.momentum, self.centroids = adjacent, rounds, momentum, centroids
         self.midpoint_noise = midpoint_noise
         self.options: dict[str, Any] = {
@@ -258,7 +261,7 @@ class HMC(Synthesizer):
             "density": density,
         }
 
-    def sample(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
+    def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
         start, pairs = class_midpoints(bank_CND, self.adjacent, self.centroids)
         shape = (self.rounds, *start.shape)
         momentum = torch.randn(shape, generator=generator, device=generator.device).to(start)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import PositiveInt
+from ood_lab.parts import Dimensions, Synthesizer
 from ood_lab.sphere import uniform_on_sphere
-from ood_lab.synthesizer.base import Synthesizer
 from ood_lab.types import Outliers
 
 
@@ -21,7 +23,6 @@ class RandomSphere(Synthesizer):
     def __init__(self, *, per_class: PositiveInt) -> None:
         self.per_class = per_class
 
-    def sample(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
-        classes, _, dim = bank_CND.shape
-        points = uniform_on_sphere((classes * self.per_class, dim), generator).to(bank_CND)
-        return Outliers(points, torch.full((len(points),), -1, device=bank_CND.device), {})
+    def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
+        points = uniform_on_sphere((dims.classes * self.per_class, dims.projection), generator)
+        return Outliers(points, torch.full((len(points),), -1, device=points.device), {})

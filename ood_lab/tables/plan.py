@@ -75,10 +75,12 @@ class Plan:
     Args:
         requests: for each place its runs, one a seed.
         lacking: for each place that has none the reason, as "method=npos: no such method. ...".
+        unmeasured: for places of which some columns print what no run stores, these columns.
     """
 
     requests: Mapping[Place, tuple[Request, ...]]
     lacking: dict[Place, str]
+    unmeasured: dict[Place, str] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[Request]:
@@ -123,15 +125,18 @@ def _places(table: Table, row: int) -> dict[Place, list[Column]]:
     return places
 
 
-def _unmeasured(table: Table) -> dict[Place, str]:
-    """Places at which nothing is printed that a run stores: running them would show nothing."""
-    reasons = {}
+def _unmeasured(table: Table) -> tuple[dict[Place, str], dict[Place, str]]:
+    """Places at which nothing is printed that a run stores: running them shows nothing; and places with some such."""
+    all_of_it: dict[Place, str] = {}
+    some: dict[Place, str] = {}
     for number, row in enumerate(table.rows):
         for place, columns in _places(table, number).items():
             metrics = dict.fromkeys(column.metric for column in columns)
-            if table.kind != "config" and not row.derived and not set(metrics) & set(MEASURED):
-                reasons[place] = f"nothing measures {', '.join(metrics)} yet"
-    return reasons
+            lacking = [metric for metric in metrics if metric not in MEASURED]
+            if lacking and table.kind != "config" and not row.derived:
+                reasons = all_of_it if len(lacking) == len(metrics) else some
+                reasons[place] = f"nothing measures {', '.join(lacking)} yet"
+    return all_of_it, some
 
 
 def merged(jobs: Sequence[Job]) -> list[Job]:
@@ -160,7 +165,12 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
         machine: leave out what this machine can't run.
     """
     requests: dict[Place, tuple[Request, ...]] = {}
-    lacking = {place: reason for table in tables for place, reason in _unmeasured(table).items()}
+    lacking: dict[Place, str] = {}
+    unmeasured: dict[Place, str] = {}
+    for table in tables:
+        nothing, some = _unmeasured(table)
+        lacking |= nothing
+        unmeasured |= some
     jobs = [job for table in tables for job in jobs_of(table) if not set(job.places) & set(lacking)]
     for job in track(merged(jobs), "plan"):
         try:
@@ -174,4 +184,4 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
             lacking |= dict.fromkeys(job.places, str(error))
             continue
         requests |= dict.fromkeys(job.places, runs)
-    return Plan(requests, lacking)
+    return Plan(requests, lacking, unmeasured)

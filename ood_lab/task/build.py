@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from ood_lab.config.groups import LIST_GROUPS
+from ood_lab.config.identity import part_name
+from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.datamodule import DataModule, Normalise, Sizes
+from ood_lab.head.base import Head
 from ood_lab.method.base import Method
+from ood_lab.parts import Dimensions, Parts, Term
 from ood_lab.pixels import Reading
 from ood_lab.random import derive_seed
 
@@ -32,13 +38,57 @@ def _built(value: Any) -> Any:
 
 
 def build_method(cfg: Any) -> Method:
-    """The network and its objective, initialised from the run's seed alone."""
+    """The network and its parts, initialised from the run's seed alone, always in the same order."""
     torch.manual_seed(derive_seed(cfg.seed, "weights"))
     classes = cfg.dataset.recipe.num_classes
-    backbone = build(cfg.backbone, classes)
-    extra = {"synthesizer": build(cfg.synthesizer)} if cfg.get("synthesizer") is not None else {}
-    method: Method = build(cfg.method, backbone, classes, cfg.seed, **extra)
+    head = head_class(cfg)
+    backbone = build(cfg.backbone, classes + head.EXTRA)
+    dims = Dimensions(classes, backbone.feature_dim, cfg.head.projection_dim)
+    synthesizer = build(cfg.synthesizer) if cfg.get("synthesizer") is not None else None
+    projects = synthesizer is not None and synthesizer.space == "projection"
+    for _, _, node in _term_nodes(cfg):
+        term: type[Term] = get_class(node._target_)
+        projects |= "z" in (*term.reads, *term.reads_outliers)
+    parts = Parts(
+        backbone=backbone,
+        head=build(cfg.head, backbone.feature_dim, projects),
+        terms=_terms(cfg, dims),
+        classes=classes,
+        seed=cfg.seed,
+        dims=dims,
+        synthesizer=synthesizer,
+        selector=build(cfg.selector) if cfg.get("selector") is not None else None,
+        perturbation=build(cfg.perturbation) if cfg.get("perturbation") is not None else None,
+    )
+    method: Method = build(cfg.method, parts)
     return method
+
+
+def head_class(cfg: Any) -> type[Head]:
+    """The class of the head."""
+    found: type[Head] = get_class(cfg.head._target_)
+    return found
+
+
+def _term_nodes(cfg: Any) -> Iterator[tuple[str, str, Any]]:
+    """(group, name, node) of each term, in the order in which they are summed."""
+    for group in TERM_GROUPS:
+        node = cfg.get(group)
+        if node is None:
+            continue
+        if group in LIST_GROUPS:
+            yield from ((group, str(name), node[name]) for name in sorted(node))
+        else:
+            yield group, part_name(group, str(node._target_)).rpartition(".")[2].lower(), node
+
+
+def _terms(cfg: Any, dims: Dimensions) -> dict[str, Term]:
+    terms: dict[str, Term] = {}
+    for group, name, node in _term_nodes(cfg):
+        term: Term = build(node, dims)
+        term.group, term.name = group, name
+        terms[name] = term
+    return terms
 
 
 def build_reading(cfg: Any) -> Reading:

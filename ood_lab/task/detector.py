@@ -33,9 +33,8 @@ from ood_lab.results.store import read_thresholds
 from ood_lab.run_dir import FINAL
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
-from ood_lab.task.build import build_method
+from ood_lab.task.build import build_method, head_class
 from ood_lab.transform import Transform
-from ood_lab.types import LinearHead
 
 
 class Detector:
@@ -128,7 +127,7 @@ def load_detector(
     weights = load_file(folder / FINAL)
     method = build_method(cfg)
     method.load_state_dict(weights, strict=False)
-    head = LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
+    head = head_class(cfg).classifier(weights)
     change = fitted.change() if isinstance(fitted, InputScorer) and fitted.epsilon > 0 else ""
     try:
         train = _features(folder, "train", last["train"]).features(fitted.space)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ood_lab.config import Request, RunError
-from ood_lab.config.identity import id_set_name
+from ood_lab.config.identity import id_set_name, method_name
+from ood_lab.config.objective import part_columns
 from ood_lab.config.request import TUNED
 from ood_lab.evaluation.evaluator import Scoring, accuracy, fit_key, load_scores, metric_rows, score_all, threshold
 from ood_lab.evaluation.extract import Extracted
@@ -73,6 +74,8 @@ def measure(request: Request) -> dict[str, str]:
     scored |= fresh
     test = features.of("test")
     rows = [_row(request) | _of_id(request, test) | {"metric": "accuracy", "value": accuracy(test)}]
+    about_training = _row(request) | _of_id(request, test)
+    rows += [about_training | row for row in features.outlier_rows]
     limits = []
     of_sets = {name: _of_set(request, name, keys[name]) for name in request.ood_sets}
     for name in track([name for name in names if name not in refused], "metrics"):
@@ -124,10 +127,10 @@ def _row(request: Request) -> Row:
     c = request.composed.choices
     return {
         "run_id": request.run_id,
-        "method": c["method"],
+        "method": method_name(request.composed),
         "dataset": id_set_name(request.composed),
         "backbone": c["backbone"],
-        "synthesizer": c.get("synthesizer"),
+        **part_columns(request.composed),
         "seed": request.cfg.seed,
         "stage": request.cfg.method.stage,
         "protocol": request.cfg.protocol.name,

@@ -25,13 +25,13 @@ from ood_lab.evaluation.extract import (
     save_features,
 )  # fmt: skip
 from ood_lab.fingerprint import relative_names
-from ood_lab.method.base import RUNNING, Method
+from ood_lab.method.base import EPOCH_METRICS, Method
 from ood_lab.reader.base import Listing
 from ood_lab.run_dir import FINAL, OUTLIERS
 from ood_lab.run_images import RunImages
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.storage import write_atomically
-from ood_lab.task.build import build, build_method, build_reading, device
+from ood_lab.task.build import build, build_method, build_reading, device, head_class
 from ood_lab.transform import Chain
 from ood_lab.types import LinearHead, Outliers
 
@@ -91,8 +91,14 @@ class Features:
     @cached_property
     def head(self) -> LinearHead:
         """The classifier on the penultimate features."""
+        return head_class(self.request.cfg).classifier(load_file(self.request.run_dir / FINAL))
+
+    @property
+    def outlier_rows(self) -> list[dict[str, Any]]:
+        """In how many steps a term on outliers took part, and how hard its gradient pulled at the features."""
         weights = load_file(self.request.run_dir / FINAL)
-        return LinearHead(weights["backbone.fc.weight"], weights["backbone.fc.bias"])
+        measured = {"outlier_steps": "steps", "outlier_gradient": "norm"}
+        return [{"metric": key, "value": float(weights[key]), "unit": unit} for key, unit in measured.items()]
 
     def _path(self, name: str, changing: InputScorer | None) -> Path:
         change = changing.change() if changing else ""
@@ -188,7 +194,7 @@ def trained_method(request: Request) -> Method:
     """The method with its final weights, on its device."""
     method = build_method(request.cfg)
     missing, unexpected = method.load_state_dict(load_file(request.run_dir / FINAL), strict=False)
-    lost = [name for name in missing if not name.startswith(RUNNING)]
+    lost = [name for name in missing if not name.startswith(EPOCH_METRICS)]
     if lost or unexpected:
         raise RunError(f"{request.run_dir / FINAL} is not this method's: lacks {lost}, has besides {unexpected}")
     return method.to(device(request.cfg))

@@ -20,7 +20,8 @@ from safetensors.torch import save
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
 from ood_lab.config.check import published_weights
-from ood_lab.method.base import RUNNING, Method
+from ood_lab.config.objective import objective
+from ood_lab.method.base import EPOCH_METRICS, Method
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
 from ood_lab.run_dir import (
@@ -108,7 +109,7 @@ def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
     if cfg.trainer.max_epochs > 0:
         _train(request, cfg, method, loggers)
     if rank() == 0:
-        weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(RUNNING)}
+        weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(EPOCH_METRICS)}
         write_atomically(request.run_dir / FINAL, save(weights))
 
 
@@ -147,6 +148,7 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
             + (f", resuming {resumed.name}" if resumed else ""),
             flush=True,
         )
+        print(f"minimises {objective(request.composed)}", flush=True)
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
 
 

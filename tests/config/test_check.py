@@ -73,8 +73,8 @@ def test_nearest_says_nothing_where_there_is_nothing() -> None:
         ("trainer.checkpoint_minutes=0", "a number above 0"),
         ("seed=-1", "a whole number, 0 or above"),
         ("seed=true", "a whole number, 0 or above"),
-        ("method.w_ood=nan", "a number, 0 or above"),
-        ("method.discernment=nothing", "one of equidistant"),
+        ("outlier_loss.weight=nan", "a number, 0 or above"),
+        ("outlier_loss.start=1.5", "a whole number of epochs, 0 or above, or a share of the run between 0 and 1"),
         ("method.optimizer.momentum=1.5", "a number from 0 to 1"),
         ("method.optimizer=3", "a mapping with _target_"),
         ("augmentation.flip=2", "a number from 0 to 1"),
@@ -90,7 +90,7 @@ def test_a_value_of_the_wrong_type_or_range_is_named_with_what_was_expected(over
     assert f"expected {expected}" in message
 
 
-@pytest.mark.parametrize("override", ["backbone.depths=[]", "method.w_ood=inf", "method.optimizer.lr=inf"])
+@pytest.mark.parametrize("override", ["backbone.depths=[]", "outlier_loss.weight=inf", "method.optimizer.lr=inf"])
 def test_a_value_that_no_training_can_use_is_refused(override: str) -> None:
     assert override.partition("=")[0] in refusal(override)
 
@@ -124,7 +124,7 @@ def test_broken_override_grammar_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["method=null", "backbone=null", "scorer=null", "augmentation=null", "synthesizer=null", "method="]
+    "override", ["method=null", "backbone=null", "scorer=null", "augmentation=null", "head=null", "method="]
 )
 def test_a_group_without_a_choice_is_a_wrong_request(override: str) -> None:
     assert override.partition("=")[0] in refusal(override)

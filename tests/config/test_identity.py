@@ -23,16 +23,19 @@ def run_id(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("overrides", "frozen"),
     [
-        ([], "hamos-digits-narrow-s0-a495f34d"),
-        (["method=ce"], "ce-digits-narrow-s0-cdc08ac4"),
-        (["method=cider"], "cider-digits-narrow-s0-6668c222"),
-        (["method=hamos_released"], "hamos_released-digits-narrow-s0-333db7be"),
-        (["seed=1"], "hamos-digits-narrow-s1-78f31616"),
-        (["synthesizer=midpoints"], "hamos-digits-narrow-s0-9867e7b9"),
-        (["synthesizer=random_sphere", "method.w_ood=0.2"], "hamos-digits-narrow-s0-f1d0e690"),
-        (["method=ce", "backbone=resnet18", "trainer.max_epochs=3"], "ce-digits-resnet18-s0-30da2313"),
-        (["backbone.width=8"], "hamos-digits-narrow-s0-7689dbd7"),
-        (["init.overrides=['trainer.max_epochs=20']"], "hamos-digits-narrow-s0-1eb6415a"),
+        ([], "hamos-digits-narrow-s0-1e1c9406"),
+        (["method=ce"], "ce-digits-narrow-s0-b5d86fad"),
+        (["method=cider"], "cider-digits-narrow-s0-4d99f800"),
+        (["method=hamos_released"], "hamos_released-digits-narrow-s0-b8a0f1c4"),
+        (["seed=1"], "hamos-digits-narrow-s1-1aa55066"),
+        (["synthesizer=midpoints"], "ce_cider_midpoints_equidistant-digits-narrow-s0-c0083fd6"),
+        (
+            ["synthesizer=random_sphere", "outlier_loss.weight=0.2"],
+            "ce_cider_random_sphere_equidistant-digits-narrow-s0-89997fc1",
+        ),
+        (["method=ce", "backbone=resnet18", "trainer.max_epochs=3"], "ce-digits-resnet18-s0-229b4b7d"),
+        (["backbone.width=8"], "hamos-digits-narrow-s0-d07c73b8"),
+        (["init.overrides=['trainer.max_epochs=20']"], "hamos-digits-narrow-s0-d09090df"),
     ],
 )
 def test_ids_of_released_configurations_stay(overrides: list[str], frozen: str) -> None:
@@ -74,8 +77,8 @@ def test_what_shapes_no_weights_changes_no_id(
         ("ce", "backbone.width=8"),
         ("ce", "backbone=resnet18"),
         ("ce", "dataset.mean=[0.1,0.2,0.3]"),
-        ("hamos", "method.w_ood=0.2"),
-        ("hamos", "method.discernment=logistic"),
+        ("hamos", "outlier_loss.weight=0.2"),
+        ("hamos", "outlier_loss=logistic"),
         ("hamos", "synthesizer.rounds=3"),
         ("hamos", "synthesizer=midpoints"),
         ("hamos", "dataset.recipe.bank_size=100"),
@@ -89,15 +92,22 @@ def test_what_shapes_the_weights_changes_the_id(method: str, override: str) -> N
 
 
 def test_ids_of_different_runs_differ() -> None:
-    runs = [[], ["method=ce"], ["method=cider"], ["seed=1"], ["method.w_ood=0.2"], ["method.w_comp=0.2"]]
+    runs = [
+        [],
+        ["method=ce"],
+        ["method=cider"],
+        ["seed=1"],
+        ["outlier_loss.weight=0.2"],
+        ["id_loss.cider.w_compactness=0.2"],
+    ]
     assert len({run_id(*o) for o in runs}) == len(runs)
 
 
-VALUES = ["method.w_ood=1e-1", "backbone.width=16", "trainer.max_epochs=8", "seed=0", "synthesizer.rounds=5"]
+VALUES = ["outlier_loss.weight=1e-1", "backbone.width=16", "trainer.max_epochs=8", "seed=0", "synthesizer.rounds=5"]
 CHOICES = ["augmentation=crop", "synthesizer=hmc", "init=pretrained", "trainer=cpu", "method=hamos", "backbone=narrow"]
 
 
-@pytest.mark.parametrize("overrides", [["method.w_ood=0.1"], VALUES, CHOICES], ids=["one", "values", "choices"])
+@pytest.mark.parametrize("overrides", [["outlier_loss.weight=0.1"], VALUES, CHOICES], ids=["one", "values", "choices"])
 def test_a_default_written_out_keeps_the_id(overrides: list[str]) -> None:
     assert run_id(*overrides) == run_id()
 
@@ -142,8 +152,8 @@ def test_another_process_environment_gives_the_same_id(monkeypatch: pytest.Monke
 
 def test_the_shaping_leaves_hold_values_and_no_places() -> None:
     leaves = prepare([]).leaves
-    assert leaves["method.w_ood"] == 0.1
+    assert leaves["outlier_loss.weight"] == 0.1
     assert leaves["trainer.max_epochs"] == 8
-    assert leaves["method.projection_dim"] == 128
+    assert leaves["head.projection_dim"] == 128
     places = ("dataset.root", "dataset.layouts", "dataset.how_to_get", "dataset.licence", "paths", "scorer", "protocol")
     assert [k for k in leaves if k.startswith(places)] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import RequestError, prepare
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.config.request import expand_sweep
 
 
@@ -46,7 +46,7 @@ def test_random_weights_and_a_given_checkpoint_need_nothing(tmp_path: Path) -> N
         "trainer.batch_size=64",
         "trainer.precision=bf16-mixed",
         "method.optimizer.lr=0.5",
-        "method.w_ood=0.3",
+        "outlier_loss.weight=0.3",
         "synthesizer=midpoints",
         "augmentation=simclr",
     ],

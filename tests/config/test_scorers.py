@@ -15,7 +15,10 @@ TUNE = ["method=ce", "tuning=openood"]
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["scorer=godin"], "scorer=godin reads what method=godin trains (numerator); method=hamos gives no such thing"),
+        (
+            ["scorer=godin"],
+            "scorer=godin reads what method=godin trains (numerator); method=hamos (head=linear) gives no such thing",
+        ),
         (["method=ce", "scorer=[msp,csi]"], "scorer=csi reads what method=csi trains (shifts)"),
         (["index=fais"], "index='fais': expected one of torch, faiss"),
         (["id_rate=1"], "id_rate=1: expected a number between 0 and 1"),

@@ -81,14 +81,14 @@ def test_a_dataclass_has_its_own_and_its_inherited_fields() -> None:
 
 
 def test_a_class_without_constructor_has_that_of_its_base() -> None:
-    assert signature("ood_lab.method.ce.CE").parameters.keys() == {"stage", "optimizer"}
-    assert signature("ood_lab.method.ce.CE").injected == ("backbone", "num_classes", "seed")
+    assert signature("ood_lab.id_loss.ce.CE").parameters.keys() == {"weight", "start", "end", "lr_factor"}
+    assert signature("ood_lab.id_loss.ce.CE").injected == ("dims",)
     assert signature("ood_lab.scorer.msp.MSP").parameters == {}
 
 
 @pytest.mark.parametrize(
     ("target", "named"),
-    [("ood_lab.method.nothing.CE", "ood_lab.method.nothing"), ("ood_lab.method.ce.Nothing", "Nothing")],
+    [("ood_lab.id_loss.nothing.CE", "ood_lab.id_loss.nothing"), ("ood_lab.id_loss.ce.Nothing", "Nothing")],
 )
 def test_a_target_that_does_not_exist_is_named(target: str, named: str) -> None:
     with pytest.raises(RequestError, match=named):

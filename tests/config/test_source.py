@@ -68,7 +68,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 from collections.abc import Mapping, Sequence
 import ood_lab.config.ranges as ranges
 from ood_lab.config.ranges import PositiveInt as Count, Fraction
-from ood_lab.method.ce import CE
+from ood_lab.id_loss.ce import CE
 from ood_lab.optimizer import SGD
 from .types import Rate, Kind
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ Local = Optional[Count]
 Widths: t.TypeAlias = "list[Count]"
 
 class Mine(CE):
-    uses_auxiliary = True
+    waits_for_outliers = True
     gives: str = "mine"
 
     def __init__(self, backbone, num_classes: int, seed: int, *, OPTION): ...
@@ -119,7 +119,8 @@ def test_aliases_of_types_are_followed(annotation: str, good: object, bad: objec
     assert describe(spec.parameters["option"]) == words
     if words != "anything":
         assert not accepts(spec.parameters["option"], bad)
-    assert spec.constants["uses_auxiliary"] is True
+    assert spec.constants["waits_for_outliers"] is True
+    assert spec.constants["reads"] == ["logits"], "a tuple, declared by the base"
     assert spec.constants["gives"] == "mine"
     assert spec.constants["views"] == 1, "declared by a base"
 
@@ -161,7 +162,7 @@ def test_a_syntax_error_is_named_with_its_line(lab: Path) -> None:
 
 SHAPES = """
 import dataclasses
-import ood_lab.method.ce as ce_module
+import ood_lab.id_loss.ce as ce_module
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 try:
@@ -183,8 +184,9 @@ class Part:
 def test_bases_in_modules_passed_on_options_and_dataclass_marks(lab: Path) -> None:
     write(lab, otherlab__shapes=SHAPES)
     spec = signature("otherlab.shapes.ByModule")
-    assert set(spec.parameters) == {"sign", "stage", "optimizer"}
-    assert spec.injected == ("backbone", "num_classes", "seed")
+    assert set(spec.parameters) == {"sign", "weight", "start", "end", "lr_factor"}
+    assert spec.injected == ("dims",)
+    assert spec.defaults["lr_factor"] == 1.0
     assert accepts(spec.parameters["sign"], -1)
     assert not accepts(spec.parameters["sign"], 0)
     part = signature("otherlab.shapes.Part")
@@ -192,47 +194,45 @@ def test_bases_in_modules_passed_on_options_and_dataclass_marks(lab: Path) -> No
     assert signature("otherlab.shapes.Fallback").parameters == {}
 
 
-OWN_METHOD = """
+OWN_TERM = """
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import Fraction
-from ood_lab.method.base import Method
+from ood_lab.parts import Term
 
 Share = Fraction
 
 
-class Smooth(Method):
-    def __init__(self, backbone, num_classes, seed, *, stage: str, optimizer: "SGD", smoothing: Share = 0.1):
-        super().__init__(backbone, num_classes, seed, stage=stage, optimizer=optimizer)
+class Smooth(Term):
+    reads = ("logits",)
+
+    def __init__(self, dims, *, smoothing: Share = 0.1, **schedule):
+        super().__init__(dims, **schedule)
         self.smoothing = smoothing
 
-    def loss(self, batch, output):
-        smooth = F.cross_entropy(output.logits, batch.labels, label_smoothing=self.smoothing)
-        return {"smooth": smooth, "norm": output.logits.square().mean(), "total": smooth}
-
-
-from ood_lab.optimizer import SGD
+    def loss(self, view):
+        return F.cross_entropy(view.id.logits, view.labels, label_smoothing=self.smoothing)
 """
 
 
-def test_an_own_method_in_an_own_package_runs(
+def test_an_own_term_in_an_own_package_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    write(tmp_path, smoothlab__INIT="", smoothlab__method=OWN_METHOD)
-    (tmp_path / "conf/method").mkdir(parents=True)
-    (tmp_path / "conf/method/smooth.yaml").write_text(
-        "defaults: [ce, _self_]\n_target_: smoothlab.method.Smooth\nsmoothing: 0.2\n"
+    write(tmp_path, smoothlab__INIT="", smoothlab__terms=OWN_TERM)
+    (tmp_path / "conf/id_loss").mkdir(parents=True)
+    (tmp_path / "conf/id_loss/smooth.yaml").write_text(
+        "# @package id_loss.smooth\n_target_: smoothlab.terms.Smooth\nsmoothing: 0.2\n"
     )
     command = [
-        "method=smooth", "backbone.width=4", "trainer.max_epochs=1", "trainer.threads=1", "scorer=[msp]",
-        "figure=[roc]", f"paths.output={tmp_path}/out", f"--config-dir={tmp_path}/conf",
+        "method=ce", "id_loss=[smooth]", "backbone.width=4", "trainer.max_epochs=1", "trainer.threads=1",
+        "scorer=[msp]", "figure=[roc]", f"paths.output={tmp_path}/out", f"--config-dir={tmp_path}/conf",
     ]  # fmt: skip
-    assert main([*command, "method.smoothing=2"]) == 2
-    assert "method.smoothing=2: expected a number from 0 to 1" in capsys.readouterr().err
+    assert main([*command, "id_loss.smooth.smoothing=2"]) == 2
+    assert "id_loss.smooth.smoothing=2: expected a number from 0 to 1" in capsys.readouterr().err
     assert main(command) == 0
     curves = next((tmp_path / "out").glob("smooth-*/curves.jsonl")).read_text()
-    assert "norm_mean" in curves
+    assert "smooth_mean" in curves
 
 
 OWN_SCORER = """

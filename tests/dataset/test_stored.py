@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.dataset.base import ImageSet
 from ood_lab.errors import RunError

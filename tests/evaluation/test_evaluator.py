@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 import torch
 
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.evaluation import evaluator
 from ood_lab.evaluation.evaluator import (
     Scoring,

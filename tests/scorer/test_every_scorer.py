@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ood_lab.config.compose import groups
+from ood_lab.config.groups import groups
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import NotFittedError, Scorer
 from ood_lab.types import FeatureSet, LinearHead

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from ood_lab.config import Request, prepare
-from ood_lab.config.compose import config_dir
+from ood_lab.config.groups import config_dir
 from ood_lab.config.request import expand_sweep
 from ood_lab.results.search import search_path
 from ood_lab.results.store import COLUMNS, add_rows, options_text
@@ -100,11 +100,11 @@ def test_validation_lists_every_detector_with_nothing_to_search() -> None:
     assert grids == {name: {} for name in names}
 
 
-@pytest.mark.parametrize("words", [["synthesizer.adjacent=2,4", "method.w_ood=0.1,1"], ["method=ce,cider"]])
+@pytest.mark.parametrize("words", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
 def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> None:
     singles, requests = sweep_of(tmp_path, *words)
     first = said(shown(singles, requests))
-    assert ("adjacent=2, w_ood=0.1" if len(words) == 2 else "method=ce") in first
+    assert ("adjacent=2, weight=0.1" if len(words) == 2 else "method=ce") in first
 
 
 def test_each_setting_has_the_headline_and_the_sets_of_its_own_protocol(tmp_path: Path) -> None:

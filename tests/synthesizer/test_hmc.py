@@ -441,7 +441,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def test_sample_gives_the_midpoints_and_each_round_of_unit_points() -> None:
     bank = clusters(5, 20, 8).float()
-    outliers = sampler().sample(bank, draws())
+    outliers = sampler().draw(bank, draws())
     midpoints, pairs = class_midpoints(bank, 2)
     assert outliers.values.shape == (5 * 2 * 4, 8)
     assert outliers.values.dtype == torch.float32
@@ -451,7 +451,7 @@ def test_sample_gives_the_midpoints_and_each_round_of_unit_points() -> None:
 
 
 def test_sample_reports_acceptance_blocks_and_oodness() -> None:
-    info = sampler(margin=100.0, step_size=1e-3).sample(clusters(5, 20, 8).float(), draws()).info
+    info = sampler(margin=100.0, step_size=1e-3).draw(clusters(5, 20, 8).float(), draws()).info
     assert float(info["acceptance"]) == 1
     assert float(info["blocked"]) == 0
     assert 0 < float(info["oodness"]) < 2
@@ -459,7 +459,7 @@ def test_sample_reports_acceptance_blocks_and_oodness() -> None:
 
 def test_sample_is_a_function_of_the_generator() -> None:
     bank = clusters(5, 20, 8).float()
-    first, again, other = (sampler().sample(bank, draws(seed)).values for seed in (1, 1, 2))
+    first, again, other = (sampler().draw(bank, draws(seed)).values for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -468,20 +468,20 @@ def test_sample_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    sampler().sample(clusters(5, 20, 8).float(), draws())
+    sampler().draw(clusters(5, 20, 8).float(), draws())
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_neighbor_is_clipped_to_the_rows_of_a_class() -> None:
     bank = clusters(5, 20, 8).float()
-    clipped, exact, other = (sampler(neighbor=k).sample(bank, draws()).values for k in (10**6, 20, 1))
+    clipped, exact, other = (sampler(neighbor=k).draw(bank, draws()).values for k in (10**6, 20, 1))
     assert torch.equal(clipped, exact)
     assert not torch.equal(clipped, other)
 
 
 def test_adjacent_is_clipped_to_the_number_of_other_classes() -> None:
     bank = clusters(5, 20, 8).float()
-    clipped, exact = (sampler(adjacent=n).sample(bank, draws()).values for n in (99, 4))
+    clipped, exact = (sampler(adjacent=n).draw(bank, draws()).values for n in (99, 4))
     assert len(clipped) == 5 * 4 * 4
     assert torch.equal(clipped, exact)
 
@@ -489,14 +489,14 @@ def test_adjacent_is_clipped_to_the_number_of_other_classes() -> None:
 @pytest.mark.parametrize("density", ["paper", "released"])
 def test_sample_carries_no_gradient_even_from_a_bank_that_does(density: str) -> None:
     bank = clusters(5, 20, 8).float().requires_grad_()
-    outliers = sampler(density=density).sample(bank, draws())
+    outliers = sampler(density=density).draw(bank, draws())
     assert not outliers.values.requires_grad
     assert not any(value.requires_grad for value in outliers.info.values())
 
 
 @pytest.mark.parametrize(("momentum", "degrees"), [("standard", 194.0), ("sphere", 17.2)])
 def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(momentum: str, degrees: float) -> None:
-    outliers = sampler(momentum=momentum, margin=100.0, adjacent=4).sample(clusters(10, 30, 128, spread=0.05), draws())
+    outliers = sampler(momentum=momentum, margin=100.0, adjacent=4).draw(clusters(10, 30, 128, spread=0.05), draws())
     start, first = outliers.values.view(4, 40, 128)[:2]
     turned = torch.rad2deg((start * first).sum(1).clamp(-1, 1).arccos())
     moved = turned[turned > 0]
@@ -507,7 +507,7 @@ def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(mo
 @pytest.mark.parametrize("sigma", [0.01, 0.1])
 def test_noisy_midpoints_are_unit_vectors_as_far_from_the_midpoints_as_the_noise_is_long(sigma: float) -> None:
     bank = clusters(10, 30, 64).float()
-    start = sampler(adjacent=4, midpoint_noise=sigma, rounds=1).sample(bank, draws()).values[:40]
+    start = sampler(adjacent=4, midpoint_noise=sigma, rounds=1).draw(bank, draws()).values[:40]
     midpoints, _ = class_midpoints(bank, 4)
     torch.testing.assert_close(start.norm(dim=1), torch.ones(40), atol=1e-6, rtol=0)
     # Of the noise, 63 of 64 directions are tangent: tan of the angle is sigma sqrt(63), give or take the radial part.
@@ -517,7 +517,7 @@ def test_noisy_midpoints_are_unit_vectors_as_far_from_the_midpoints_as_the_noise
 
 def test_every_option_reaches_the_chain() -> None:
     bank = clusters(5, 20, 8, spread=0.15).float()
-    base = sampler(rounds=6, step_size=0.4).sample(bank, draws()).values
+    base = sampler(rounds=6, step_size=0.4).draw(bank, draws()).values
     for change in (
         {"neighbor": 9},
         {"leapfrog_steps": 2},
@@ -529,5 +529,5 @@ def test_every_option_reaches_the_chain() -> None:
         {"density": "released"},
         {"midpoint_noise": 0.01},
     ):
-        other = sampler(**{"rounds": 6, "step_size": 0.4, **change}).sample(bank, draws()).values
+        other = sampler(**{"rounds": 6, "step_size": 0.4, **change}).draw(bank, draws()).values
         assert not torch.equal(base, other), change

@@ -83,7 +83,7 @@ def test_mutually_near_classes_give_both_directed_pairs_and_the_same_midpoint_tw
 
 def test_sample_gives_unit_midpoints_and_their_first_class() -> None:
     bank = bank_of(6, 9, 7).float()
-    outliers = Midpoints(adjacent=2).sample(bank, torch.Generator().manual_seed(0))
+    outliers = Midpoints(adjacent=2).draw(bank, torch.Generator().manual_seed(0))
     assert outliers.values.shape == (12, 7)
     assert outliers.values.dtype == torch.float32
     torch.testing.assert_close(outliers.values.norm(dim=1), torch.ones(12))
@@ -93,4 +93,4 @@ def test_sample_gives_unit_midpoints_and_their_first_class() -> None:
 
 def test_sample_carries_no_gradient_even_from_a_bank_that_does() -> None:
     bank = bank_of(4, 5, 6).requires_grad_()
-    assert not Midpoints(adjacent=2).sample(bank, torch.Generator()).values.requires_grad
+    assert not Midpoints(adjacent=2).draw(bank, torch.Generator()).values.requires_grad

@@ -79,7 +79,7 @@ def test_places_and_machine_leave_the_papers_figures(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["trainer.max_epochs=3", "method.w_comp=1", "protocol.check=loose", "bank=1", "indexing=2"]
+    "word", ["trainer.max_epochs=3", "id_loss.cider.w_compactness=1", "protocol.check=loose", "bank=1", "indexing=2"]
 )
 def test_other_values_take_them_away_and_are_named(word: str) -> None:
     table = adapt(load_table("hamos_t17"), FULL, [word])
@@ -108,8 +108,8 @@ def test_another_experiment_takes_the_sets_of_its_protocol() -> None:
 
 
 def test_the_users_words_win_over_the_scale_and_the_rows() -> None:
-    table = adapt(load_table("hamos_t17"), TINY, ["trainer.max_epochs=1", "method.w_ood=7"])
-    assert [words_of(table, row)["method.w_ood"] for row in range(5)] == ["7"] * 5
+    table = adapt(load_table("hamos_t17"), TINY, ["trainer.max_epochs=1", "outlier_loss.weight=7"])
+    assert [words_of(table, row)["outlier_loss.weight"] for row in range(5)] == ["7"] * 5
     assert words_of(table)["trainer.max_epochs"] == "1"
 
 
@@ -149,7 +149,7 @@ def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
         ("scorer=[msp]", "each row of a table names its detector"),
         ("scorer.vim.dim=3", "no row of hamos_t17 prints the detector 'vim'"),
         ("task=data", "other tasks are for single runs"),
-        ("method.w_ood=0.1,0.2", "a grid is made with -m, without table="),
+        ("outlier_loss.weight=0.1,0.2", "a grid is made with -m, without table="),
     ],
 )
 def test_words_that_a_table_does_not_take(word: str, said: str) -> None:

@@ -20,10 +20,10 @@ PAPERS = ("aoe", "ares", "bood", "greg", "hamos")
 
 def lines_of(names: list[str]) -> list[str]:
     tables = {name: load_table(name) for name in names}
-    found = plan(list(tables.values()), look=False).lacking
+    found = plan(list(tables.values()), look=False)
     return [
         f"{p.table}: {tables[p.table].rows[p.row].label} ({p.dataset}, {p.backbone}): {short(reason)}"
-        for p, reason in found.items()
+        for p, reason in (*found.lacking.items(), *found.unmeasured.items())
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_detector_that_is_taken_away_is_not_asked_of_needed_runs() -> None:
     [
         ("identity.json", "{", "was changed by something else"),
         ("identity.json", '{"run_id": 1}', "was changed by something else"),
-        ("identity.json", '{"leaves": {"method.w_ood": 7}}', "was made with method.w_ood=7"),
+        ("identity.json", '{"leaves": {"outlier_loss.weight": 7}}', "was made with outlier_loss.weight=7"),
         ("results.jsonl", '{"metric": "auroc"}\n', "line 1: not a whole row"),
     ],
 )

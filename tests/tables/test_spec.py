@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ood_lab.config import RequestError
-from ood_lab.config.compose import compose, config_dir
+from ood_lab.config.compose import compose
+from ood_lab.config.groups import config_dir
 from ood_lab.tables.spec import Table, load_table, table_names
 
 # Taken once from files that a script had compared with the papers, number by number.

@@ -1,0 +1,60 @@
+"""The groups of the configuration and their files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from ood_lab.errors import RequestError
+
+# The groups of a method's parts, in the order in which terms are summed.
+PART_GROUPS = ("head", "id_loss", "synthesizer", "selector", "perturbation", "outlier_loss", "regularizer")
+# Groups of which a request names several; each file sits in its own node, of the file's name.
+LIST_GROUPS = ("id_loss", "regularizer", "scorer", "figure")
+# Groups that a request may leave out: group=null.
+OPTIONAL = ("experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "auxiliary", "tuning")
+# A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
+ROLES = {"auxiliary": "dataset"}
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@cache
+def config_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    for candidate in (PACKAGE / "conf", PACKAGE.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise RequestError(f"no conf/config.yaml inside or beside {PACKAGE}; reinstall ood_lab")
+
+
+def groups(folder: Path | None = None) -> dict[str, list[str]]:
+    """Every config group of this project and its options; a user's --config-dir adds to both."""
+    found = {name: set(options) for name, options in built_in_groups().items()}
+    for group in PART_GROUPS:
+        found.setdefault(group, set())
+    for name, options in (_scan(folder) if folder else {}).items():
+        found.setdefault(name, set()).update(options)
+    for role, group in ROLES.items():
+        found[role] = found[group]
+    return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+@cache
+def built_in_groups() -> dict[str, set[str]]:
+    """The groups of this project alone."""
+    return _scan(config_dir())
+
+
+def _scan(root: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in root.rglob("*.yaml"):
+        parent = path.parent.relative_to(root).as_posix()
+        if parent != ".":
+            found.setdefault(parent, set()).add(path.stem)
+    return found
+
+
+def config_file(group: str, name: str, folder: Path | None = None) -> Path | None:
+    """`<group>/<name>.yaml`, a user's before the built-in one; None where there is neither."""
+    paths = (root / group / f"{name}.yaml" for root in (folder, config_dir()) if root)
+    return next((path for path in paths if path.is_file()), None)

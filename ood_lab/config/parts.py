@@ -1,0 +1,209 @@
+"""Which parts of a method go together, by what they declare; nothing is imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ood_lab.config.compose import Composed, target
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups
+from ood_lab.config.identity import reads_projections
+from ood_lab.config.recipe import METHOD
+from ood_lab.config.signature import signature
+from ood_lab.errors import RequestError
+
+TERM_GROUPS = ("id_loss", "outlier_loss", "regularizer")
+SOURCES = ("synthesizer", "auxiliary")
+# What the network can give for the outliers of a source; images have everything.
+GIVES = {
+    "projection": ("z",),
+    "penultimate": ("features", "logits", "z"),
+    "images": ("images", "features", "logits", "z"),
+}
+# Options of memories, which parts that read the same memory must agree in.
+MEMORY_OPTIONS = {"prototypes": "prototype_momentum", "bank": "bank_size"}
+EXAMPLES = {"auxiliary": "randomimages300k"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One chosen part: where its options stand, and what its class declares."""
+
+    group: str
+    path: str
+    node: dict[str, Any]
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The plain values of its class."""
+        return signature(str(self.node["_target_"])).constants
+
+
+def chosen_parts(composed: Composed) -> list[Part]:
+    """The parts of a request, in canonical order."""
+    return [part for group in PART_GROUPS for part in _of_group(composed, group)]
+
+
+def _of_group(composed: Composed, group: str) -> Iterator[Part]:
+    node = composed.plain(group) or {}
+    if group not in LIST_GROUPS:
+        if node:
+            yield Part(group, group, node)
+        return
+    for name in sorted(node):
+        yield Part(group, f"{group}.{name}", node[name])
+
+
+def check_parts(composed: Composed, folder: Path | None = None, given: Collection[str] = ()) -> None:
+    """Refuse parts that can't work together.
+
+    Args:
+        given: the keys that the request states itself.
+
+    Raises:
+        RequestError: names the reason, and what would work.
+    """
+    for group in (*PART_GROUPS, "auxiliary"):
+        node = composed.plain(group)
+        nodes = list((node or {}).values()) if group in LIST_GROUPS else [node] if node else []
+        if any("_target_" not in (inner or {}) for inner in nodes):
+            raise RequestError(
+                f"{group}: options are given, but no {group} is chosen; add {group}=NAME, or remove them"
+            )
+    if composed.plain("method._target_") != METHOD:
+        return  # a loop of its own, which knows what it takes
+    if "head.projection_dim" in given and not reads_projections(composed):
+        raise RequestError(
+            f"head.projection_dim: nothing of method={composed.choices['method']} reads projections, so that there is "
+            "no projector; leave it out, or add a term that does: id_loss=[ce,cider]"
+        )
+    _check_sources(composed, folder)
+    _check_images(composed)
+    _check_schedules(composed)
+    _check_memories(composed)
+
+
+def _check_sources(composed: Composed, folder: Path | None) -> None:
+    """An outlier term needs one source that gives what it reads, and a source needs a term."""
+    chosen = {group: composed.choices.get(group) for group in SOURCES if composed.plain(group)}
+    if len(chosen) == 2:
+        raise RequestError(
+            f"synthesizer={chosen['synthesizer']} and auxiliary={chosen['auxiliary']}: two sources of outliers; keep "
+            "one: synthesizer=null or auxiliary=null"
+        )
+    loss = next(_of_group(composed, "outlier_loss"), None)
+    name = composed.choices.get("outlier_loss")
+    wanted = () if loss is None else tuple(loss.declared.get("reads_outliers", ()))
+    if loss is None and not chosen:
+        return
+    if loss is None:
+        group, choice = next(iter(chosen.items()))
+        works = _first(folder, "outlier_loss", lambda n: _covers(_given(composed), _reads(n, folder)))
+        raise RequestError(
+            f"method={composed.choices['method']} takes no {group}, but {group}={choice} was given, whose outliers "
+            f"nothing reads; add {works}, or remove it: {group}=null"
+        )
+    if not chosen:
+        works = _first(folder, "synthesizer", lambda n: _covers(_space(n, folder), wanted))
+        images = f"auxiliary={EXAMPLES['auxiliary']}"
+        raise RequestError(
+            f"method={composed.choices['method']} needs a source of outliers (outlier_loss={name}); add "
+            + (f"{works}, or {images}" if works else f"{images} or another image set")
+        )
+    given = _given(composed)
+    if not _covers(given, wanted):
+        group, choice = next(iter(chosen.items()))
+        lacking = ", ".join(read for read in wanted if read not in GIVES[given])
+        works = _first(folder, "outlier_loss", lambda n: _covers(given, _reads(n, folder)))
+        others = _first(folder, "synthesizer", lambda n: _covers(_space(n, folder), wanted))
+        instead = others or f"synthesizer=null auxiliary={EXAMPLES['auxiliary']}"
+        raise RequestError(
+            f"outlier_loss={name} reads {lacking} of the outliers, but {group}={choice} gives points in {given} space, "
+            f"which have {', '.join(GIVES[given])} alone; use {works}, or another source: {instead}"
+        )
+
+
+def _given(composed: Composed) -> str:
+    """What kind of outliers the chosen source gives."""
+    synthesizer = next(_of_group(composed, "synthesizer"), None)
+    return "images" if synthesizer is None else str(synthesizer.declared.get("space", "projection"))
+
+
+def _covers(given: str, wanted: tuple[str, ...]) -> bool:
+    return set(wanted) <= set(GIVES[given])
+
+
+def _reads(name: str, folder: Path | None) -> tuple[str, ...]:
+    return tuple(signature(target("outlier_loss", name, folder)).constants.get("reads_outliers", ()))
+
+
+def _space(name: str, folder: Path | None) -> str:
+    return str(signature(target("synthesizer", name, folder)).constants.get("space", "projection"))
+
+
+def _first(folder: Path | None, group: str, works: Callable[[str], bool]) -> str:
+    """The first two members of a group that would work, as they are typed; no variants of one class."""
+    by_class = {target(group, name, folder): name for name in reversed(groups(folder)[group]) if works(name)}
+    return " or ".join([f"{group}={name}" for name in reversed(by_class.values())][:2])
+
+
+def _check_images(composed: Composed) -> None:
+    """Selectors, perturbations and penalties on gradients are about images."""
+    for part in _of_group(composed, "regularizer"):
+        if "images" in part.declared.get("reads_outliers", ()) and not composed.plain("auxiliary"):
+            raise RequestError(
+                f"{part.path} reads images of outliers, and there are none; add auxiliary={EXAMPLES['auxiliary']} "
+                f"(with outlier_loss=outlier_exposure, as in method=oe), or leave it out"
+            )
+    for group, what in (("selector", "chooses among images"), ("perturbation", "changes images")):
+        if composed.plain(group) and not composed.plain("auxiliary"):
+            source = composed.choices.get("synthesizer")
+            given = f"synthesizer={source} gives points of a feature space" if source else "there is none"
+            raise RequestError(
+                f"{group}={composed.choices[group]} {what} of an auxiliary set, and {given}; add "
+                f"auxiliary={EXAMPLES['auxiliary']}{' synthesizer=null' if source else ''}, or give {group}=null"
+            )
+    if composed.plain("method.trainable") == "whole":
+        return
+    for part in _of_group(composed, "regularizer"):
+        if "images" in part.declared.get("reads", ()):
+            raise RequestError(
+                f"{part.path} penalises gradients with respect to images, but method.trainable="
+                f"{composed.plain('method.trainable')} freezes the first layers; use method.trainable=whole"
+            )
+
+
+def _check_schedules(composed: Composed) -> None:
+    """A term must begin before it ends, and before the run does."""
+    epochs = composed.plain("trainer.max_epochs")
+    for part in chosen_parts(composed):
+        if part.group not in TERM_GROUPS:
+            continue
+        start, end = part.node.get("start", 0), part.node.get("end")
+        begins = start if isinstance(start, int) else start * epochs
+        ends = epochs if end is None else end if isinstance(end, int) else end * epochs
+        if end is not None and begins >= ends:
+            raise RequestError(
+                f"{part.path}.end={end}: the term would end before it starts ({part.path}.start={start}); whole "
+                "numbers are epochs, fractions shares of the run"
+            )
+        if begins >= epochs > 0:
+            raise RequestError(
+                f"{part.path}.start={start}: the term would never start in {epochs} epochs (trainer.max_epochs); let "
+                "it start earlier, or give a share of the run such as 0.5"
+            )
+    running = [p for p in chosen_parts(composed) if p.group == "id_loss" and p.node.get("weight", 1) > 0]
+    if not any(part.node.get("start", 0) == 0 for part in running) and epochs > 0:
+        names = ", ".join(part.path for part in running) or "none has a weight above 0"
+        raise RequestError(f"no term on ID data takes part in the first step ({names}); let one start at 0")
+
+
+def _check_memories(composed: Composed) -> None:
+    """Parts that read the same memory share it, and must ask for the same one."""
+    for name, option in MEMORY_OPTIONS.items():
+        values = {part.path: part.node[option] for part in chosen_parts(composed) if option in part.node}
+        if len(set(values.values())) > 1:
+            told = " and ".join(f"{path}.{option}={value}" for path, value in values.items())
+            raise RequestError(f"{told}: these parts share one memory ({name}); give them the same value")

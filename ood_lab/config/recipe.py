@@ -1,0 +1,89 @@
+"""Completing a composed configuration: the recipe's values for the parts that are chosen, and defaults of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file
+from ood_lab.config.signature import signature
+from ood_lab.errors import RequestError
+
+METHOD = "ood_lab.method.base.Method"
+
+
+def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -> None:
+    """Write into `cfg`: what a recipe says of a part counts only while that part is chosen.
+
+    What an experiment or a file of one's own says of the part itself goes before the recipe's value.
+
+    Raises:
+        RequestError: the recipe has a value for an option that a part doesn't have.
+    """
+    OmegaConf.set_struct(cfg, False)
+    for group in LIST_GROUPS:
+        if cfg.get(group) is None:
+            cfg[group] = {}
+    if cfg.get("method") is not None:
+        values = cfg.method.pop("values", None) or {}
+        cfg.method.setdefault("_target_", METHOD)
+        for group, by_name in values.items():
+            for name, options in by_name.items():
+                node = cfg.get(group)
+                if group in LIST_GROUPS:
+                    node = None if node is None else node.get(name)
+                elif choices.get(group) != name:
+                    node = None
+                if node is not None:
+                    _take_over(node, options, of_file(str(group), str(name), folder), f"{group}.{name}")
+        for node in (cfg.method, cfg.method.get("optimizer"), *_parts(cfg)):
+            if OmegaConf.is_dict(node) and "_target_" in node:
+                _with_defaults(node)
+    OmegaConf.set_struct(cfg, True)
+
+
+def _parts(cfg: DictConfig) -> list[Any]:
+    """The node of each part."""
+    nodes: list[Any] = []
+    for group in PART_GROUPS:
+        node = cfg.get(group)
+        nodes += list(node.values()) if group in LIST_GROUPS and node is not None else [node]
+    return nodes
+
+
+def _take_over(node: DictConfig, options: DictConfig, of_file: Mapping[str, Any], part: str) -> None:
+    raw, wanted = OmegaConf.to_container(node), OmegaConf.to_container(options)
+    assert isinstance(raw, dict)
+    assert isinstance(wanted, dict)
+    for key, value in wanted.items():
+        if key not in raw and key not in signature(str(node["_target_"])).parameters:
+            raise RequestError(f"method.values.{part}.{key!s}: {part} has no such option")
+        if raw.get(key) == of_file.get(str(key)):
+            node[key] = value
+
+
+def of_file(group: str, name: str, folder: Path | None = None) -> dict[str, Any]:
+    """The values that a part's own file has, with those of the file that it varies."""
+    path = config_file(group, name, folder)
+    if path is None:
+        return {}
+    node = yaml.safe_load(path.read_text())
+    values: dict[str, Any] = {}
+    for entry in node.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            values |= of_file(group, entry.partition("@")[0], folder)
+    return {**values, **node}
+
+
+def _with_defaults(node: DictConfig) -> None:
+    try:
+        defaults = signature(str(node["_target_"])).defaults
+    except RequestError:  # which checking says
+        return
+    for key, value in defaults.items():
+        if key not in node:
+            node[key] = value

@@ -1,0 +1,54 @@
+"""What a head is: the logits, the projector beside them, and what detectors are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ood_lab.config.ranges import PositiveInt
+from ood_lab.types import LinearHead
+
+
+class Head(nn.Module):
+    """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`.
+
+    `gives` names the tensors that detectors may read besides features, logits and projection.
+
+    Args:
+        width: D of the features.
+        projects: whether something reads projections; only then there is a projector.
+        projection_dim: of the sphere; the projector is a layer as wide as the features, ReLU, and a layer onto it.
+    """
+
+    gives: ClassVar[tuple[str, ...]] = ()
+    EXTRA: ClassVar[int] = 0  # outputs besides the classes
+
+    def __init__(self, width: int, projects: bool, *, projection_dim: PositiveInt) -> None:
+        super().__init__()
+        self.projector = (
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection_dim)) if projects else None
+        )
+
+    def project(self, features_BD: Tensor) -> Tensor:
+        """Unit-norm projections."""
+        assert self.projector is not None
+        return F.normalize(self.projector(features_BD).float(), dim=1)
+
+    def tested(self, features_BD: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """What detectors are given for the outputs of the last layer: the logits of the K classes, and `gives`."""
+        return {"logits": self.class_logits(outputs)}
+
+    @classmethod
+    def class_logits(cls, outputs: Tensor) -> Tensor:
+        """The outputs that stand for ID classes."""
+        return outputs[:, : outputs.shape[1] - cls.EXTRA]
+
+    @classmethod
+    def classifier(cls, weights: Mapping[str, Tensor]) -> LinearHead:
+        """The classifier on the features, of a run's final weights."""
+        weight, bias = weights["backbone.fc.weight"], weights["backbone.fc.bias"]
+        classes = len(weight) - cls.EXTRA
+        return LinearHead(weight[:classes], bias[:classes])

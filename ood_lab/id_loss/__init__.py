@@ -1,0 +1,1 @@
+"""Terms on ID data, one file each."""

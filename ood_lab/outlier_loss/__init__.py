@@ -1,0 +1,1 @@
+"""Terms on outliers, one file each."""

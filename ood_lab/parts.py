@@ -1,0 +1,248 @@
+"""What the parts of a method are to the module that runs them: terms, sources, memories, and the view of a step.
+
+Shape letters: B ID rows, K outliers, C classes, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ood_lab.config.ranges import Moment, NonNegativeFloat, PositiveFloat
+from ood_lab.errors import RunError
+from ood_lab.moment import Progress
+from ood_lab.types import Outliers
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The dims that a part is built for."""
+
+    classes: int
+    features: int
+    projection: int
+
+
+class UndeclaredError(RunError, LookupError):
+    """A term asked for something that it doesn't declare."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        declared = ", ".join(known) or "nothing"
+        super().__init__(
+            f"a term reads {name!r} and declares {declared}: add {name!r} to its `reads` (of the ID rows and "
+            "of what is kept) or `reads_outliers`"
+        )
+
+
+class Kept(dict[str, Tensor]):
+    """What memories offer, by name."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise UndeclaredError(name, self)
+
+
+class Rows:
+    """What the network gives for some images or points: features, logits, z, images; only what is read is there."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        self._tensors = tensors
+
+    def only(self, names: Collection[str]) -> Rows:
+        """Of these tensors those that are named."""
+        return Rows(**{name: tensor for name, tensor in self._tensors.items() if name in names})
+
+    def _of(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise UndeclaredError(name, self._tensors)
+        return self._tensors[name]
+
+    @property
+    def features(self) -> Tensor:
+        """Penultimate features."""
+        return self._of("features")
+
+    @property
+    def logits(self) -> Tensor:
+        """Outputs of the head, [.., C] or as many as it has."""
+        return self._of("logits")
+
+    @property
+    def z(self) -> Tensor:
+        """Projections of unit norm."""
+        return self._of("z")
+
+    @property
+    def images(self) -> Tensor:
+        """The network's input."""
+        return self._of("images")
+
+
+@dataclass(frozen=True)
+class View:
+    """One step as its terms see it.
+
+    Args:
+        id: the ID rows; of two views, first all rows of the first.
+        labels: [B], of the ID rows.
+        kept: what memories offer, by name: before this step ("bank"), or moved by it with its graph ("prototypes").
+        outliers: None where the step has none.
+        epoch: of the step, from 0.
+    """
+
+    id: Rows
+    labels: Tensor
+    kept: Mapping[str, Tensor]
+    outliers: Rows | None = None
+    epoch: int = 0
+
+    def of(self, term: Term) -> View:
+        """What one term sees: what it declares, and nothing else."""
+        kept = Kept({name: tensor for name, tensor in self.kept.items() if name in term.reads})
+        outliers = None if self.outliers is None else self.outliers.only(term.reads_outliers)
+        return replace(self, id=self.id.only(term.reads), kept=kept, outliers=outliers)
+
+    @property
+    def outlier_rows(self) -> Rows:
+        """The outliers, for a term that is called only where there are some."""
+        assert self.outliers is not None
+        return self.outliers
+
+
+class Memory(nn.Module):
+    """What lives across steps: buffers of fixed shape, so that checkpoints hold it.
+
+    Its options make it what it is: two terms that ask for memories of one name share one, and must agree in them.
+
+    Args:
+        dims: of the network's outputs.
+    """
+
+    space: ClassVar[str] = "z"  # which rows it is written from: "z" or "features"
+
+    values: Tensor
+
+    def begin(self, class_sums: Callable[[int], Tensor]) -> None:
+        """Before the first step; `class_sums(n)` gives the sum of the rows of n training images a class [C, D]."""
+
+    def offer(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray) -> Tensor:
+        """What the view shows: a function of what is kept and of this step's rows, without writing.
+
+        Args:
+            counts_C: rows of each class, known on the host.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define offer()")
+
+    def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
+        """Write the step, after the terms; all devices are given the rows of all."""
+        raise NotImplementedError(f"{type(self).__name__} must define store()")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be drawn from; known on the host, without asking the device."""
+        return True
+
+
+# Memories by name, each made for the network's dimensions.
+Memories = Mapping[str, Callable[[Dimensions], Memory]]
+
+
+class Term(nn.Module):
+    """One summand of the objective: `loss(view)` gives a scalar; several are `losses`, with `weights` of their names.
+
+    What a term declares stands in its class body as plain values, which requests are checked with before anything is
+    imported:
+
+    - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank");
+    - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
+    - `views`: augmented copies of each ID image that it needs.
+
+    Args:
+        dims: of the network's outputs.
+        weight: factor of the whole term; 0 switches it off.
+        start, end: when it takes part: whole numbers are epochs, fractions shares of the run; null: to its end.
+        lr_factor: of the learning rate, for the term's own parameters.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    reads_outliers: ClassVar[tuple[str, ...]] = ()
+    waits_for_outliers: ClassVar[bool] = False
+    views: ClassVar[int] = 1
+
+    group, name = "", ""  # by which it is chosen; losses are logged by name
+
+    def __init__(
+        self,
+        dims: Dimensions,
+        *,
+        weight: NonNegativeFloat = 1.0,
+        start: Moment = 0,
+        end: Moment | None = None,
+        lr_factor: PositiveFloat = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight, self.start, self.end, self.lr_factor = weight, start, end, lr_factor
+
+    def keeps(self) -> Memories:
+        """The memories that the term reads, by name."""
+        return {}
+
+    def loss(self, view: View) -> Tensor:
+        """The scalar, without its weight."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def losses(self, view: View) -> dict[str, Tensor]:
+        """The scalars by name, without their weights."""
+        return {self.name: self.loss(view)}
+
+    def weights(self) -> dict[str, float]:
+        """The factor of each scalar of `losses`."""
+        return {self.name: self.weight}
+
+    def runs(self, progress: Progress) -> bool:
+        """Whether the term takes part in a step, as far as its schedule says."""
+        ended = self.end is not None and progress.reached(self.end)
+        return self.weight > 0 and progress.reached(self.start) and not ended
+
+
+class Synthesizer:
+    """Draws outliers as points of a feature space; a pure function of what is kept and of a generator.
+
+    `space` says where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits
+    and the projector z).
+    """
+
+    space: ClassVar[str] = "projection"
+
+    def keeps(self) -> Memories:
+        """The memories that it draws from, by name."""
+        return {}
+
+    def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
+        """Outliers [K, D] and the class each came from; `info` is logged. Carries no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a method, built.
+
+    Args:
+        terms: by name, in the order in which they are summed.
+        classes: ID classes.
+        seed: of the run.
+    """
+
+    backbone: Any
+    head: Any
+    terms: Mapping[str, Term]
+    classes: int
+    seed: int
+    dims: Dimensions
+    synthesizer: Synthesizer | None = None
+    selector: Any = None
+    perturbation: Any = None

@@ -1,0 +1,1 @@
+"""What is done to outlier images within a step, one file each."""

@@ -1,0 +1,199 @@
+"""Which parts go together: what is refused and why, what a recipe says of which part, and identity by values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ood_lab.config import RequestError, compose, prepare
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups
+from ood_lab.config.identity import nodes_of
+from ood_lab.config.recipe import of_file
+from ood_lab.config.signature import signature
+
+IMAGES = ("method=oe", "auxiliary=fractals")
+
+
+@pytest.fixture(autouse=True)
+def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OOD_LAB_DATA", "no-such-folder")
+    monkeypatch.setenv("OOD_LAB_OUTPUT", str(tmp_path / "outputs"))
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(RequestError) as info:
+        prepare(overrides)
+    return str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=ce", "outlier_loss=equidistant"], ["needs a source of outliers", "synthesizer=hmc", "auxiliary="]),
+        (["method=oe"], ["needs a source of outliers", "auxiliary=randomimages300k"]),
+        (["outlier_loss=null"], ["whose outliers nothing reads", "outlier_loss=equidistant or", "synthesizer=null"]),
+        (["method=ce", "auxiliary=fractals"], ["takes no auxiliary", "outlier_loss="]),
+        (["auxiliary=fractals"], ["two sources of outliers", "synthesizer=null or auxiliary=null"]),
+        (["outlier_loss=outlier_exposure"], ["reads logits", "projection space, which have z alone", "auxiliary="]),
+        (["selector=random"], ["chooses among images", "synthesizer=hmc gives points", "selector=null"]),
+        (["method=ce", "selector=random"], ["chooses among images", "there is none"]),
+        (["perturbation=gaussian_noise"], ["changes images", "points of a feature space", "perturbation=null"]),
+        (["regularizer=[gradient]"], ["reads images of outliers", "auxiliary="]),
+        ([*IMAGES, "regularizer=[gradient]", "method.trainable=layer4_mlp"], ["freezes the first layers"]),
+        (["outlier_loss.weight=-1"], ["a number, 0 or above"]),
+        (["outlier_loss.start=5", "outlier_loss.end=3"], ["would end before it starts"]),
+        (["outlier_loss.start=0.5", "outlier_loss.end=2"], ["would end before it starts"]),
+        (["outlier_loss.start=9"], ["would never start in 8 epochs"]),
+        (["id_loss.ce.start=1", "id_loss.cider.start=1"], ["no term on ID data takes part in the first step"]),
+        (["method=ce", "id_loss.ce.weight=0"], ["none has a weight above 0"]),
+        (["outlier_loss=equidistent"], ["Did you mean 'equidistant'?"]),
+        (["id_loss=[ce,cidre]"], ["Did you mean 'cider'?"]),
+        (["id_loss=[]"], ["name at least one"]),
+        (
+            ["outlier_loss.prototype_momentum=0.5"],
+            ["share one memory (prototypes)", "id_loss.cider.prototype_momentum"],
+        ),
+        (["method=ce", "head.projection_dim=64"], ["reads projections", "id_loss=[ce,cider]"]),
+        (["method=ce", "outlier_loss.weight=1"], ["no outlier_loss is chosen"]),
+        (["id_loss=[ce]", "id_loss.cider.w_dispersion=1"], ["has no 'cider'"]),
+        (["outlier_loss=logistic", "outlier_loss.temperature=1"], ["has no 'temperature'"]),
+        (["method=ce", "scorer=[knn]", "scorer.knn.space=projection"], ["trains no projection"]),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_would(overrides: list[str], said: list[str]) -> None:
+    message = refusal(*overrides)
+    for text in said:
+        assert text in message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["id_loss=[ce]"],
+        ["id_loss=[cider]"],
+        ["outlier_loss=logistic"],
+        ["synthesizer=midpoints"],
+        ["synthesizer=null", "auxiliary=fractals"],
+        ["synthesizer=null", "auxiliary=fractals", "outlier_loss=outlier_exposure"],
+        [*IMAGES, "selector=random", "perturbation=gaussian_noise", "regularizer=[gradient]"],
+        ["method=ce", "head=absent_class"],
+        ["method=ce", "synthesizer=random_sphere", "outlier_loss=equidistant"],
+        ["id_loss.cider.start=1", "outlier_loss.start=0.5", "outlier_loss.end=7"],
+    ],
+)
+def test_what_can_work_is_not(overrides: list[str]) -> None:
+    assert prepare(overrides).run_id
+
+
+def members() -> list[tuple[str, str, str]]:
+    return [(recipe, group, name) for recipe in groups()["method"] for group in PART_GROUPS for name in groups()[group]]
+
+
+@pytest.mark.parametrize(("recipe", "group", "name"), members())
+def test_a_recipes_values_stay_with_the_part_that_they_are_for(recipe: str, group: str, name: str) -> None:
+    chosen = f"[{name}]" if group in LIST_GROUPS else name
+    composed = compose([f"method={recipe}", f"{group}={chosen}"])
+    for part in PART_GROUPS:
+        for node in nodes_of(composed, part):
+            declared = signature(node["_target_"]).parameters
+            assert set(node) - {"_target_"} <= set(declared), "a ghost of another part"
+    values = of_file("method", recipe).get("values", {})
+    if name not in values.get(group, {}):
+        (node,) = nodes_of(composed, group)
+        own = {key: value for key, value in of_file(group, name).items() if not isinstance(value, str)}
+        assert {key: node[key] for key in own} == own
+
+
+def test_a_recipes_value_counts_for_its_part_and_the_users_over_it(tmp_path: Path) -> None:
+    assert compose(["method=hamos_released"]).plain("outlier_loss.weight") == 0.14285714
+    assert compose(["method=hamos_released", "outlier_loss.weight=1"]).plain("outlier_loss.weight") == 1
+    assert compose(["method=hamos_released", "outlier_loss=equidistant"]).plain("outlier_loss.weight") == 0.1
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /method: hamos_released\noutlier_loss: {weight: 0.7}\n"
+    )
+    assert compose(["experiment=mine"], folder=tmp_path).plain("outlier_loss.weight") == 0.7
+
+
+# Identity by values.
+
+
+def run_id(*overrides: str) -> str:
+    return prepare(overrides).run_id
+
+
+SPELLED = [
+    "method=hamos", "outlier_loss=released", "outlier_loss.weight=0.14285714", "id_loss.cider.w_compactness=1.4285714",
+    "id_loss.cider.w_dispersion=0.5", "synthesizer.rounds=2", "synthesizer.margin=0.05",
+    "synthesizer.density=released", "synthesizer.centroids=raw",
+]  # fmt: skip
+
+
+def test_a_recipe_and_its_values_spelled_out_are_one_run() -> None:
+    assert run_id(*SPELLED) == run_id("method=hamos_released")
+    assert run_id(*SPELLED).startswith("hamos_released-")
+    assert run_id("method=ce", "id_loss=[cider,ce]", "init=pretrained", "method.stage=finetune",
+                  "method.optimizer.lr=0.01", "method.optimizer.weight_decay=1e-4", "method.optimizer.warmup=0",
+                  ) == run_id("method=cider")  # fmt: skip
+
+
+def test_the_order_of_a_list_means_nothing_and_its_members_count() -> None:
+    assert run_id("id_loss=[cider,ce]") == run_id("id_loss=[ce,cider]") == run_id()
+    ids = {run_id(f"id_loss={terms}") for terms in ("[ce]", "[cider]", "[ce,cider]")}
+    assert len(ids) == 3
+
+
+def test_a_whole_number_and_a_fraction_are_one_value() -> None:
+    assert run_id("outlier_loss.weight=1") == run_id("outlier_loss.weight=1.0")
+
+
+def test_a_network_is_called_by_its_values() -> None:
+    same = run_id("method=ce", "backbone=narrow", "backbone.width=64", "backbone.depths=[2,2,2,2]")
+    assert same == run_id("method=ce", "backbone=resnet18") == run_id("method=ce", "backbone=resnet")
+    assert same.startswith("ce-digits-resnet18-")
+    assert run_id("method=ce", "backbone.width=8").startswith("ce-digits-narrow-")
+
+
+def test_a_projector_that_nothing_builds_counts_for_nothing() -> None:
+    plain = compose(["method=ce"])
+    wide = compose(["method=ce", "dataset.recipe.projection_dim=7"])
+    assert plain.plain("head") != wide.plain("head")
+    assert run_id("method=ce") == run_id("method=ce", "dataset.recipe.projection_dim=7")
+    assert run_id("method=cider") != run_id("method=cider", "dataset.recipe.projection_dim=7")
+
+
+OWN = """
+from ood_lab.parts import Term
+
+class Mine(Term):
+    reads = ("logits",)
+    def __init__(self, dims, *, a: float = 1.0, EXTRA**rest):
+        super().__init__(dims, **rest)
+"""
+
+
+def test_an_option_added_with_a_default_changes_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "conf/id_loss").mkdir(parents=True)
+    (tmp_path / "conf/id_loss/mine.yaml").write_text("# @package id_loss.mine\n_target_: ownlab_terms.Mine\na: 2\n")
+
+    def of(extra: str, *overrides: str) -> str:
+        (tmp_path / "ownlab_terms.py").write_text(OWN.replace("EXTRA", extra))
+        return prepare(["method=ce", "id_loss=[mine]", *overrides], tmp_path / "conf").run_id
+
+    before = of("")
+    assert before.startswith("mine-")
+    assert of("b: int = 3, ") == before
+    assert of("b: int = 3, ", "id_loss.mine.b=3") == before
+    assert of("b: int = 3, ", "id_loss.mine.b=4") != before
+    assert of("b: int = 3, ", "id_loss.mine.a=3") != before
+
+
+def test_runs_of_another_way_of_naming_stay_and_are_made_anew(tmp_path: Path) -> None:
+    old = tmp_path / "outputs/hamos-digits-narrow-s0-a495f34d"  # as ids were before they went by values
+    old.mkdir(parents=True)
+    (old / "DONE").write_text("{}")
+    request = prepare([f"paths.output={tmp_path}/outputs"])
+    assert not request.run_dir.exists()
+    assert (old / "DONE").is_file()

@@ -1,0 +1,74 @@
+"""White noise on images: its distribution, its scale, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor
+
+from ood_lab.network import Network
+from ood_lab.perturbation.gaussian_noise import GaussianNoise
+
+
+def unused(*_: Any) -> Any:
+    raise AssertionError("noise asks no network")
+
+
+NETWORK = Network(torch.nn.Identity(), unused)
+SHAPE = (40, 3, 16, 16)
+
+
+def images(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def changed(sigma: float, given: Tensor, seed: int = 1) -> Tensor:
+    return GaussianNoise(sigma=sigma)(given, NETWORK, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_what_is_added_is_normal_with_the_given_deviation(sigma: float) -> None:
+    noise = (changed(sigma, images()) - images()).double()
+    assert kstest((noise / sigma).flatten().numpy(), "norm").pvalue > 1e-3
+    assert float(noise.std()) == pytest.approx(sigma, rel=0.02)
+
+
+def test_every_value_has_its_own_noise() -> None:
+    noise = (changed(1.0, images().double()) - images().double()).numpy()
+    pairs = {
+        "images": (noise[:-1], noise[1:]),
+        "channels": (noise[:, :-1], noise[:, 1:]),
+        "rows": (noise[:, :, :-1], noise[:, :, 1:]),
+        "columns": (noise[..., :-1], noise[..., 1:]),
+        "noise and image": (noise, images().double().numpy()),
+    }
+    for name, (a, b) in pairs.items():
+        correlation = (a * b).mean() / (a.std() * b.std())
+        assert abs(correlation) < 5 / a.size**0.5, name
+
+
+def test_noise_does_not_depend_on_the_images_and_is_a_function_of_the_generator() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    noise = changed(0.5, images()) - images()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(changed(0.5, images(seed=9)) - images(seed=9), noise, atol=1e-6, rtol=0)
+    torch.manual_seed(4)
+    assert torch.equal(changed(0.5, images()) - images(), noise)
+    assert (changed(0.5, images(), seed=2) - images() - noise).abs().max() > 0.1
+
+
+def test_without_deviation_images_come_back_as_they_were() -> None:
+    assert torch.equal(changed(0.0, images()), images())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_the_given_images_stay_and_shape_and_precision_are_kept(dtype: torch.dtype) -> None:
+    given = images(dtype=dtype)
+    found = changed(0.3, given)
+    assert torch.equal(given, images(dtype=dtype))
+    assert (found.shape, found.dtype) == (given.shape, dtype)
+    assert not found.requires_grad
