@@ -12,7 +12,8 @@ from ood_lab.command import carry_out, config_folder
 from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import compose
-from ood_lab.config.groups import config_dir
+from ood_lab.config.groups import config_dir, groups
+from ood_lab.config.objective import described
 from ood_lab.config.quoting import as_typed
 from ood_lab.config.request import expand_all
 from ood_lab.sweep.command import read_command
@@ -34,9 +35,11 @@ HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0, 1 (a run failed) or 2 (the request was wrong)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in arguments or "-h" in arguments:
-        return _show_help([word for word in arguments if "=" in word])
     try:
+        if "--help" in arguments or "-h" in arguments:
+            _, folder, overrides, _ = _split([word for word in arguments if word not in ("--help", "-h")])
+            print(_help(overrides, folder))
+            return 0
         multirun, folder, overrides, rest = _split(arguments)
         if rest:
             _print_config(arguments, overrides, folder, rest)
@@ -76,26 +79,12 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
     return multirun, config_folder(folder), overrides, rest
 
 
-def _show_help(overrides: Sequence[str]) -> int:
-    """The usage, or of `method=NAME` the parts of that recipe."""
-    if not any(text.startswith("method=") for text in overrides):
-        print(_help())
-        return 0
-    from ood_lab.config.objective import described
-
-    try:
-        check_groups(parse(overrides))
-        print(described(compose(list(overrides))))
-    except OodLabError as error:
-        print(f"ood_lab: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-def _help() -> str:
-    from ood_lab.config.groups import groups
-
-    names = {k: v for k, v in groups().items() if not k.startswith("hydra")}
+def _help(overrides: Sequence[str], folder: Path | None) -> str:
+    """The usage and the choices of each group; of `method=NAME` the parts of that recipe."""
+    if any(text.startswith("method=") for text in overrides):
+        check_groups(parse(overrides), folder)
+        return described(compose(list(overrides), folder=folder), folder)
+    names = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
     return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
 
 

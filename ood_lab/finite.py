@@ -62,8 +62,10 @@ class FiniteCheck:
         if np.isfinite(values[pending.names.index("total")]):
             return
         terms = ", ".join(f"{name} = {value:.6g}" for name, value in zip(pending.names, values, strict=True))
+        lost = [name for name, v in zip(pending.names, values, strict=True) if name != "total" and not np.isfinite(v)]
+        alone = f"{lost[0]} alone is no number: look at what it computes. " if len(lost) == 1 < len(values) - 1 else ""
         raise RunError(
-            f"non-finite loss at step {pending.step} (epoch {pending.epoch}): {terms}. "
+            f"non-finite loss at step {pending.step} (epoch {pending.epoch + 1}): {terms}. {alone}"
             "Lower method.optimizer.lr, or the weight of the term that grew; "
             "with trainer.precision=16-mixed try bf16-mixed or 32-true."
         )

@@ -31,10 +31,10 @@ class Dimensions:
 class UndeclaredError(RunError, LookupError):
     """A term asked for something that it doesn't declare."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        declared = ", ".join(known) or "nothing"
+    def __init__(self, name: str, known: Iterable[str], owner: str = "a term") -> None:
+        declared = ", ".join(known) or "nothing that is there"
         super().__init__(
-            f"a term reads {name!r} and declares {declared}: add {name!r} to its `reads` (of the ID rows and "
+            f"{owner} reads {name!r} and declares {declared}: add {name!r} to its `reads` (of the ID rows and "
             "of what is kept) or `reads_outliers`"
         )
 
@@ -49,16 +49,20 @@ class Kept(dict[str, Tensor]):
 class Rows:
     """What the network gives for some images or points: features, logits, z, images; only what is read is there."""
 
+    owner = "a term"
+
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
 
-    def only(self, names: Collection[str]) -> Rows:
-        """Of these tensors those that are named."""
-        return Rows(**{name: tensor for name, tensor in self._tensors.items() if name in names})
+    def only(self, names: Collection[str], owner: str) -> Rows:
+        """Of these tensors those that are named, for the term that declares them."""
+        rows = Rows(**{name: tensor for name, tensor in self._tensors.items() if name in names})
+        rows.owner = owner
+        return rows
 
     def _of(self, name: str) -> Tensor:
         if name not in self._tensors:
-            raise UndeclaredError(name, self._tensors)
+            raise UndeclaredError(name, self._tensors, self.owner)
         return self._tensors[name]
 
     @property
@@ -102,9 +106,10 @@ class View:
 
     def of(self, term: Term) -> View:
         """What one term sees: what it declares, and nothing else."""
+        owner = f"{term.group}={term.name}" if term.name else type(term).__name__
         kept = Kept({name: tensor for name, tensor in self.kept.items() if name in term.reads})
-        outliers = None if self.outliers is None else self.outliers.only(term.reads_outliers)
-        return replace(self, id=self.id.only(term.reads), kept=kept, outliers=outliers)
+        outliers = None if self.outliers is None else self.outliers.only(term.reads_outliers, owner)
+        return replace(self, id=self.id.only(term.reads, owner), kept=kept, outliers=outliers)
 
     @property
     def outlier_rows(self) -> Rows:
@@ -157,7 +162,8 @@ class Term(nn.Module):
     What a term declares stands in its class body as plain values, which requests are checked with before anything is
     imported:
 
-    - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank");
+    - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank", or one of
+      the `memories` of other names that its `keeps` makes);
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
     - `views`: augmented copies of each ID image that it needs.
 
@@ -172,6 +178,7 @@ class Term(nn.Module):
     reads_outliers: ClassVar[tuple[str, ...]] = ()
     waits_for_outliers: ClassVar[bool] = False
     views: ClassVar[int] = 1
+    memories: ClassVar[tuple[str, ...]] = ()
 
     group, name = "", ""  # by which it is chosen; losses are logged by name
 

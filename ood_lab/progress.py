@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 LOG_SECONDS = 15.0
 SHOW_AFTER_SECONDS = 2.0
-stdout = Console(soft_wrap=True)
+# In a pipe or a file tables have the width that they need.
+stdout = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 class Meter:

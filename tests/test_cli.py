@@ -97,6 +97,18 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     assert "scorer: ash, csi, dice, energy" in shown
 
 
+def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["--help", "method=hamos"]) == 0
+    assert "minimises ce + 0.5 compactness + dispersion + 0.1 equidistant" in capsys.readouterr().out
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text("# Mine.\ndefaults: [ce, _self_]\nstage: finetune\n")
+    assert main(["--help", f"--config-dir={tmp_path}"]) == 0
+    assert "hamos_released, mine, oe" in capsys.readouterr().out
+    assert main(["--help", "method=mine", f"--config-dir={tmp_path}"]) == 0
+    assert "    Mine.\n" in capsys.readouterr().out
+    assert main(["--help", "method=hamoss"]) == 2
+
+
 def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "ood_lab", "--cfg", "job", "method=ce", "backbone.width=8", "seed=5")
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import OPEN, Composed
-from ood_lab.config.groups import OPTIONAL, groups
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, groups, nearest
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.schema import Weights
 from ood_lab.config.signature import Signature, signature
@@ -39,15 +38,6 @@ SECTIONS = {
 EVERY = {"scorer": ["all"]}
 # Groups of which a request may name none: a report needs no picture.
 MAY_BE_EMPTY = ("figure", "regularizer")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?", or the choices when nothing is near."""
-    options = sorted(set(known))
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean {close[0]!r}?"
-    return f" Choose from: {', '.join(options)}." if options else ""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -124,6 +114,12 @@ def check_values(composed: Composed) -> None:
     except OmegaConfBaseException as error:
         raise RequestError(" ".join(str(error).split())) from None
     check_paths(composed)
+    for group in LIST_GROUPS:
+        if "_target_" in (plain.get(group) or {}):
+            raise RequestError(
+                f"{group}: the file of {plain[group]['_target_']} must begin with '# @package {group}.NAME' (its own "
+                f"name), since a request names several of {group}"
+            )
     for section, cls in SECTIONS.items():
         node = composed.plain(section) if section else plain
         spec = signature(f"ood_lab.config.schema.{cls}")

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config.check import check_groups, nearest, parse
+from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import Composed, compose, surroundings
-from ood_lab.config.groups import groups
+from ood_lab.config.groups import groups, nearest
 from ood_lab.config.own_folder import UNNAMED, folder_set, is_own
 from ood_lab.config.quoting import quote
 from ood_lab.errors import RequestError, RunError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from ood_lab.config.compose import Composed, choices_of
@@ -70,7 +71,7 @@ def _source(composed: Composed) -> str:
 
 
 def _part_text(composed: Composed, group: str) -> str:
-    return part_name(group, str(composed.plain(f"{group}._target_"))).rpartition(".")[2]
+    return part_name(group, str(composed.plain(f"{group}._target_"))).rpartition(".")[2].lower()
 
 
 def part_columns(composed: Composed) -> dict[str, str | None]:
@@ -84,22 +85,26 @@ def part_columns(composed: Composed) -> dict[str, str | None]:
     return {**columns, "objective": objective(composed)}
 
 
-def described(composed: Composed) -> str:
+def described(composed: Composed, folder: Path | None = None) -> str:
     """A recipe for people: what its file says at the top, what it minimises, and each part with its options."""
     name = str(composed.choices["method"])
-    lines = [f"method={name}", *_header("method", name), "", f"minimises {objective(composed)}", ""]
+    lines = [f"method={name}", *_header("method", name, folder), "", f"minimises {objective(composed)}", ""]
     for part in chosen_parts(composed):
         choice = part.path.partition(".")[2] or str(composed.choices[part.group])
         options = ", ".join(f"{key}={in_words(v)}" for key, v in part.node.items() if key != "_target_")
-        lines += [f"{part.group}={choice}  {part.node['_target_']}", *_header(part.group, choice), f"    {options}"]
+        lines += [
+            f"{part.group}={choice}  {part.node['_target_']}",
+            *_header(part.group, choice, folder),
+            f"    {options}",
+        ]
     optimizer = composed.plain("method.optimizer")
     options = ", ".join(f"{key}={in_words(v)}" for key, v in optimizer.items() if key != "_target_")
     return "\n".join([*lines, f"method.optimizer  {optimizer['_target_']}", f"    {options}"])
 
 
-def _header(group: str, name: str) -> list[str]:
+def _header(group: str, name: str, folder: Path | None) -> list[str]:
     """The comment at the top of a file of the configuration."""
-    path = config_file(group, name)
+    path = config_file(group, name, folder)
     found = path.read_text().splitlines() if path is not None else []
     comments = list(takewhile(lambda line: line.startswith("#"), found))
     return [f"    {line[2:]}" for line in comments if not line.startswith("# @package")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_lab.config.compose import Composed, target
-from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups, nearest
 from ood_lab.config.identity import reads_projections
 from ood_lab.config.recipe import METHOD
 from ood_lab.config.signature import signature
@@ -79,10 +79,25 @@ def check_parts(composed: Composed, folder: Path | None = None, given: Collectio
             f"head.projection_dim: nothing of method={composed.choices['method']} reads projections, so that there is "
             "no projector; leave it out, or add a term that does: id_loss=[ce,cider]"
         )
+    _check_declarations(composed)
     _check_sources(composed, folder)
     _check_images(composed)
     _check_schedules(composed)
     _check_memories(composed)
+
+
+def _check_declarations(composed: Composed) -> None:
+    """What a class says that it reads must be there: tensors of the network, and memories that it declares."""
+    for part in chosen_parts(composed):
+        tensors = GIVES["images"]
+        kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
+        for key, known in (("reads", (*tensors, *kept)), ("reads_outliers", tensors)):
+            for name in part.declared.get(key, ()):
+                if name not in known:
+                    raise RequestError(
+                        f"{part.path}: {part.node['_target_']} declares {key} {name!r}, which there is not."
+                        f"{nearest(name, known)}"
+                    )
 
 
 def _check_sources(composed: Composed, folder: Path | None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file, groups, nearest
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
@@ -32,7 +32,9 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
         values = cfg.method.pop("values", None) or {}
         cfg.method.setdefault("_target_", METHOD)
         for group, by_name in values.items():
+            _check_known(f"method.values.{group}", str(group), PART_GROUPS, "group of parts")
             for name, options in by_name.items():
+                _check_known(f"method.values.{group}.{name}", str(name), groups(folder)[group], str(group))
                 node = cfg.get(group)
                 if group in LIST_GROUPS:
                     node = None if node is None else node.get(name)
@@ -44,6 +46,11 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
             if OmegaConf.is_dict(node) and "_target_" in node:
                 _with_defaults(node)
     OmegaConf.set_struct(cfg, True)
+
+
+def _check_known(key: str, name: str, known: Sequence[str], what: str) -> None:
+    if name not in known:
+        raise RequestError(f"{key}: no such {what}.{nearest(name, known)}")
 
 
 def _parts(cfg: DictConfig) -> list[Any]:
@@ -61,7 +68,8 @@ def _take_over(node: DictConfig, options: DictConfig, of_file: Mapping[str, Any]
     assert isinstance(wanted, dict)
     for key, value in wanted.items():
         if key not in raw and key not in signature(str(node["_target_"])).parameters:
-            raise RequestError(f"method.values.{part}.{key!s}: {part} has no such option")
+            declared = signature(str(node["_target_"])).parameters
+            raise RequestError(f"method.values.{part}.{key!s}: {part} has no such option.{nearest(str(key), declared)}")
         if raw.get(key) == of_file.get(str(key)):
             node[key] = value
 

@@ -268,7 +268,7 @@ def line(override: Override) -> str:
 
 
 def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
-    return override.key_or_group in known or override.key_or_group.startswith("paths.")
+    return override.key_or_group in known or override.key_or_group in ("paths.data", "paths.output", "paths.cache")
 
 
 def expand_all(text: str, folder: Path | None) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ood_lab.config.annotation import accepts, describe
-from ood_lab.config.check import nearest
 from ood_lab.config.compose import Composed
-from ood_lab.config.groups import groups
+from ood_lab.config.groups import groups, nearest
 from ood_lab.config.identity import reads_projections
 from ood_lab.config.peers import PEERS, check_peers
 from ood_lab.config.signature import signature

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ood_lab.config import Request, RequestError
-from ood_lab.config.check import cuda_devices, nearest
+from ood_lab.config.check import cuda_devices
+from ood_lab.config.groups import nearest
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results, read_rows
 from ood_lab.storage import write_atomically

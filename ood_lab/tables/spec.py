@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from ood_lab.config.check import nearest
-from ood_lab.config.groups import config_file, groups
+from ood_lab.config.groups import config_file, groups, nearest
 from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")

@@ -141,8 +141,9 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
     )
     steps = data.steps_per_epoch * cfg.trainer.max_epochs
     if rank() == 0:
+        length = "1 epoch" if cfg.trainer.max_epochs == 1 else f"{cfg.trainer.max_epochs} epochs"
         print(
-            f"{request.run_id}: {cfg.trainer.max_epochs} epochs, {steps} steps of {data.batch_size} images"
+            f"{request.run_id}: {length}, {steps} steps of {data.batch_size} images"
             + (f" x {method.views} views" if method.views > 1 else "")
             + (f" on {devices} devices" if devices > 1 else "")
             + (f", resuming {resumed.name}" if resumed else ""),
@@ -150,6 +151,12 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
         )
         print(f"minimises {objective(request.composed)}", flush=True)
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+    for term in method.parts.terms.values():
+        if term.group == "outlier_loss" and rank() == 0:
+            told = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
+            late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
+            hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
+            print(told + (hint if late and term.start == 0 else ""), flush=True)
 
 
 def load_initial(method: Method, request: Request) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import RequestError, check, prepare
-from ood_lab.config.check import nearest, parse
+from ood_lab.config.check import parse
+from ood_lab.config.groups import nearest
 
 
 @pytest.fixture(autouse=True)

@@ -116,6 +116,55 @@ def test_a_recipes_value_counts_for_its_part_and_the_users_over_it(tmp_path: Pat
     assert compose(["experiment=mine"], folder=tmp_path).plain("outlier_loss.weight") == 0.7
 
 
+RECIPE = """
+defaults:
+  - override /id_loss@_global_.id_loss: [ce]
+values:
+  GROUP:
+    NAME: {weight: 0.3}
+stage: pretrain
+optimizer: {_target_: ood_lab.optimizer.SGD, lr: 0.1, momentum: 0.9, weight_decay: 0.0, warmup: 0.0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "said"),
+    [
+        ("id_loss", "cee", "method.values.id_loss.cee: no such id_loss. Did you mean 'ce'?"),
+        ("ID_loss", "ce", "method.values.ID_loss: no such group of parts. Did you mean 'id_loss'?"),
+        ("head", "linear", "method.values.head.linear.weight: head.linear has no such option."),
+    ],
+)
+def test_a_recipes_value_for_nothing_is_refused(group: str, name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text(RECIPE.replace("GROUP", group).replace("NAME", name))
+    with pytest.raises(RequestError) as info:
+        prepare(["method=mine"], tmp_path)
+    assert said in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "reads", "said"),
+    [
+        ("", '("logits",)', "must begin with '# @package id_loss.NAME'"),
+        ("# @package id_loss.mine", '("zz",)', "declares reads 'zz', which there is not."),
+        ("# @package id_loss.mine", '("logit",)', "Did you mean 'logits'?"),
+    ],
+)
+def test_an_own_term_that_cannot_be_run_is_refused_before_it_is(
+    package: str, reads: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "conf/id_loss").mkdir(parents=True)
+    (tmp_path / "conf/id_loss/mine.yaml").write_text(f"{package}\n_target_: carelesslab.Mine\n")
+    (tmp_path / "carelesslab.py").write_text(
+        f"from ood_lab.parts import Term\n\nclass Mine(Term):\n    reads = {reads}\n"
+    )
+    with pytest.raises(RequestError) as info:
+        prepare(["method=ce", "id_loss=[ce,mine]"], tmp_path / "conf")
+    assert said in str(info.value)
+
+
 # Identity by values.
 
 

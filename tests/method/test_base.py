@@ -269,7 +269,7 @@ def test_a_term_that_reads_what_it_does_not_declare_is_named() -> None:
     made = terms()
     made[0] = Careless(Dimensions(C, 64, D))
     made[0].group, made[0].name = "id_loss", "ce"
-    with pytest.raises(RunError, match="a term reads 'z' and declares logits"):
+    with pytest.raises(RunError, match="id_loss=ce reads 'z' and declares logits"):
         losses(method(made), batch())
 
 
@@ -369,7 +369,7 @@ def test_a_non_finite_loss_is_a_run_error_that_names_step_and_all_terms() -> Non
     with torch.no_grad():
         module.head.projector[0].weight.fill_(math.nan)
     with pytest.raises(
-        RunError, match=r"step 23 \(epoch 2\): ce = \d.*, compactness = nan, dispersion = nan, total = nan"
+        RunError, match=r"step 23 \(epoch 3\): ce = \d.*, compactness = nan, dispersion = nan, total = nan"
     ):
         module.training_step(batch(), 3)
 
