@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import ood_lab
@@ -230,6 +232,14 @@ def test_a_wrong_detector_is_refused(output: Path, options: dict[str, Any], mess
         ood_lab.load_detector(run, **options)
     with pytest.raises(RequestError, match="no finished run"):
         ood_lab.load_detector(output / "nowhere")
+
+
+def test_a_run_of_before_methods_were_rows_of_parts_is_to_be_made_again(output: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(ood_lab.run(small(output)).run_dir, tmp_path / "old")
+    kept = {key: value for key, value in yaml.safe_load((old / "config.yaml").read_text()).items() if key != "head"}
+    (old / "config.yaml").write_text(yaml.safe_dump(kept))
+    with pytest.raises(RequestError, match="make the run again with this version"):
+        ood_lab.load_detector(old)
 
 
 def test_a_sweep_over_auxiliary_sets(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def load_detector(
     own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
     cfg = OmegaConf.load(folder / "config.yaml")
+    if "head" not in cfg:
+        raise RequestError(f"{folder} was made before methods were rows of parts; make the run again with this version")
     weights = load_file(folder / FINAL)
     method = build_method(cfg)
     method.load_state_dict(weights, strict=False)
