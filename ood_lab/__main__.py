@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from ood_lab.command import carry_out, config_folder
 from ood_lab.config import OodLabError, RequestError
-from ood_lab.config.check import check_groups, parse
+from ood_lab.config.check import check_groups, check_values, parse
 from ood_lab.config.compose import compose
 from ood_lab.config.groups import config_dir, groups
 from ood_lab.config.objective import described
@@ -83,7 +83,9 @@ def _help(overrides: Sequence[str], folder: Path | None) -> str:
     """The usage and the choices of each group; of `method=NAME` the parts of that recipe."""
     if any(text.startswith("method=") for text in overrides):
         check_groups(parse(overrides), folder)
-        return described(compose(list(overrides), folder=folder), folder)
+        composed = compose(list(overrides), folder=folder)
+        check_values(composed)
+        return described(composed, folder)
     names = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
     return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
 

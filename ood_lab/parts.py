@@ -165,7 +165,8 @@ class Term(nn.Module):
     - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank", or one of
       the `memories` of other names that its `keeps` makes);
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
-    - `views`: augmented copies of each ID image that it needs.
+    - `views`: augmented copies of each ID image that it needs;
+    - `scalars`: the names of several scalars, whose weights are options `w_<name>`.
 
     Args:
         dims: of the network's outputs.
@@ -179,6 +180,7 @@ class Term(nn.Module):
     waits_for_outliers: ClassVar[bool] = False
     views: ClassVar[int] = 1
     memories: ClassVar[tuple[str, ...]] = ()
+    scalars: ClassVar[tuple[str, ...]] = ()
 
     group, name = "", ""  # by which it is chosen; losses are logged by name
 

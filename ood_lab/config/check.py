@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import OPEN, Composed
-from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, groups, nearest
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, groups, nearest, taken_names
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.schema import Weights
 from ood_lab.config.signature import Signature, signature
@@ -59,6 +59,10 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> None:
     """Every group choice must be a file; every other key's first part must be known."""
     known = groups(folder)
+    for group, names in taken_names(folder).items():
+        raise RequestError(
+            f"{folder}/{group}/{names[0]}.yaml has the name of a built-in file, which is read instead; give it another"
+        )
     for override in overrides:
         key = override.key_or_group
         if key.startswith("hydra"):
@@ -70,12 +74,17 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
             continue
         value = override.value()
         if override.is_delete() and key not in OPTIONAL:
-            raise RequestError(f"~{key}: a run needs a {key}.{nearest(key, known[key])}")
+            instead = f"write {key}=[]" if key in MAY_BE_EMPTY else f"a run needs a {key}"
+            raise RequestError(f"~{key}: {instead}.{nearest(key, known[key])}")
+        if isinstance(value, list) and key not in LIST_GROUPS:
+            without = f"; to go without, {key}=null" if key in OPTIONAL else ""
+            raise RequestError(f"{override.input_line}: {key} is one choice, without brackets{without}")
         if value == [] and key not in MAY_BE_EMPTY:
             raise RequestError(f"{key}=[]: name at least one.{nearest('', known[key])}")
         for choice in value if isinstance(value, list) else [value]:
             if choice is None and not override.is_delete() and key not in OPTIONAL:
-                raise RequestError(f"{key}=null: a run needs a {key}.{nearest('', known[key])}")
+                instead = f"write {key}=[]" if key in MAY_BE_EMPTY else f"a run needs a {key}"
+                raise RequestError(f"{key}=null: {instead}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
                 raise RequestError(
                     f"{key}={choice}: no such {key}.{nearest(str(choice), [*known[key], *EVERY.get(key, [])])}"
@@ -87,6 +96,10 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
     known = groups(folder)
     for override in overrides:
         key = override.key_or_group
+        if key.endswith("._target_") and key != "method.optimizer._target_":
+            raise RequestError(
+                f"{key}: a class is chosen by its file, {key.split('.')[0]}=NAME; an own one has an own file"
+            )
         if key in known or key.startswith(("hydra", *OPEN)) or override.is_delete():
             continue
         node: Any = base.cfg
@@ -114,8 +127,13 @@ def check_values(composed: Composed) -> None:
     except OmegaConfBaseException as error:
         raise RequestError(" ".join(str(error).split())) from None
     check_paths(composed)
-    for group in LIST_GROUPS:
-        if "_target_" in (plain.get(group) or {}):
+    for group in (*PART_GROUPS, *LIST_GROUPS):
+        node = plain.get(group) or {}
+        parts = node if group in LIST_GROUPS and isinstance(node, dict) and "_target_" not in node else {group: node}
+        for name, options in parts.items():
+            if not isinstance(options, dict):
+                raise RequestError(f"{group}.{name}={options!r}: expected options, as in {group}.{name}.key=value")
+        if group in LIST_GROUPS and "_target_" in node:
             raise RequestError(
                 f"{group}: the file of {plain[group]['_target_']} must begin with '# @package {group}.NAME' (its own "
                 f"name), since a request names several of {group}"
@@ -186,6 +204,11 @@ def published_weights(composed: Composed) -> Weights | None:
 def check_weights(composed: Composed) -> None:
     """The weights that a run starts from are part of its identity: they must be there."""
     weights = published_weights(composed)
+    if weights is not None and composed.plain("init.checkpoint") is not None:
+        raise RequestError(
+            f"init.checkpoint={composed.plain('init.checkpoint')} and init.weights.file={weights.file}: two files to "
+            "start from; give one (init.weights=null, or another init=)"
+        )
     if weights is not None and not Path(weights.file).is_file():
         public = " task=data action=download gets what is public." if weights.url else ""
         raise RequestError(

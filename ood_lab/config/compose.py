@@ -137,7 +137,10 @@ def target(group: str, name: str, folder: Path | None = None) -> str:
     node = _read(group, name, folder)
     if "_target_" in node:
         return str(node["_target_"])
-    return target(group, node["defaults"][0].partition("@")[0], folder)
+    varied = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    if not varied or varied[0].startswith("/"):
+        raise RequestError(f"{group}={name}: its file names neither a class (_target_) nor another file that it varies")
+    return target(group, varied[0].partition("@")[0], folder)
 
 
 def choices_of(group: str, name: str, folder: Path | None = None) -> dict[str, list[str]]:
@@ -162,8 +165,14 @@ def only_chooses(group: str, name: str, folder: Path | None = None) -> bool:
 
 def _read(group: str, name: str, folder: Path | None) -> dict[str, Any]:
     path = config_file(group, name, folder)
-    assert path is not None  # names were checked before
-    node: dict[str, Any] = yaml.safe_load(path.read_text())
+    if path is None:
+        raise RequestError(f"{group}={name}: no such {group}")
+    try:
+        node = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RequestError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(node, dict):
+        raise RequestError(f"{path}: expected keys and values, as in the built-in files of {group}")
     return node
 
 
@@ -173,7 +182,7 @@ def in_hydra(override: str) -> str:
     if key.startswith(OPEN):
         return f"++{override}"
     mark, name = ("~", key[1:]) if key.startswith("~") else ("", key)
-    if name in OPTIONAL and value == "null":
+    if name in OPTIONAL and value.strip().lower() == "null":
         mark, equals, value = "~", "", ""
     return f"{mark}{ROLES[name]}@{name}{equals}{value}" if name in ROLES else f"{mark}{name}{equals}{value}"
 

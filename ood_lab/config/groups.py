@@ -56,6 +56,13 @@ def _scan(root: Path) -> dict[str, set[str]]:
     return found
 
 
+def taken_names(folder: Path | None) -> dict[str, list[str]]:
+    """The files of a user's folder that have the name of a built-in one, by group; tables and scales may have."""
+    own = _scan(folder) if folder else {}
+    taken = {g: sorted(n & built_in_groups().get(g, set())) for g, n in own.items() if g not in ("table", "scale")}
+    return {group: names for group, names in taken.items() if names}
+
+
 def config_file(group: str, name: str, folder: Path | None = None) -> Path | None:
     """`<group>/<name>.yaml`, a user's before the built-in one; None where there is neither."""
     paths = (root / group / f"{name}.yaml" for root in (folder, config_dir()) if root)

@@ -38,7 +38,7 @@ NOT_SHAPING = (
     "std",
 )
 # Of a recipe; what parts and the trainer take of it is among their own values.
-SHAPING_RECIPE = ("num_classes", "resize", "side")
+SHAPING_RECIPE = ("num_classes", "resize", "side", "serve")
 
 
 def run_id(composed: Composed, needs: Sequence[str]) -> str:
@@ -84,22 +84,25 @@ def _parts(composed: Composed) -> dict[str, list[Any]]:
     """Of each group the parts by name, with what differs from the defaults that their classes declare."""
     parts = {}
     for group in SHAPING_GROUPS:
-        nodes = nodes_of(composed, group)
-        if group == "head" and not reads_projections(composed):
-            nodes = [{key: value for key, value in node.items() if key != "projection_dim"} for node in nodes]
-        described = [_described(group, _shaping(group, node)) for node in nodes]
+        described = [_described(group, _shaping(group, node, composed)) for node in nodes_of(composed, group)]
         if described:
             parts[group] = sorted(described, key=json.dumps)
     return parts
 
 
-def _shaping(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+def _shaping(group: str, node: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
     """A node without what shapes no weights."""
+    if group == "head" and not reads_projections(composed):
+        return {key: value for key, value in node.items() if key != "projection_dim"}
     if ROLES.get(group, group) != "dataset":
         return dict(node)
     kept = {key: value for key, value in node.items() if key not in NOT_SHAPING}
+    if group == "auxiliary":
+        kept.pop("recipe", None)  # sizes are those of the ID set
+        excluded = (kept.pop("exclude", None) or {}).get(node.get("benchmark"))
+        return {**kept, "excluded": excluded} if excluded else kept
     if isinstance(kept.get("recipe"), dict):
-        kept["recipe"] = {key: kept["recipe"][key] for key in SHAPING_RECIPE}
+        kept["recipe"] = {key: kept["recipe"].get(key) for key in SHAPING_RECIPE}
     return kept
 
 
@@ -112,6 +115,11 @@ def _described(group: str, node: Mapping[str, Any]) -> list[Any]:
             continue
         options[key] = _described(key, value) if isinstance(value, dict) and "_target_" in value else value
     return [part_name(group, str(node["_target_"])), options]
+
+
+def order_of(group: str, node: Mapping[str, Any]) -> str:
+    """By which the parts of a list are ordered, whatever their files are called: the weights depend on it."""
+    return json.dumps(_canonical(_described(group, node)), sort_keys=True)
 
 
 def part_name(group: str, path: str) -> str:
@@ -157,7 +165,7 @@ def shaping_leaves(composed: Composed) -> dict[str, Any]:
             continue
         named = node if group in LIST_GROUPS else {"": node}
         for name, part in named.items():
-            _flatten(f"{group}.{name}" if name else group, _shaping(group, part), leaves)
+            _flatten(f"{group}.{name}" if name else group, _shaping(group, part, composed), leaves)
     for key in SHAPING_TRAINER:
         leaves[f"trainer.{key}"] = composed.plain(f"trainer.{key}")
     if composed.plain("auxiliary") is not None:

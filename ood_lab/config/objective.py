@@ -25,8 +25,10 @@ def _summand(part: Part, composed: Composed) -> str:
     if part.group not in TERM_GROUPS or part.node.get("weight", 1) == 0:
         return ""
     weight = part.node.get("weight", 1)
-    inner = {key[2:]: value for key, value in part.node.items() if key.startswith("w_")} or {_name(part): 1}
+    inner = {name: part.node[f"w_{name}"] for name in part.declared.get("scalars", ())} or {_name(part): 1}
     scalars = [f"{_factor(weight * value)}{name}" for name, value in inner.items() if value]
+    if not scalars:
+        return ""
     notes = []
     if part.declared.get("reads_outliers"):
         notes = [_source(composed)]

@@ -160,7 +160,13 @@ def _space(name: str, folder: Path | None) -> str:
 
 def _first(folder: Path | None, group: str, works: Callable[[str], bool]) -> str:
     """The first two members of a group that would work, as they are typed; no variants of one class."""
-    by_class = {target(group, name, folder): name for name in reversed(groups(folder)[group]) if works(name)}
+    by_class: dict[str, str] = {}
+    for name in reversed(groups(folder)[group]):
+        try:
+            if works(name):
+                by_class[target(group, name, folder)] = name
+        except RequestError:  # a file that can't be read is not what is asked about
+            continue
     return " or ".join([f"{group}={name}" for name in reversed(by_class.values())][:2])
 
 
@@ -209,10 +215,16 @@ def _check_schedules(composed: Composed) -> None:
                 f"{part.path}.start={start}: the term would never start in {epochs} epochs (trainer.max_epochs); let "
                 "it start earlier, or give a share of the run such as 0.5"
             )
-    running = [p for p in chosen_parts(composed) if p.group == "id_loss" and p.node.get("weight", 1) > 0]
+    running = [p for p in chosen_parts(composed) if p.group == "id_loss" and _weighs(p)]
     if not any(part.node.get("start", 0) == 0 for part in running) and epochs > 0:
         names = ", ".join(part.path for part in running) or "none has a weight above 0"
         raise RequestError(f"no term on ID data takes part in the first step ({names}); let one start at 0")
+
+
+def _weighs(part: Part) -> bool:
+    """Whether a term has a weight above 0."""
+    inner = [part.node.get(f"w_{name}", 1) for name in part.declared.get("scalars", ())] or [1]
+    return bool(part.node.get("weight", 1) > 0 and any(weight > 0 for weight in inner))
 
 
 def _check_memories(composed: Composed) -> None:

@@ -29,19 +29,25 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
         if cfg.get(group) is None:
             cfg[group] = {}
     if cfg.get("method") is not None:
-        values = cfg.method.pop("values", None) or {}
+        values = cfg.method.pop("values", None) or OmegaConf.create()
+        stated = of_file("experiment", str(choices["experiment"]), folder) if choices.get("experiment") else {}
         cfg.method.setdefault("_target_", METHOD)
-        for group, by_name in values.items():
-            _check_known(f"method.values.{group}", str(group), PART_GROUPS, "group of parts")
+        _check_mapping("method.values", values)
+        for key, by_name in values.items():
+            group = str(key)
+            _check_known(f"method.values.{group}", group, PART_GROUPS, "group of parts")
+            _check_mapping(f"method.values.{group}", by_name)
             for name, options in by_name.items():
-                _check_known(f"method.values.{group}.{name}", str(name), groups(folder)[group], str(group))
+                _check_known(f"method.values.{group}.{name}", str(name), groups(folder)[group], group)
+                _check_mapping(f"method.values.{group}.{name}", options)
                 node = cfg.get(group)
                 if group in LIST_GROUPS:
                     node = None if node is None else node.get(name)
                 elif choices.get(group) != name:
                     node = None
                 if node is not None:
-                    _take_over(node, options, of_file(str(group), str(name), folder), f"{group}.{name}")
+                    own = stated.get(group) or {}
+                    _take_over(node, options, own.get(name, {}) if group in LIST_GROUPS else own, f"{group}.{name}")
         for node in (cfg.method, cfg.method.get("optimizer"), *_parts(cfg)):
             if OmegaConf.is_dict(node) and "_target_" in node:
                 _with_defaults(node)
@@ -53,6 +59,13 @@ def _check_known(key: str, name: str, known: Sequence[str], what: str) -> None:
         raise RequestError(f"{key}: no such {what}.{nearest(name, known)}")
 
 
+def _check_mapping(key: str, value: Any) -> None:
+    if not OmegaConf.is_dict(value):
+        raise RequestError(
+            f"{key}={value}: expected names below it, as in method.values.outlier_loss.equidistant.weight"
+        )
+
+
 def _parts(cfg: DictConfig) -> list[Any]:
     """The node of each part."""
     nodes: list[Any] = []
@@ -62,7 +75,8 @@ def _parts(cfg: DictConfig) -> list[Any]:
     return nodes
 
 
-def _take_over(node: DictConfig, options: DictConfig, of_file: Mapping[str, Any], part: str) -> None:
+def _take_over(node: DictConfig, options: DictConfig, stated: Mapping[str, Any], part: str) -> None:
+    """Set the recipe's options but those that an experiment states."""
     raw, wanted = OmegaConf.to_container(node), OmegaConf.to_container(options)
     assert isinstance(raw, dict)
     assert isinstance(wanted, dict)
@@ -70,7 +84,7 @@ def _take_over(node: DictConfig, options: DictConfig, of_file: Mapping[str, Any]
         if key not in raw and key not in signature(str(node["_target_"])).parameters:
             declared = signature(str(node["_target_"])).parameters
             raise RequestError(f"method.values.{part}.{key!s}: {part} has no such option.{nearest(str(key), declared)}")
-        if raw.get(key) == of_file.get(str(key)):
+        if key not in stated:
             node[key] = value
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 from ood_lab.config.annotation import resolved
 from ood_lab.config.groups import PACKAGE
-from ood_lab.config.source import definition, imported_module, module_file, module_tree, statements
+from ood_lab.config.source import assigned, definition, imported_module, module_file, module_tree, statements
 from ood_lab.errors import RequestError
+
+# What parts declare: read from the source, so it must be written out.
+DECLARED = ("reads", "reads_outliers", "waits_for_outliers", "memories", "views", "space", "gives", "scalars")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ def _signature(target: str, module: str, name: str, _changed: int) -> Signature:
             constants |= dict.fromkeys(names, _plain(member.value)) if _is_plain(member.value) else {}
         if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_plain(member.value):
             constants[member.target.id] = _plain(member.value)
+        lost = [name for name in DECLARED if (value := assigned(member, name)) is not None and not _is_plain(value)]
+        if lost:
+            raise RequestError(
+                f"{target}: {lost[0]} is read without running the class: write it out, as in {lost[0]} = ('logits',)"
+            )
     own = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
     parameters: dict[str, ast.expr] = {}
     injected: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from ood_lab.config.groups import LIST_GROUPS
-from ood_lab.config.identity import part_name
+from ood_lab.config.identity import order_of, part_name
 from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.datamodule import DataModule, Normalise, Sizes
 from ood_lab.head.base import Head
@@ -77,7 +77,10 @@ def _term_nodes(cfg: Any) -> Iterator[tuple[str, str, Any]]:
         if node is None:
             continue
         if group in LIST_GROUPS:
-            yield from ((group, str(name), node[name]) for name in sorted(node))
+            plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            assert isinstance(plain, dict)
+            names = sorted(plain, key=lambda name: (order_of(group, plain[name]), name))
+            yield from ((group, str(name), node[name]) for name in names)
         else:
             yield group, part_name(group, str(node._target_)).rpartition(".")[2].lower(), node
 

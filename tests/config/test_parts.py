@@ -59,6 +59,13 @@ def refusal(*overrides: str) -> str:
         (["id_loss=[ce]", "id_loss.cider.w_dispersion=1"], ["has no 'cider'"]),
         (["outlier_loss=logistic", "outlier_loss.temperature=1"], ["has no 'temperature'"]),
         (["method=ce", "scorer=[knn]", "scorer.knn.space=projection"], ["trains no projection"]),
+        (["outlier_loss=[released]"], ["one choice, without brackets", "outlier_loss=null"]),
+        (["method=[ce]"], ["one choice, without brackets"]),
+        (["regularizer=null"], ["write regularizer=[]"]),
+        (["outlier_loss._target_=3"], ["a class is chosen by its file"]),
+        (["id_loss.cider=3"], ["expected options"]),
+        (["id_loss=[cider]", "id_loss.cider.w_compactness=0", "id_loss.cider.w_dispersion=0"], ["a weight above 0"]),
+        (["init.checkpoint=a", "init.weights.file=b"], ["two files to start from"]),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(overrides: list[str], said: list[str]) -> None:
@@ -112,8 +119,12 @@ def test_a_recipes_value_counts_for_its_part_and_the_users_over_it(tmp_path: Pat
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /method: hamos_released\noutlier_loss: {weight: 0.7}\n"
+        "id_loss: {cider: {w_compactness: 0.5}}\n"
     )
-    assert compose(["experiment=mine"], folder=tmp_path).plain("outlier_loss.weight") == 0.7
+    composed = compose(["experiment=mine"], folder=tmp_path)
+    assert composed.plain("outlier_loss.weight") == 0.7
+    assert composed.plain("id_loss.cider.w_compactness") == 0.5, "stated, though it is the part's own value"
+    assert composed.plain("id_loss.cider.w_dispersion") == 0.5, "the recipe's"
 
 
 RECIPE = """
@@ -149,6 +160,7 @@ def test_a_recipes_value_for_nothing_is_refused(group: str, name: str, said: str
         ("", '("logits",)', "must begin with '# @package id_loss.NAME'"),
         ("# @package id_loss.mine", '("zz",)', "declares reads 'zz', which there is not."),
         ("# @package id_loss.mine", '("logit",)', "Did you mean 'logits'?"),
+        ("# @package id_loss.mine", '(*Term.reads, "z")', "reads is read without running the class"),
     ],
 )
 def test_an_own_term_that_cannot_be_run_is_refused_before_it_is(
@@ -195,6 +207,43 @@ def test_the_order_of_a_list_means_nothing_and_its_members_count() -> None:
 
 def test_a_whole_number_and_a_fraction_are_one_value() -> None:
     assert run_id("outlier_loss.weight=1") == run_id("outlier_loss.weight=1.0")
+
+
+def test_the_names_of_files_of_a_lists_parts_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ood_lab.config.identity import order_of
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "twinlab_terms.py").write_text(OWN.replace("EXTRA", ""))
+    ids, orders = set(), set()
+    for number, values in enumerate([(2, 3), (3, 2)]):
+        folder = tmp_path / f"conf{number}/id_loss"
+        folder.mkdir(parents=True)
+        for name, value in zip(("h1", "h2"), values, strict=True):
+            (folder / f"{name}.yaml").write_text(
+                f"# @package id_loss.{name}\n_target_: twinlab_terms.Mine\na: {value}\n"
+            )
+        request = prepare(["method=ce", "id_loss=[ce,h1,h2]"], folder.parent)
+        nodes = request.composed.plain("id_loss")
+        orders.add(tuple(nodes[name].get("a") for name in sorted(nodes, key=lambda n: order_of("id_loss", nodes[n]))))
+        ids.add(request.run_id)
+    assert len(ids) == len(orders) == 1, "the order in which they are built and summed goes by what they are"
+
+
+def test_how_auxiliary_images_are_chosen_counts_and_the_sets_own_recipe_does_not() -> None:
+    images = ("method=oe", "dataset=cifar10", "auxiliary=tiny_imagenet")
+
+    def of(*overrides: str) -> str:
+        return prepare([*images, *overrides], look=False).run_id
+
+    assert of() != of("benchmark=imagenet"), "another benchmark excludes other classes"
+    assert of() == of("auxiliary.recipe=null")
+
+
+def test_a_file_of_ones_own_with_a_built_in_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outlier_loss").mkdir()
+    (tmp_path / "outlier_loss/equidistant.yaml").write_text("weight: 0.7\n")
+    with pytest.raises(RequestError, match="has the name of a built-in file"):
+        prepare([], tmp_path)
 
 
 def test_a_network_is_called_by_its_values() -> None:
