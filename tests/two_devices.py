@@ -1,7 +1,11 @@
-"""Train a request as each of its devices does, and leave every device's weights: two_devices.py FOLDER OVERRIDES."""
+"""Train requests one after the other as each of their devices does, and leave every device's weights.
+
+two_devices.py FOLDER '{"name": ["override", ...], ...}'
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,12 +16,19 @@ from ood_lab.run_dir import claim
 from ood_lab.task.build import build_method
 from ood_lab.task.train import _quiet_lightning, _train, rank
 
-if __name__ == "__main__":
-    folder, overrides = Path(sys.argv[1]), sys.argv[2:]
-    request = prepare(overrides)
+
+def train(name: str, folder: Path, overrides: list[str]) -> None:
+    """One request; the weights go to `<name>.rank<n>.pt`."""
+    request = prepare([*overrides, f"paths.output={folder}/{name}"])
     cfg = claim(request)
-    torch.set_num_threads(1)
-    _quiet_lightning()
     method = build_method(cfg)
     _train(request, cfg, method, [])
-    torch.save(method.state_dict(), folder / f"rank{rank()}.pt")
+    torch.save(method.state_dict(), folder / f"{name}.rank{rank()}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _quiet_lightning()
+    target = Path(sys.argv[1])
+    for name, overrides in json.loads(sys.argv[2]).items():
+        train(name, target, overrides)

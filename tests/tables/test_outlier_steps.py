@@ -31,7 +31,7 @@ def rows_with_outliers() -> dict[str, tuple[str, ...]]:
                 continue  # a part that isn't there yet
             columns = part_columns(composed)
             if columns["outlier_loss"] is not None:
-                starts = {text for text in job.changes if ".start=" in text}
+                starts = {text for text in job.changes if text.startswith("outlier_loss.start=")}
                 key = " ".join(str(part) for part in (*(columns[group] for group in SHAPING), *sorted(starts)) if part)
                 found.setdefault(key, job.changes)
     return found
