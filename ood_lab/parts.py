@@ -21,7 +21,7 @@ from ood_lab.types import Outliers
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The dims that a part is built for."""
+    """The sizes that a part is built for: ID classes, penultimate features, projections."""
 
     classes: int
     features: int
@@ -95,14 +95,12 @@ class View:
         labels: [B], of the ID rows.
         kept: what memories offer, by name: before this step ("bank"), or moved by it with its graph ("prototypes").
         outliers: None where the step has none.
-        epoch: of the step, from 0.
     """
 
     id: Rows
     labels: Tensor
     kept: Mapping[str, Tensor]
     outliers: Rows | None = None
-    epoch: int = 0
 
     def of(self, term: Term) -> View:
         """What one term sees: what it declares, and nothing else."""

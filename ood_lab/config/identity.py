@@ -143,14 +143,14 @@ def _names(group: str) -> dict[str, str]:
 
 def reads_projections(composed: Composed) -> bool:
     """Whether any part reads projections; only then the network has a projector."""
-    for group in PART_GROUPS:
-        for node in nodes_of(composed, group):
-            declared = signature(str(node["_target_"])).constants
-            if "z" in (*declared.get("reads", ()), *declared.get("reads_outliers", ())):
-                return True
-            if declared.get("space") == "projection":
-                return True
-    return False
+    return any(reads_z(str(node["_target_"])) for group in PART_GROUPS for node in nodes_of(composed, group))
+
+
+def reads_z(path: str) -> bool:
+    """Whether a part of this class reads projections, or gives points among them."""
+    declared = signature(path).constants
+    reads = (*declared.get("reads", ()), *declared.get("reads_outliers", ()))
+    return "z" in reads or declared.get("space") == "projection"
 
 
 # What is saved with a run.

@@ -205,7 +205,7 @@ class Method(L.LightningModule):
                 outliers = self._rows(auxiliary, BackboneOutput(output.features[count:], output.logits[count:]))
             else:
                 outliers = self._synthesized(offered, progress)
-        return View(rows, batch.labels, offered, outliers, self.current_epoch), store
+        return View(rows, batch.labels, offered, outliers), store
 
     def _rows(self, images: Tensor, output: BackboneOutput) -> Rows:
         tensors = {"images": images, "features": output.features, "logits": output.logits}

@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from ood_lab.config.groups import LIST_GROUPS
-from ood_lab.config.identity import order_of, part_name
+from ood_lab.config.identity import order_of, part_name, reads_z
 from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.datamodule import DataModule, Normalise, Sizes
 from ood_lab.head.base import Head
@@ -45,10 +45,8 @@ def build_method(cfg: Any) -> Method:
     backbone = build(cfg.backbone, classes + head.EXTRA)
     dims = Dimensions(classes, backbone.feature_dim, cfg.head.projection_dim)
     synthesizer = build(cfg.synthesizer) if cfg.get("synthesizer") is not None else None
-    projects = synthesizer is not None and synthesizer.space == "projection"
-    for _, _, node in _term_nodes(cfg):
-        term: type[Term] = get_class(node._target_)
-        projects |= "z" in (*term.reads, *term.reads_outliers)
+    sources = [] if synthesizer is None else [cfg.synthesizer]
+    projects = any(reads_z(str(node._target_)) for node in (*sources, *(node for _, _, node in _term_nodes(cfg))))
     parts = Parts(
         backbone=backbone,
         head=build(cfg.head, backbone.feature_dim, projects),

@@ -73,9 +73,8 @@ def measure(request: Request) -> dict[str, str]:
     fresh, refused = score_all(scorers, features, sets, features.head, request.run_dir, options, fits)
     scored |= fresh
     test = features.of("test")
-    rows = [_row(request) | _of_id(request, test) | {"metric": "accuracy", "value": accuracy(test)}]
-    about_training = _row(request) | _of_id(request, test)
-    rows += [about_training | row for row in features.outlier_rows]
+    of_run = _row(request) | _of_id(request, test)
+    rows = [of_run | {"metric": "accuracy", "value": accuracy(test)}, *(of_run | row for row in features.training_rows)]
     limits = []
     of_sets = {name: _of_set(request, name, keys[name]) for name in request.ood_sets}
     for name in track([name for name in names if name not in refused], "metrics"):

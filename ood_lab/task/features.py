@@ -94,7 +94,7 @@ class Features:
         return head_class(self.request.cfg).classifier(load_file(self.request.run_dir / FINAL))
 
     @property
-    def outlier_rows(self) -> list[dict[str, Any]]:
+    def training_rows(self) -> list[dict[str, Any]]:
         """In how many steps a term on outliers took part, and how hard its gradient pulled at the features."""
         weights = load_file(self.request.run_dir / FINAL)
         measured = {"outlier_steps": "steps", "outlier_gradient": "norm"}
