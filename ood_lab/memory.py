@@ -1,9 +1,9 @@
-"""What is kept across steps: a bank of recent rows of each class, and prototypes."""
+"""What is kept across steps: banks of recent rows of each class, and prototypes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.loss.cider import class_counts, rank_within_class, update_prototypes
+from ood_lab.loss.palm import move_prototypes
 from ood_lab.parts import Dimensions, Memory
 
 
@@ -26,7 +27,8 @@ class Bank(Memory):
 
     def __init__(self, dims: Dimensions, size: int) -> None:
         super().__init__()
-        self.register_buffer("values", torch.zeros(dims.classes, size, dims.projection))
+        width = dims.projection if self.space == "z" else dims.features
+        self.register_buffer("values", torch.zeros(dims.classes, size, width))
         self.register_buffer("written", torch.zeros(dims.classes, dtype=torch.int64))
         self._written_C = np.zeros(dims.classes, dtype=np.int64)  # the same, on the host
 
@@ -52,6 +54,12 @@ class Bank(Memory):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._written_C = self.written.cpu().numpy().copy()
+
+
+class FeatureBank(Bank):
+    """A bank of penultimate features, not normalised."""
+
+    space: ClassVar[str] = "features"
 
 
 class Prototypes(Memory):
@@ -82,3 +90,35 @@ class Prototypes(Memory):
 
     def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
         self.values.copy_(offered.detach())
+
+
+class Mixture(Memory):
+    """Several prototypes for each class, moved by the rows assigned to them (PALM; see `move_prototypes`).
+
+    They begin as random directions with positive coordinates, as in PALM's code. A step is offered those before it and
+    the moved ones with their graph, [2, P, D]; prototype p belongs to class p mod C.
+    """
+
+    values: Tensor  # [P, D]
+
+    def __init__(self, dims: Dimensions, per_class: int, momentum: float, epsilon: float, top_k: int) -> None:
+        super().__init__()
+        self.classes = dims.classes
+        self.momentum, self.epsilon, self.top_k = momentum, epsilon, min(top_k, per_class)
+        start = torch.rand(per_class * dims.classes, dims.projection)
+        self.register_buffer("values", F.normalize(start, dim=1))
+
+    def offer(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray) -> Tensor:
+        moved = move_prototypes(
+            self.values,
+            rows_BD,
+            labels_B,
+            self.classes,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            top_k=self.top_k,
+        )
+        return torch.stack((self.values, moved))
+
+    def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
+        self.values.copy_(offered[1].detach())

@@ -35,7 +35,7 @@ class UndeclaredError(RunError, LookupError):
         declared = ", ".join(known) or "nothing that is there"
         super().__init__(
             f"{owner} reads {name!r} and declares {declared}: add {name!r} to its `reads` (of the ID rows and "
-            "of what is kept) or `reads_outliers`"
+            "of what is kept), `reads_whole` or `reads_outliers`"
         )
 
 
@@ -87,6 +87,29 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class WholeBatch:
+    """The ID rows of all devices, for terms that compare rows with one another; of one device its own rows.
+
+    Args:
+        rows: N of them, in the order in which one device would have them: first all rows of the first view.
+        labels: [N].
+        own: [B], the places of this device's rows among them.
+        views: augmented copies of each image.
+    """
+
+    rows: Rows
+    labels: Tensor
+    own: Tensor
+    views: int
+
+    @property
+    def images(self) -> Tensor:
+        """The number of each row's image [N], which its copies share."""
+        count = len(self.labels)
+        return torch.arange(count, device=self.labels.device) % (count // self.views)
+
+
+@dataclass(frozen=True)
 class View:
     """One step as its terms see it.
 
@@ -95,25 +118,39 @@ class View:
         labels: [B], of the ID rows.
         kept: what memories offer, by name: before this step ("bank"), or moved by it with its graph ("prototypes").
         outliers: None where the step has none.
+        whole: the ID rows of all devices, where a term reads them.
+        id_share: of all ID and outlier rows together, those that are ID; None counts the rows of this view.
     """
 
     id: Rows
     labels: Tensor
     kept: Mapping[str, Tensor]
     outliers: Rows | None = None
+    whole: WholeBatch | None = None
+    id_share: float | None = None
 
     def of(self, term: Term) -> View:
         """What one term sees: what it declares, and nothing else."""
         owner = f"{term.group}={term.name}" if term.name else type(term).__name__
         kept = Kept({name: tensor for name, tensor in self.kept.items() if name in term.reads})
         outliers = None if self.outliers is None else self.outliers.only(term.reads_outliers, owner)
-        return replace(self, id=self.id.only(term.reads, owner), kept=kept, outliers=outliers)
+        whole = None
+        if self.whole is not None and term.reads_whole:
+            whole = replace(self.whole, rows=self.whole.rows.only(term.reads_whole, owner))
+        return replace(self, id=self.id.only(term.reads, owner), kept=kept, outliers=outliers, whole=whole)
 
     @property
     def outlier_rows(self) -> Rows:
         """The outliers, for a term that is called only where there are some."""
         assert self.outliers is not None
         return self.outliers
+
+    @property
+    def whole_batch(self) -> WholeBatch:
+        """The ID rows of all devices, for a term that declares `reads_whole`."""
+        if self.whole is None:
+            raise UndeclaredError("the whole batch", (), "a term")
+        return self.whole
 
 
 class Memory(nn.Module):
@@ -162,6 +199,7 @@ class Term(nn.Module):
 
     - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank", or one of
       the `memories` of other names that its `keeps` makes);
+    - `reads_whole`: of the ID rows of all devices, for a term that compares rows with one another;
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
     - `views`: augmented copies of each ID image that it needs;
     - `scalars`: the names of several scalars, whose weights are options `w_<name>`.
@@ -174,6 +212,7 @@ class Term(nn.Module):
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
+    reads_whole: ClassVar[tuple[str, ...]] = ()
     reads_outliers: ClassVar[tuple[str, ...]] = ()
     waits_for_outliers: ClassVar[bool] = False
     views: ClassVar[int] = 1
@@ -220,10 +259,11 @@ class Synthesizer:
     """Draws outliers as points of a feature space; a pure function of what is kept and of a generator.
 
     `space` says where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits
-    and the projector z).
+    and the projector z). `caveat` is what every result must say of a source that is not what its paper has.
     """
 
     space: ClassVar[str] = "projection"
+    caveat: ClassVar[str] = ""
 
     def keeps(self) -> Memories:
         """The memories that it draws from, by name."""

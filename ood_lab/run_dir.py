@@ -83,9 +83,10 @@ def unscored(request: Request) -> list[str]:
     images = RunImages(request)
     of_today = cache(images.are_of)
     stored = read_rows(request.run_dir)
-    tested = [r["features"] for r in stored if r["metric"] == "accuracy" and r["convention"] == request.convention()]
-    if not any(of_today("test", key) for key in tested):
-        return list(request.scorers)
+    for metric in ("accuracy", "compactness"):
+        tested = [r["features"] for r in stored if r["metric"] == metric and r["convention"] == request.convention()]
+        if not any(of_today("test", key) for key in tested):
+            return list(request.scorers)
     rows = {
         (r["scorer"], r["options"], r["ood_set"], r["convention"])
         for r in stored
@@ -96,6 +97,8 @@ def unscored(request: Request) -> list[str]:
         for r in read_thresholds(request.run_dir)
         if of_today(images.source(r["held"]), r["features"])
     }
+    if not all((None, None, s, request.convention(s)) in rows for s in request.ood_sets):  # its separation
+        return list(request.scorers)
     missing = []
     for name, node in request.scorers.items():
         text = options_text(node)

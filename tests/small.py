@@ -86,7 +86,7 @@ def terms(*, cider: bool = True, outlier_loss: str | None = None, weight: float 
 def method(made: list[Term], synthesizer: Synthesizer | None = None, *, norm: str = "batch", **options: Any) -> Method:
     """The module of these terms, its prototypes set to unit vectors."""
     net = backbone(norm)
-    projects = any("z" in (*term.reads, *term.reads_outliers) for term in made)
+    projects = any("z" in (*term.reads, *term.reads_whole, *term.reads_outliers) for term in made)
     parts = Parts(
         backbone=net,
         head=Linear(net.feature_dim, projects, projection_dim=D),

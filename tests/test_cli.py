@@ -103,7 +103,7 @@ def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[st
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text("# Mine.\ndefaults: [ce, _self_]\nstage: finetune\n")
     assert main(["--help", f"--config-dir={tmp_path}"]) == 0
-    assert "hamos_released, mine, oe" in capsys.readouterr().out
+    assert "knn_plus, mine, npos" in capsys.readouterr().out
     assert main(["--help", "method=mine", f"--config-dir={tmp_path}"]) == 0
     assert "    Mine.\n" in capsys.readouterr().out
     assert main(["--help", "method=hamoss"]) == 2

@@ -1,4 +1,4 @@
-"""The feature bank against one Python deque for each class, prototypes against a loop over rows."""
+"""The feature bank against one Python deque for each class, prototypes and mixtures against loops over rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.cider import rank_within_class
-from ood_lab.memory import Bank, Prototypes
+from ood_lab.memory import Bank, Mixture, Prototypes
 from ood_lab.parts import Dimensions
-from tests.views import assert_close, differences, dot, moved, unit
+from tests.views import MixtureLoops, assert_close, differences, dot, moved, unit
 
 Rows = list[deque[tuple[float, ...]]]
 
@@ -243,5 +243,110 @@ def test_after_a_checkpoint_prototypes_begin_only_where_they_had_not(begun: bool
 def test_prototypes_are_of_the_projections_and_always_ready() -> None:
     memory = Prototypes(Dimensions(3, 9, 2), 0.8)
     assert memory.values.shape == (3, 2)
+    assert memory.ready
+    assert memory.space == "z"
+
+
+# Mixtures.
+
+
+def mixture_of(classes: int, per_class: int, dim: int, momentum: float = 0.8, top_k: int = 2) -> Mixture:
+    """In float64, at random unit vectors."""
+    memory = Mixture(Dimensions(classes, 2 * dim, dim), per_class, momentum, 0.1, top_k).double()
+    memory.values.copy_(unit(classes * per_class, dim, seed=1))
+    return memory
+
+
+def mix(memory: Mixture, z: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """One step: what is offered, after it was stored."""
+    counts = np.bincount(labels.numpy(), minlength=classes)
+    offered = memory.offer(z, labels, counts)
+    memory.store(z.detach(), labels, counts, offered.detach())
+    return offered
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.999])
+@pytest.mark.parametrize("rows", [2, 9, 40])
+def test_a_mixture_offers_the_prototypes_before_the_step_and_moved_by_it(momentum: float, rows: int) -> None:
+    memory, loops = mixture_of(4, 3, 5, momentum), MixtureLoops(4, momentum, 0.1, 2)
+    for step in range(3):
+        z, labels = unit(rows, 5, seed=10 + step), batch(rows, 4, 1, seed=step)[1]
+        before = memory.values.clone()
+        expected = loops.moved(z.tolist(), labels.tolist(), before.tolist())
+        offered = mix(memory, z, labels, 4)
+        assert offered.shape == (2, 12, 5)
+        torch.testing.assert_close(offered[0], before, atol=0, rtol=0)
+        torch.testing.assert_close(offered[1], torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0)
+        assert torch.equal(memory.values, offered[1])
+
+
+def test_what_a_mixture_offers_has_its_graph_and_writes_nothing() -> None:
+    memory, z, labels = mixture_of(3, 3, 4), unit(7, 4).requires_grad_(), batch(7, 3, 1, seed=0)[1]
+    before, towards = memory.values.clone(), unit(9, 4, seed=2)
+    offered = memory.offer(z, labels, np.bincount(labels.numpy(), minlength=3))
+    assert torch.equal(memory.values, before)
+    (offered[1] * towards).sum().backward()
+    loops = MixtureLoops(3, 0.8, 0.1, 2)
+    pulls = loops.pulls(z.tolist(), labels.tolist(), before.tolist())
+
+    def naive(rows: list) -> float:
+        after = loops.moved(rows, labels.tolist(), before.tolist(), pulls)
+        return sum(dot(a, b) for a, b in zip(after, towards.tolist(), strict=True))
+
+    assert_close(z.grad, differences(naive, z))
+
+
+def test_a_mixture_stores_what_was_offered_by_value_and_leaves_the_offer_as_it_is() -> None:
+    memory, z, labels = mixture_of(3, 3, 4), unit(7, 4).requires_grad_(), batch(7, 3, 1, seed=0)[1]
+    counts, place, before = np.bincount(labels.numpy(), minlength=3), memory.values.data_ptr(), memory.values.clone()
+    offered = memory.offer(z, labels, counts)
+    wanted = offered.detach().clone()
+    memory.store(z.detach(), labels, counts, offered.detach())
+    assert torch.equal(memory.values, wanted[1])
+    assert torch.equal(offered, wanted)
+    assert (wanted[1] - before).abs().max() > 1e-3
+    assert not memory.values.requires_grad
+    with torch.no_grad():
+        offered.zero_()
+    assert torch.equal(memory.values, wanted[1])
+    assert memory.values.data_ptr() == place
+
+
+def test_a_mixture_begins_at_different_unit_vectors_of_non_negative_coordinates() -> None:
+    torch.manual_seed(0)
+    memory = Mixture(Dimensions(4, 20, 10), 3, 0.999, 0.05, 2)
+    assert memory.values.shape == (12, 10)
+    torch.testing.assert_close(memory.values.norm(dim=1), torch.ones(12))
+    assert memory.values.min() >= 0
+    cosines = memory.values @ memory.values.T
+    assert cosines.masked_fill(torch.eye(12, dtype=torch.bool), 0).max() < 0.999
+
+
+def test_a_mixture_begins_where_the_seed_says() -> None:
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        made.append(Mixture(Dimensions(4, 20, 10), 3, 0.999, 0.05, 2).values)
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_after_a_checkpoint_a_mixture_goes_on_as_if_never_interrupted() -> None:
+    first, second = mixture_of(3, 2, 4), Mixture(Dimensions(3, 8, 4), 2, 0.8, 0.1, 2).double()
+    for step in range(3):
+        mix(first, unit(6, 4, seed=step), batch(6, 3, 1, seed=step)[1], 3)
+    second.load_state_dict(first.state_dict())
+    for memory in (first, second):
+        memory.begin(Sums())
+    assert torch.equal(first.values, second.values)
+    for step in range(3, 6):
+        z, labels = unit(6, 4, seed=step), batch(6, 3, 1, seed=step)[1]
+        assert torch.equal(mix(first, z, labels, 3), mix(second, z, labels, 3))
+    assert torch.equal(first.values, second.values)
+
+
+def test_a_mixture_is_of_the_projections_and_always_ready() -> None:
+    memory = Mixture(Dimensions(3, 9, 2), 6, 0.999, 0.05, 5)
+    assert memory.values.shape == (18, 2)
     assert memory.ready
     assert memory.space == "z"

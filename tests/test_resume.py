@@ -32,14 +32,14 @@ def start(output: Path) -> subprocess.Popen[bytes]:
 
 
 def finished(output: Path, method: str) -> tuple[dict[str, bytes], list[tuple[object, ...]], list[dict[str, object]]]:
-    """Weights and features as bytes, metric rows and curves."""
+    """Weights and features as bytes, metric rows but times, and curves."""
     (run,) = output.glob(f"{method}-*")
     tensors = {}
     for path in sorted(run.glob("*/*.safetensors")):
         for name, value in load_file(path).items():
             tensors[f"{path.name}/{name}"] = value.tobytes()
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    kept = [(r["scorer"], r["ood_set"], r["metric"], r["value"]) for r in rows]
+    kept = [(r["scorer"], r["ood_set"], r["metric"], r["value"]) for r in rows if r["metric"] != "synthesis_time"]
     curves = [json.loads(line) for line in (run / "curves.jsonl").read_text().splitlines()]
     return tensors, kept, curves
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.parts import Rows, Term, View
+from ood_lab.parts import Rows, Term, View, WholeBatch
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -45,6 +45,84 @@ def moved(mu: Sequence[Sequence[float]], z: Sequence[Sequence[float]], labels: S
     return rows
 
 
+def supcon(
+    z: Sequence[Sequence[float]], groups: Sequence[int], temperature: float, own: Sequence[int] | None = None
+) -> float:
+    """Khosla et al. 2020, Eq. 2 in loops; the mean over the rows at the places `own`, or over all."""
+    places = range(len(z)) if own is None else own
+    total = 0.0
+    for i in places:
+        others = [a for a in range(len(z)) if a != i]
+        below = sum(math.exp(dot(z[i], z[a]) / temperature) for a in others)
+        positives = [p for p in others if groups[p] == groups[i]]
+        for p in positives:
+            total -= math.log(math.exp(dot(z[i], z[p]) / temperature) / below) / len(positives)
+    return total / len(places)
+
+
+class MixtureLoops:
+    """PALM's mixture in loops; prototype p belongs to class p mod C."""
+
+    def __init__(self, classes: int, momentum: float, epsilon: float, top_k: int) -> None:
+        self.classes, self.momentum, self.epsilon, self.top_k = classes, momentum, epsilon, top_k
+
+    def assignments(self, z: list, mu: list) -> list[list[float]]:
+        """Sinkhorn's Q of the rows' similarities: three times columns of sum 1, then rows of sum 1."""
+        q = [[math.exp(dot(row, other) / self.epsilon) for other in mu] for row in z]
+        for _ in range(3):
+            columns = [sum(row[p] for row in q) for p in range(len(mu))]
+            q = [[x / total for x, total in zip(row, columns, strict=True)] for row in q]
+            q = [[x / sum(row) for x in row] for row in q]
+        return q
+
+    def strongest(self, q: list, labels: list) -> list[list[int]]:
+        """For each row the prototypes of its class with the largest assignments."""
+        chosen = []
+        for row, label in zip(q, labels, strict=True):
+            mine = [p for p in range(len(row)) if p % self.classes == label]
+            chosen.append(sorted(mine, key=row.__getitem__, reverse=True)[: self.top_k])
+        return chosen
+
+    def shares(self, q: list, chosen: list) -> list[list[float]]:
+        """Of the chosen prototypes the assignments, of sum 1 for each row."""
+        rows = []
+        for row, kept in zip(q, chosen, strict=True):
+            total = sum(row[p] for p in kept)
+            rows.append([row[p] / total if p in kept else 0.0 for p in range(len(row))])
+        return rows
+
+    def pulls(self, z: list, labels: list, mu: list) -> list[list[float]]:
+        """w: each row's shares, then of sum 1 for each prototype that has any."""
+        q = self.assignments(z, mu)
+        shares = self.shares(q, self.strongest(q, labels))
+        columns = [sum(row[p] for row in shares) for p in range(len(mu))]
+        return [[x / total if total else 0.0 for x, total in zip(row, columns, strict=True)] for row in shares]
+
+    def moved(self, z: list, labels: list, mu: list, pulls: list | None = None) -> list[list[float]]:
+        """The prototypes after a step, with the w of these rows or with given ones."""
+        w = self.pulls(z, labels, mu) if pulls is None else pulls
+        after = []
+        for p, old in enumerate(mu):
+            pulled = [sum(w[i][p] * z[i][d] for i in range(len(z))) for d in range(len(old))]
+            step = [self.momentum * a + (1 - self.momentum) * b for a, b in zip(old, pulled, strict=True)]
+            after.append(normalise(step))
+        return after
+
+    def weights(self, z: list, labels: list, before: list, after: list) -> list[list[float]]:
+        """w of the likelihood: shares in the moved prototypes of those that were strongest before."""
+        chosen = self.strongest(self.assignments(z, before), labels)
+        return self.shares(self.assignments(z, after), chosen)
+
+
+def unlikelihood(z: list, mu: list, weights: list, temperature: float) -> list[float]:
+    """log sum_p e^{z_i.mu_p/tau} - sum_p w_ip z_i.mu_p/tau of each row, in loops."""
+    found = []
+    for row, shares in zip(z, weights, strict=True):
+        logits = [dot(row, other) / temperature for other in mu]
+        found.append(math.log(sum(math.exp(x) for x in logits)) - dot(shares, logits))
+    return found
+
+
 def differences(f: Callable[[list], float], at: Tensor, step: float = 1e-5) -> Tensor:
     """The gradient of a function of nested lists, by central differences in each value."""
     flat = at.detach().flatten()
@@ -63,14 +141,16 @@ def assert_reads_exactly(
 ) -> None:
     """The term runs on what it declares, and on nothing less."""
 
-    def view(without: str = "", without_of_outliers: str = "") -> View:
+    def view(without: str = "", without_of_outliers: str = "", without_of_whole: str = "") -> View:
         names = set(term.reads) - {without}
         of_outliers = set(term.reads_outliers) - {without_of_outliers}
+        of_whole = Rows(**{name: rows[name] for name in set(term.reads_whole) - {without_of_whole}})
         return View(
             id=Rows(**{name: rows[name] for name in names & set(rows)}),
             labels=labels,
             kept={name: kept[name] for name in names & set(kept)},
             outliers=Rows(**{name: outliers[name] for name in of_outliers}) if term.reads_outliers else None,
+            whole=WholeBatch(of_whole, labels, torch.arange(len(labels)), term.views) if term.reads_whole else None,
         )
 
     for value in term.losses(view()).values():
@@ -79,6 +159,9 @@ def assert_reads_exactly(
     for name in term.reads:
         with pytest.raises(LookupError, match=name):
             term.losses(view(without=name))
+    for name in term.reads_whole:
+        with pytest.raises(LookupError, match=name):
+            term.losses(view(without_of_whole=name))
     for name in term.reads_outliers:
         with pytest.raises(LookupError, match=name):
             term.losses(view(without_of_outliers=name))

@@ -76,6 +76,11 @@ def _part_text(composed: Composed, group: str) -> str:
     return part_name(group, str(composed.plain(f"{group}._target_"))).rpartition(".")[2].lower()
 
 
+def caveats(composed: Composed) -> list[str]:
+    """What every result must say of parts that are not what their papers have."""
+    return [str(part.declared["caveat"]) for part in chosen_parts(composed) if part.declared.get("caveat")]
+
+
 def part_columns(composed: Composed) -> dict[str, str | None]:
     """The parts by group, as they stand in stored rows."""
     columns: dict[str, str | None] = {}

@@ -23,7 +23,7 @@ GIVES = {
     "images": ("images", "features", "logits", "z"),
 }
 # Options of memories, which parts that read the same memory must agree in.
-MEMORY_OPTIONS = {"prototypes": "prototype_momentum", "bank": "bank_size"}
+MEMORY_OPTIONS = {"prototypes": "prototype_momentum", "bank": "bank_size", "feature_bank": "bank_size"}
 EXAMPLES = {"auxiliary": "randomimages300k"}
 
 
@@ -91,7 +91,7 @@ def _check_declarations(composed: Composed) -> None:
     for part in chosen_parts(composed):
         tensors = GIVES["images"]
         kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
-        for key, known in (("reads", (*tensors, *kept)), ("reads_outliers", tensors)):
+        for key, known in (("reads", (*tensors, *kept)), ("reads_whole", tensors[1:]), ("reads_outliers", tensors)):
             for name in part.declared.get(key, ()):
                 if name not in known:
                     raise RequestError(
@@ -133,7 +133,8 @@ def _check_sources(composed: Composed, folder: Path | None) -> None:
         lacking = ", ".join(read for read in wanted if read not in GIVES[given])
         works = _first(folder, "outlier_loss", lambda n: _covers(given, _reads(n, folder)))
         others = _first(folder, "synthesizer", lambda n: _covers(_space(n, folder), wanted))
-        instead = others or f"synthesizer=null auxiliary={EXAMPLES['auxiliary']}"
+        images = f"synthesizer=null auxiliary={EXAMPLES['auxiliary']}"
+        instead = f"{others}, or {images}" if others else images
         raise RequestError(
             f"outlier_loss={name} reads {lacking} of the outliers, but {group}={choice} gives points in {given} space, "
             f"which have {', '.join(GIVES[given])} alone; use {works}, or another source: {instead}"
@@ -159,15 +160,21 @@ def _space(name: str, folder: Path | None) -> str:
 
 
 def _first(folder: Path | None, group: str, works: Callable[[str], bool]) -> str:
-    """The first two members of a group that would work, as they are typed; no variants of one class."""
+    """The first two members of a group that would work, as they are typed; no variants of one class.
+
+    Sources of points on the sphere come first, since they give nothing besides.
+    """
     by_class: dict[str, str] = {}
     for name in reversed(groups(folder)[group]):
         try:
-            if works(name):
+            if works(name) and not signature(target(group, name, folder)).constants.get("caveat"):
                 by_class[target(group, name, folder)] = name
         except RequestError:  # a file that can't be read is not what is asked about
             continue
-    return " or ".join([f"{group}={name}" for name in reversed(by_class.values())][:2])
+    names = list(reversed(by_class.values()))
+    if group == "synthesizer":
+        names.sort(key=lambda name: len(GIVES[_space(name, folder)]))
+    return " or ".join([f"{group}={name}" for name in names][:2])
 
 
 def _check_images(composed: Composed) -> None:

@@ -13,6 +13,7 @@ PositiveFloat = float
 NonNegativeFloat = float
 Fraction = float
 OpenFraction = float
+PositiveFraction = float
 Percentile = float
 Moment = float
 WideResNetDepth = int
@@ -48,6 +49,7 @@ RANGES: dict[str, tuple[str, type_check]] = {
     "PositiveFloat": ("a number above 0", lambda v: _is_number(v) and v > 0),
     "NonNegativeFloat": ("a number, 0 or above", lambda v: _is_number(v) and v >= 0),
     "Fraction": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "PositiveFraction": ("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1),
     "OpenFraction": ("a number between 0 and 1", lambda v: _is_number(v) and 0 < v < 1),
     "WideResNetDepth": (
         "6 n + 4 with n of at least 1 (10, 16, ..., 40)",

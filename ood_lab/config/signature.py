@@ -13,7 +13,18 @@ from ood_lab.config.source import assigned, definition, imported_module, module_
 from ood_lab.errors import RequestError
 
 # What parts declare: read from the source, so it must be written out.
-DECLARED = ("reads", "reads_outliers", "waits_for_outliers", "memories", "views", "space", "gives", "scalars")
+DECLARED = (
+    "reads",
+    "reads_whole",
+    "reads_outliers",
+    "waits_for_outliers",
+    "memories",
+    "views",
+    "space",
+    "gives",
+    "scalars",
+    "caveat",
+)
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,6 @@ def paper_eq7(z_KD: Tensor, prototypes_CD: Tensor, temperature: float) -> Tensor
     return (z_KD @ prototypes_CD.T / temperature).log_softmax(1).mean()
 
 
-def logistic(id_logits_B: Tensor, ood_logits_K: Tensor) -> Tensor:
-    """Binary cross-entropy of a head that calls ID 1 and outliers 0, both sides weighing the same (as VOS and NPOS)."""
-    id_loss = F.softplus(-id_logits_B).mean()
-    return (id_loss + F.softplus(ood_logits_K).mean()) / 2
-
-
 def negatives(z_BD: Tensor, labels_B: Tensor, z_KD: Tensor, prototypes_CD: Tensor, temperature: float) -> Tensor:
     """-1/B sum_i log e^{z_i.mu_y} / (e^{z_i.mu_y} + sum_k e^{z_i.o_k}) at tau: outliers as negatives of each row."""
     positive = (z_BD * prototypes_CD[labels_B]).sum(1) / temperature

@@ -18,7 +18,7 @@ from ood_lab.finite import FiniteCheck
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer
-from ood_lab.parts import Dimensions, Kept, Memory, Parts, Rows, Term, View
+from ood_lab.parts import Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch
 from ood_lab.random import derive_seed, generator
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
@@ -189,23 +189,27 @@ class Method(L.LightningModule):
         count = len(batch.labels)
         rows = self._rows(batch.images, BackboneOutput(output.features[:count], output.logits[:count]))
         counts_C = _counts(batch, self.parts.classes)
-        spaces = sorted({memory.space for memory in self._memories.values()})
-        written = {space: self.gathered(getattr(rows, space)) for space in spaces}
-        labels = self.gathered(batch.labels) if written else batch.labels
-        offered = Kept({n: m.offer(written[m.space], labels, counts_C) for n, m in self._memories.items()})
+        compared = {name for term in running.values() for name in term.reads_whole}
+        spaces = sorted(compared | {memory.space for memory in self._memories.values()})
+        gathered = {space: self.gathered(getattr(rows, space)) for space in spaces}
+        labels = self.gathered(batch.labels) if gathered else batch.labels
+        offered = Kept({n: m.offer(gathered[m.space], labels, counts_C) for n, m in self._memories.items()})
 
         def store() -> None:
             for name, memory in self._memories.items():
-                memory.store(written[memory.space].detach(), labels, counts_C, offered[name].detach())
+                memory.store(gathered[memory.space].detach(), labels, counts_C, offered[name].detach())
 
-        outliers = None
+        whole = WholeBatch(Rows(**gathered), labels, self._own_places(count), self.views) if compared else None
+        outliers, id_share = None, None
         self.info = {}
         if _reads_outliers(running):
             if auxiliary is not None:
                 outliers = self._rows(auxiliary, BackboneOutput(output.features[count:], output.logits[count:]))
+                id_share = count / (count + len(auxiliary))
             else:
-                outliers = self._synthesized(offered, progress)
-        return View(rows, batch.labels, offered, outliers), store
+                outliers, made = self._synthesized(offered, progress)
+                id_share = count * self._world() / (count * self._world() + made)  # all devices have the same points
+        return View(rows, batch.labels, offered, outliers, whole, id_share), store
 
     def _rows(self, images: Tensor, output: BackboneOutput) -> Rows:
         tensors = {"images": images, "features": output.features, "logits": output.logits}
@@ -220,17 +224,19 @@ class Method(L.LightningModule):
         synthesizer = self.parts.synthesizer
         return synthesizer is None or all(self._memories[name].ready for name in synthesizer.keeps())
 
-    def _synthesized(self, kept: Mapping[str, Tensor], progress: Progress) -> Rows:
-        """Points of the synthesizer, which carry no gradient, with what the head and the projector give for them."""
+    def _synthesized(self, kept: Mapping[str, Tensor], progress: Progress) -> tuple[Rows, int]:
+        """Points of the synthesizer, which carry no gradient, what the head and the projector give, how many."""
         if self.parts.synthesizer is None:
             raise RunError("a term reads outliers, but there is neither a synthesizer nor an auxiliary set")
         outliers = self._sample(kept, "synthesis", self.current_epoch, progress.step % progress.per_epoch)
         self.info = outliers.info
         values = outliers.values.detach()
         if self.parts.synthesizer.space == "projection":
-            return Rows(z=values)
+            return Rows(z=values), len(values)
         tensors = {"features": values, "logits": self.backbone.fc(values)}
-        return Rows(**tensors) if self.head.projector is None else Rows(**tensors, z=self.head.project(values))
+        if self.head.projector is not None:
+            tensors["z"] = self.head.project(values)
+        return Rows(**tensors), len(values)
 
     def outliers(self) -> Outliers | None:
         """Outliers of the finished network, for pictures; None for a method without a synthesizer."""
@@ -277,6 +283,11 @@ class Method(L.LightningModule):
         split = everywhere.unflatten(1, (self.views, -1))
         return split.movedim(0, 2).flatten(0, 2)
 
+    def _own_places(self, count: int) -> Tensor:
+        """The places of this device's rows [B] among those of all devices."""
+        own, world = torch.arange(count, device=self.device), self._world()
+        return own if world == 1 else own * world + self.trainer.global_rank
+
     def _optional_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that a step may leave unused, each with its owner: what is read through it, or a term."""
         for parameter in self.backbone.fc.parameters():
@@ -289,7 +300,7 @@ class Method(L.LightningModule):
 
     def _used(self, running: Mapping[str, Term]) -> set[str]:
         """The owners of optional parameters that a step uses, as its terms declare."""
-        read = {name for term in running.values() for name in term.reads}
+        read = {name for term in running.values() for name in (*term.reads, *term.reads_whole)}
         if self.parts.synthesizer is None or self.parts.synthesizer.space != "projection":
             read |= {name for term in running.values() for name in term.reads_outliers}
         read |= {memory.space for name, memory in self._memories.items() if name in read}

@@ -1,17 +1,20 @@
-"""What the readings of HamOS's OOD-discernment loss share."""
+"""What terms on outliers share: prototypes to compare with, and a head that tells ID rows from outliers."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from ood_lab.config.ranges import Fraction, PositiveFloat
+from torch import Tensor, nn
+
+from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveFloat
+from ood_lab.loss.logistic import binary_losses, over_both_sides
 from ood_lab.memory import Prototypes
-from ood_lab.parts import Dimensions, Memories, Term
+from ood_lab.parts import Dimensions, Memories, Rows, Term, View
 
 
 class Discernment(Term):
-    """A term that compares points on the sphere with prototypes.
+    """A term that compares points on the sphere with prototypes, as the readings of HamOS's OOD-discernment loss do.
 
     Args:
         temperature: tau.
@@ -29,3 +32,46 @@ class Discernment(Term):
 
     def keeps(self) -> Memories:
         return {"prototypes": partial(Prototypes, momentum=self.momentum)}
+
+
+def small_network(width: int, hidden: int, outputs: int) -> nn.Module:
+    """One linear layer; with `hidden` units two, and ReLU between them."""
+    if not hidden:
+        return nn.Linear(width, outputs)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+class LogisticTerm(Term):
+    """Binary cross-entropy of a head that calls ID rows 1 and outliers 0.
+
+    Synthesized points train the head, which trains the ID rows; images of an auxiliary set train the network by
+    themselves, too.
+
+    Args:
+        hidden: units between input and output; 0 is one linear layer.
+        reduction: "joint" is the mean over all rows, "sum" that of the two sides' means, "mean" half of it.
+    """
+
+    def __init__(
+        self,
+        dims: Dimensions,
+        *,
+        hidden: NonNegativeInt = 0,
+        reduction: Literal["joint", "sum", "mean"] = "mean",
+        **schedule: Any,
+    ) -> None:
+        super().__init__(dims, **schedule)
+        self.reduction = reduction
+        self.head = small_network(self.width(dims), hidden, 1)
+
+    def width(self, dims: Dimensions) -> int:
+        """Numbers of an input row."""
+        raise NotImplementedError(f"{type(self).__name__} must define width()")
+
+    def inputs(self, rows: Rows) -> Tensor:
+        """What the head is given."""
+        raise NotImplementedError(f"{type(self).__name__} must define inputs()")
+
+    def loss(self, view: View) -> Tensor:
+        id_logits, outlier_logits = (self.head(self.inputs(rows)).squeeze(1) for rows in (view.id, view.outlier_rows))
+        return over_both_sides(*binary_losses(id_logits, outlier_logits), self.reduction, view.id_share)

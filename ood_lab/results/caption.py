@@ -13,6 +13,7 @@ def image_lines(
     groups: Mapping[str, str],
     partial: Mapping[str, tuple[int, int]],
     own_validation: int | None = None,
+    unit: str = "percent",
 ) -> list[str]:
     """Which images a protocol scores and how they are prepared, a line each; the first names it and its sets.
 
@@ -21,10 +22,11 @@ def image_lines(
         groups: the OOD sets that were scored, near or far.
         partial: sets of which another number of images was scored than stated: (scored, stated).
         own_validation: images of a validation part that the ID set has of its own.
+        unit: of the numbers; "" where it is said elsewhere.
     """
     named = {g: ", ".join(n for n in protocol[g] if n in groups) or "none" for g in ("near", "far")}
     skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
-    out = [f"protocol {protocol['name']}, percent. near: {named['near']}; far: {named['far']}"]
+    out = [f"protocol {protocol['name']}{', ' * bool(unit)}{unit}. near: {named['near']}; far: {named['far']}"]
     if skipped:
         out.append(f"not there, left out of every mean: {', '.join(skipped)}")
     if partial:

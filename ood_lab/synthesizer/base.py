@@ -1,23 +1,27 @@
-"""What sources of outliers that draw from a bank begin with."""
+"""What sources of outliers that draw from a bank share: the bank, midpoints of near classes, chains from these."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.config.ranges import PositiveInt
-from ood_lab.memory import Bank
+from ood_lab.chain import Chains
+from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from ood_lab.errors import RunError
+from ood_lab.memory import Bank, FeatureBank
 from ood_lab.parts import Dimensions, Memories, Synthesizer
 from ood_lab.types import Outliers
 
 
 class FromBank(Synthesizer):
     """Draws outliers from a bank of recent rows of each class, once every class is full.
+
+    The bank holds rows of the space in which the points lie: projections, or penultimate features.
 
     Args:
         bank_size: rows kept for each class.
@@ -27,10 +31,14 @@ class FromBank(Synthesizer):
         self.bank_size = bank_size
 
     def keeps(self) -> Memories:
-        return {"bank": partial(Bank, size=self.bank_size)}
+        if self.space == "projection":
+            return {"bank": partial(Bank, size=self.bank_size)}
+        return {"feature_bank": partial(FeatureBank, size=self.bank_size)}
 
+    @torch.no_grad()
     def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
-        return self.draw(kept["bank"], generator)
+        (name,) = self.keeps()
+        return self.draw(kept[name], generator)
 
     def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
         """Outliers [K, D] and the class each came from; `info` is logged."""
@@ -59,9 +67,104 @@ def class_midpoints(
 
     The centroids are the bank's class means: scaled to unit length (the paper's prototypes lie on the sphere), or raw,
     as the HamOS release uses them for both the similarity and the midpoint.
+
+    Raises:
+        RunError: there is one class alone.
     """
+    if len(bank_CND) < 2:
+        raise RunError("midpoints lie between two classes, and the ID set has one; use another synthesizer")
     means = bank_CND.mean(1)
     if centroids == "unit":
         means = F.normalize(means, dim=1)
     pairs = near_pairs(means, adjacent)
     return F.normalize(means[pairs].sum(1), dim=1), pairs
+
+
+class FromChains(FromBank):
+    """Markov chains from the midpoints of near classes; the outliers are the midpoints and every round's points.
+
+    Args:
+        neighbor: k of the k-nearest-neighbour OOD-ness; clipped to the bank's rows a class.
+        adjacent: N_adj, near classes paired with each class; clipped to C - 1.
+        rounds: R.
+        step_size: epsilon.
+        momentum: "standard" moves by N(0, I), "sphere" by N(0, I / D); the kinetic energy stays that of N(0, I), so
+            that the Metropolis test is exact for the first alone.
+        centroids: "unit" class means, or "raw" ones as in the release.
+        kappa: concentration of the vMF kernel.
+        margin: delta of the hard margin.
+        density: "paper" (Eqs. 11 and 12) or "released".
+        midpoint_noise: deviation of Gaussian noise on the midpoints, which are then unit vectors again (Table 16).
+        bank: see `FromBank`.
+    """
+
+    def __init__(
+        self,
+        *,
+        neighbor: PositiveInt,
+        adjacent: PositiveInt,
+        rounds: PositiveInt,
+        step_size: PositiveFloat,
+        momentum: Literal["standard", "sphere"],
+        centroids: Literal["unit", "raw"],
+        kappa: PositiveFloat,
+        margin: NonNegativeFloat,
+        density: Literal["paper", "released"],
+        midpoint_noise: NonNegativeFloat,
+        **bank: Any,
+    ) -> None:
+        super().__init__(**bank)
+        self.adjacent, self.rounds, self.momentum, self.centroids = adjacent, rounds, momentum, centroids
+        self.midpoint_noise = midpoint_noise
+        self.options: dict[str, Any] = {
+            "neighbor": neighbor,
+            "step_size": step_size,
+            "kappa": kappa,
+            "margin": margin,
+            "density": density,
+        }
+
+    def scale(self, start: Tensor) -> float:
+        """The deviation of what moves the chains."""
+        return 1.0 if self.momentum == "standard" else float(start.shape[1] ** -0.5)
+
+    def draws(self, generator: torch.Generator, start: Tensor) -> dict[str, Tensor]:
+        """Further random numbers that the sampler needs."""
+        return {}
+
+    def chains(self, start: Tensor, bank: Tensor, pairs: Tensor, draws: Mapping[str, Tensor]) -> Chains:
+        """The chains of class pairs [B, 2] from `start` [B, D].
+
+        Args:
+            draws: "noise" [R, B, D], normal, moves; "uniform" [R, B] tests; and what `draws()` gives.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define chains()")
+
+    def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
+        start, pairs = class_midpoints(bank_CND, self.adjacent, self.centroids)
+        shape = (self.rounds, *start.shape)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(start)
+        if self.momentum == "sphere":
+            noise *= self.scale(start)
+        uniform = torch.rand(shape[:2], generator=generator, device=generator.device).to(start)
+        if self.midpoint_noise:
+            moved = torch.randn(start.shape, generator=generator, device=generator.device).to(start)
+            start = F.normalize(start + self.midpoint_noise * moved, dim=1)
+        draws = {"noise": noise, "uniform": uniform, **self.draws(generator, start)}
+        chains = self.chains(start, bank_CND, pairs, draws)
+        return Outliers(chains.points.flatten(0, 1), pairs[:, 0].repeat(self.rounds + 1), reports(chains))
+
+
+def reports(chains: Chains) -> dict[str, Tensor]:
+    """What is logged of chains: means over all rounds, and of each round.
+
+    A proposal is refused by the margin, or else by the Metropolis test. OOD-ness is that of the points recorded.
+    """
+    accepted, blocked = chains.accepted.float(), chains.blocked.float()
+    refused = (~chains.accepted & ~chains.blocked).float()
+    info = {"acceptance": accepted.mean(), "blocked": blocked.mean(), "oodness": chains.oodness.mean()}
+    by_round = {"acceptance": accepted.mean(1), "margin": blocked.mean(1), "metropolis": refused.mean(1)}
+    for name, values in by_round.items():
+        info |= {f"round_{number}/{name}": value for number, value in enumerate(values, 1)}
+    oodness = chains.oodness.mean(1)
+    return info | {f"round_{number}/oodness": value for number, value in enumerate(oodness)}

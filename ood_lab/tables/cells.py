@@ -12,9 +12,11 @@ from ood_lab.config import Request
 from ood_lab.results.store import Row, read_rows
 from ood_lab.results.table import Selection
 from ood_lab.tables.plan import Place, Plan
-from ood_lab.tables.spec import MEASURED, Column, Table, TableRow
+from ood_lab.tables.spec import ANGLES, Column, Table, TableRow
 
 GROUPS = ("near", "far")
+# What rows call the cost of a batch of synthesized outliers.
+COSTS = {"time": "synthesis_time", "memory": "synthesis_memory"}
 LOWER_IS_BETTER = ("fpr95", "time", "memory", "compactness")
 
 
@@ -171,10 +173,16 @@ def _setting(request: Request, key: str | None) -> str | None:
 
 
 def _value(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> float | None:
-    """A run's figure in percent; None if it is not stored (or nothing measures it)."""
-    if column.metric not in MEASURED:
+    """A run's figure in the column's unit; None if it is not stored (or nothing measures it)."""
+    if not column.measured:
         return None
     chosen = Selection.of(request)
+    if column.metric in COSTS:
+        unit = column.unit or table.unit
+        stored = next((r["value"] for r in rows if r["metric"] == COSTS[column.metric]), None)
+        return None if stored is None else stored * (1000 if unit == "ms" else 1)
+    if column.metric in ANGLES:
+        return _angle(table, column, request, chosen, rows)
     if column.metric == "accuracy":
         accuracy = chosen.accuracy(rows)
         return None if math.isnan(accuracy) else 100 * accuracy
@@ -183,6 +191,17 @@ def _value(table: Table, row: TableRow, column: Column, request: Request, rows: 
     sets = _sets(table, column, request)
     of_set = {r["ood_set"]: r["value"] for r in chosen.of_scorer(rows, row.scorer or "") if r["metric"] == name}
     return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
+
+
+def _angle(table: Table, column: Column, request: Request, chosen: Selection, rows: Sequence[Row]) -> float | None:
+    """An angle in degrees; of several sets the mean."""
+    found = [row for row in rows if row["metric"] == column.metric]
+    if column.over is None:
+        own = [row for row in found if row["convention"] == chosen.of_accuracy]
+        return own[0]["value"] if own else None
+    sets = _sets(table, column, request)
+    of_set = {r["ood_set"]: r["value"] for r in found if r["convention"] == chosen.conventions.get(r["ood_set"])}
+    return fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
 
 def _comparable(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> bool:

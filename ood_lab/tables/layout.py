@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ood_lab.config.objective import caveats
 from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.table import Selection
-from ood_lab.tables.cells import LOWER_IS_BETTER, Cell, Filled
-from ood_lab.tables.spec import Column
+from ood_lab.tables.cells import COSTS, LOWER_IS_BETTER, Cell, Filled
+from ood_lab.tables.spec import NEED_SCORER, Column, Table
 
 NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR", "accuracy": "ID acc"}
 MARK = "*"
@@ -75,7 +76,7 @@ def _heading(column: Column) -> tuple[str, str]:
 def _texts(column: Column, cells: Sequence[Cell]) -> list[Texts]:
     """A column in words, with the digits that the paper prints (two where it prints nothing)."""
     printed = [cell.paper for cell in cells if cell.paper is not None]
-    digits = max((len(text.partition(".")[2]) for text in printed), default=2)
+    digits = max((len(text.partition(".")[2]) for text in printed), default=4 if column.metric == "time" else 2)
     means = [cell.mean for cell in cells if cell.mean is not None]
     better = min if column.metric in LOWER_IS_BETTER else max
     best = better(means) if len(means) > 1 else None
@@ -106,15 +107,50 @@ def caption(filled: Filled) -> list[str]:
         return [*lines, *_lacking(filled), *table.remarks]
     seeds = ", ".join(map(str, table.seeds))
     one = len(table.seeds) == 1
-    lines.append(f"percent; {'one seed' if one else 'mean ± population std of seeds'}: {seeds}")
+    lines.append(f"{_units(table)}; {'one seed' if one else 'mean ± population std of seeds'}: {seeds}")
+    lines += _costs(filled)
     for dataset in dict.fromkeys(column.dataset for column in filled.columns):
         lines += _about(filled, dataset)
+    lines += _caveats(filled)
     rows = filled.used()
     if rows:
         commits = sorted({row["commit"] or "unknown" for row in rows})
         versions = sorted({f"{name} {version}" for row in rows for name, version in row["versions"].items()})
         lines.append(f"commit {', '.join(commits)}; {', '.join(versions)}")
     return [*lines, *_lacking(filled), *(() if table.changed else table.remarks)]
+
+
+def _units(table: Table) -> str:
+    """The units of the columns, the commonest first and alone without its metrics."""
+    metrics: dict[str, dict[str, None]] = {}
+    for column in table.columns:
+        metrics.setdefault(column.unit or table.unit, {})[NAMES.get(column.metric, column.metric)] = None
+    first, *rest = sorted(metrics, key=lambda unit: -len(metrics[unit]))
+    return "; ".join((first, *(f"{', '.join(metrics[unit])} in {unit}" for unit in rest)))
+
+
+def _costs(filled: Filled) -> list[str]:
+    """On what time and memory were measured, ours and the paper's."""
+    columns = [column for column in filled.columns if column.metric in COSTS and column.measured]
+    if not columns:
+        return []
+    names = {COSTS[column.metric] for column in columns}
+    ours = {row["hardware"] for rows in filled.rows.values() for row in rows if row["metric"] in names}
+    if not ours:
+        return []
+    shown = " and ".join(dict.fromkeys(column.metric for column in columns))
+    theirs = f"; the paper's on {filled.table.hardware or 'hardware that it does not name'}"
+    beside = any(cell.paper is not None for row in filled.cells for cell in row)
+    return [f"{shown} of one batch of outliers, ours on {', '.join(sorted(ours))}{theirs if beside else ''}"]
+
+
+def _caveats(filled: Filled) -> list[str]:
+    """What rows must say of their parts, each with the labels of its rows."""
+    labels: dict[str, dict[str, None]] = {}
+    for place, runs in filled.requests.items():
+        for caveat in caveats(runs[0].composed):
+            labels.setdefault(caveat, {})[filled.table.rows[place.row].label] = None
+    return [f"{', '.join(names)}: {caveat}" for caveat, names in labels.items()]
 
 
 def _about(filled: Filled, dataset: str) -> list[str]:
@@ -134,11 +170,12 @@ def _about(filled: Filled, dataset: str) -> list[str]:
     for run in runs:
         found = Selection.of(run).partial(filled.rows[run.run_id])
         partial |= {name: counts for name, counts in found.items() if name in shown}
-    lines = image_lines(protocol, groups, partial)
+    lines = image_lines(protocol, groups, partial, unit="")
     headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
     precision = request.composed.plain("trainer.precision")
     trained = [] if precision == "32-true" else [f"trained in {precision}"]
-    return [f"{dataset}: {lines[0]}", *lines[1:], headline, *trained]
+    detects = any(column.metric in NEED_SCORER for column in filled.columns)
+    return [f"{dataset}: {lines[0]}", *lines[1:], *([headline] if detects else []), *trained]
 
 
 def _lacking(filled: Filled) -> list[str]:

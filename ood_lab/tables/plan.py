@@ -13,7 +13,7 @@ from ood_lab.config.quoting import in_words
 from ood_lab.progress import track
 from ood_lab.results.store import read_rows
 from ood_lab.run_dir import outstanding, verify
-from ood_lab.tables.spec import MEASURED, Column, Table
+from ood_lab.tables.spec import Column, Table
 
 Changes = tuple[str, ...]
 Detectors = dict[str, dict[str, Any]]
@@ -131,10 +131,9 @@ def _unmeasured(table: Table) -> tuple[dict[Place, str], dict[Place, str]]:
     some: dict[Place, str] = {}
     for number, row in enumerate(table.rows):
         for place, columns in _places(table, number).items():
-            metrics = dict.fromkeys(column.metric for column in columns)
-            lacking = [metric for metric in metrics if metric not in MEASURED]
+            lacking = list(dict.fromkeys(column.metric for column in columns if not column.measured))
             if lacking and table.kind != "config" and not row.derived:
-                reasons = all_of_it if len(lacking) == len(metrics) else some
+                reasons = some if any(column.measured for column in columns) else all_of_it
                 reasons[place] = f"nothing measures {', '.join(lacking)} yet"
     return all_of_it, some
 

@@ -15,10 +15,9 @@ from ood_lab.config.groups import config_file, groups, nearest
 from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")
-# The metrics that runs store; a table's other columns wait for what measures them.
 NEED_SCORER = ("fpr95", "auroc", "aupr")
-MEASURED = (*NEED_SCORER, "accuracy")
-METRICS = (*MEASURED, "time", "memory", "separation", "dispersion", "compactness", "config")
+ANGLES = ("separation", "dispersion", "compactness")
+METRICS = (*NEED_SCORER, "accuracy", "time", "memory", *ANGLES, "config")
 UNITS = ("percent", "degrees", "ms", "s", "h", "mixed", "none")
 
 
@@ -31,7 +30,7 @@ class Column:
         over: an OOD set, "mean" for the table's sets of this ID set, or None where no OOD data is in it.
         dataset: the ID set.
         backbone: None where rows name their own.
-        part: stage of a cost table.
+        part: stage of a cost table; without it time and memory are those of a batch of synthesized outliers.
         unit: where it is not the table's.
     """
 
@@ -41,6 +40,11 @@ class Column:
     backbone: str | None = None
     part: str | None = None
     unit: str | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether runs store it; time and memory of the parts of a chain of runs wait for what measures them."""
+        return self.metric not in ("time", "memory") or self.part is None
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Table:
     Args:
         sets: for each ID set the OOD sets of its means.
         remarks: where the source contradicts itself.
-        unit: of its columns; with `approximate` the source prints ~ before every figure. Both are kept, like the units
-            of columns and rows, for the tables of time and memory, whose figures nothing measures yet.
+        hardware: on which the source measured time and memory.
+        unit: of its columns that name none; with `approximate` the source prints ~ before every figure.
         words: overrides of every run, which replace those of the table (see `adapt`).
         changed: the words that make it another table than the paper's; the printed values are then no targets.
         clipped: the sizes that the scale does not hold.
@@ -95,6 +99,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     remarks: tuple[str, ...] = ()
+    hardware: str | None = None
     approximate: bool = False
     words: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from ood_lab.results.store import Results, Row, add_rows, add_thresholds, option
 from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored, verify
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
+from ood_lab.task.measures import angle_rows, cost_rows
 from ood_lab.task.normalisation import with_normalisation
 
 
@@ -74,9 +75,10 @@ def measure(request: Request) -> dict[str, str]:
     scored |= fresh
     test = features.of("test")
     of_run = _row(request) | _of_id(request, test)
-    rows = [of_run | {"metric": "accuracy", "value": accuracy(test)}, *(of_run | row for row in features.training_rows)]
-    limits = []
     of_sets = {name: _of_set(request, name, keys[name]) for name in request.ood_sets}
+    rows = [of_run | {"metric": "accuracy", "value": accuracy(test)}, *(of_run | row for row in features.training_rows)]
+    rows += [*angle_rows(features, of_run, of_sets), *cost_rows(request, features, of_run, read_rows(request.run_dir))]
+    limits = []
     for name in track([name for name in names if name not in refused], "metrics"):
         scorer, tuned = made[name]
         own = {"scorer": name, "options": options[name], "tuned": tuned}

@@ -94,6 +94,13 @@ class Features:
         return head_class(self.request.cfg).classifier(load_file(self.request.run_dir / FINAL))
 
     @property
+    def method(self) -> Method:
+        """The trained network."""
+        if self._method is None:
+            self._method = trained_method(self.request)
+        return self._method
+
+    @property
     def training_rows(self) -> list[dict[str, Any]]:
         """In how many steps a term on outliers took part, and how hard its gradient pulled at the features."""
         weights = load_file(self.request.run_dir / FINAL)
@@ -113,9 +120,7 @@ class Features:
         return self._images[name]
 
     def _extract(self, name: str, path: Path, changing: InputScorer | None) -> None:
-        if self._method is None:
-            self._method = trained_method(self.request)
-        method, precision = self._method, self.request.cfg.trainer.eval_precision
+        method, precision = self.method, self.request.cfg.trainer.eval_precision
         if name == "train":
             _save_outliers(self.request, method)
         loader = self._of(name).loader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ood_lab.config import Request
+from ood_lab.config.objective import caveats
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
 from ood_lab.results.render import terminal_table
@@ -61,6 +62,7 @@ def caption(request: Request, results: Results) -> list[str]:
         *protocol_lines(protocol, request.groups, partial, own),
         *changed_line(*_changed(request, results)),
         *tuning_lines(protocol["validation"], chosen),
+        *caveats(request.composed),
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.loss.ood_discernment import equidistant, logistic, negatives, paper_eq7
+from ood_lab.loss.ood_discernment import equidistant, negatives, paper_eq7
 
 TEMPERATURES = [0.1, 0.5, 1.0]
 
@@ -62,17 +62,6 @@ def test_paper_eq7_is_the_mean_log_softmax(temperature: float) -> None:
     assert float(paper_eq7(z, mu, temperature)) == pytest.approx(mean_log_softmax(z, mu, 1 / temperature), abs=1e-10)
 
 
-def test_logistic_is_the_balanced_binary_cross_entropy() -> None:
-    id_logits, ood_logits = 3 * unit(1, 7)[0], 3 * unit(1, 4, seed=1)[0]
-    id_loss = sum(-math.log(1 / (1 + math.exp(-float(x)))) for x in id_logits) / 7
-    ood_loss = sum(-math.log(1 - 1 / (1 + math.exp(-float(x)))) for x in ood_logits) / 4
-    assert float(logistic(id_logits, ood_logits)) == pytest.approx((id_loss + ood_loss) / 2, abs=1e-12)
-
-
-def test_logistic_is_finite_for_huge_logits() -> None:
-    assert float(logistic(torch.tensor([-1e4]), torch.tensor([1e4]))) == pytest.approx(1e4)
-
-
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_negatives_is_the_contrast_of_the_own_prototype_with_all_outliers(temperature: float) -> None:
     z, labels, outliers, mu = unit(5, 4), torch.tensor([0, 2, 1, 2, 0]), unit(6, 4, seed=1), unit(3, 4, seed=2)
@@ -89,7 +78,6 @@ def test_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda a, b: equidistant(a, b, 0.3), (z, mu))
     assert torch.autograd.gradcheck(lambda a, b: paper_eq7(a, b, 0.3), (z, mu))
     assert torch.autograd.gradcheck(lambda i, a, b: negatives(i, labels, a, b, 0.3), (ids, z, mu))
-    assert torch.autograd.gradcheck(logistic, (ids[:, 0], z[:, 0]))
 
 
 @pytest.mark.parametrize("classes", [2, 4, 10])

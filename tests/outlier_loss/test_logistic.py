@@ -36,7 +36,7 @@ def naive(z: list, outliers: list, weight: list, bias: float) -> float:
 
 
 def of_head(term: Logistic) -> tuple[list, float]:
-    return term.head.weight[0].tolist(), term.head.bias.item()
+    return term.get_parameter("head.weight")[0].tolist(), term.get_parameter("head.bias").item()
 
 
 @pytest.mark.parametrize(("rows", "outliers"), [(7, 4), (1, 1), (2, 9)])
@@ -51,10 +51,11 @@ def test_it_trains_the_id_rows_and_its_head() -> None:
     term.loss(view(z, others)).backward()
     weight, bias = of_head(term)
     assert_close(z.grad, differences(lambda rows: naive(rows, others.tolist(), weight, bias), z))
-    for_weight = differences(lambda w: naive(z.tolist(), others.tolist(), w, bias), term.head.weight[0])
-    assert_close(term.head.weight.grad[0], for_weight)
-    for_bias = differences(lambda b: naive(z.tolist(), others.tolist(), weight, b[0]), term.head.bias)
-    torch.testing.assert_close(term.head.bias.grad, for_bias, atol=1e-7, rtol=0)
+    head = dict(term.head.named_parameters())
+    for_weight = differences(lambda w: naive(z.tolist(), others.tolist(), w[0], bias), head["weight"])
+    assert_close(head["weight"].grad, for_weight)
+    for_bias = differences(lambda b: naive(z.tolist(), others.tolist(), weight, b[0]), head["bias"])
+    torch.testing.assert_close(head["bias"].grad, for_bias, atol=1e-7, rtol=0)
 
 
 def test_descent_makes_the_head_call_id_rows_positive_and_outliers_negative() -> None:

@@ -14,20 +14,21 @@ from scipy.special import iv
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.sphere import project_to_tangent
-from ood_lab.synthesizer.base import class_midpoints
-from ood_lab.synthesizer.hmc import (
-    HMC,
+from ood_lab.chain import Chains, State
+from ood_lab.config.compose import compose
+from ood_lab.kth import kth_largest_column
+from ood_lab.oodness import (
     ROWS,
-    Chains,
-    kth_largest_column,
-    leapfrog,
     negative_log_id_probability,
     neighbour_search,
     oodness,
     potential_and_gradient,
-    run_chains,
 )
+from ood_lab.sphere import project_to_tangent
+from ood_lab.synthesizer.base import class_midpoints
+from ood_lab.synthesizer.hmc import HMC, leapfrog, run_chains
+from ood_lab.synthesizer.rmhmc import RMHMC
+from ood_lab.task.build import build
 
 Array = np.ndarray
 
@@ -145,6 +146,11 @@ def pole(mu: Tensor, kappa: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return lambda z: (-kappa * z @ mu, (-kappa * mu).expand_as(z))
 
 
+def at(potential: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], State]:
+    """The states that the leapfrog walks through."""
+    return lambda z: State(z, *potential(z))
+
+
 # Potential, gradient, neighbours.
 
 
@@ -238,7 +244,7 @@ def test_paper_id_probability_is_one_class_share_and_released_is_almost_flat() -
 def test_leapfrog_stays_on_the_sphere_with_tangent_momentum_and_returns_the_end_potential() -> None:
     z, mu = unit(6, 5), unit(5, seed=3)
     q, potential = project_to_tangent(z, normal(6, 5, seed=1)), pole(mu, 3.0)
-    end, q_end, energy, gradient = leapfrog(z, q, potential(z)[1], potential, steps=9, step_size=0.2)
+    (end, energy, gradient), q_end = leapfrog(at(potential)(z), q, at(potential), steps=9, step_size=0.2)
     torch.testing.assert_close(end.norm(dim=1), torch.ones(6, dtype=torch.float64), atol=1e-13, rtol=0)
     assert (end * q_end).sum(1).abs().max() < 1e-12
     torch.testing.assert_close(energy, -3 * end @ mu)
@@ -248,10 +254,10 @@ def test_leapfrog_stays_on_the_sphere_with_tangent_momentum_and_returns_the_end_
 def test_leapfrog_energy_error_shrinks_with_the_square_of_the_step() -> None:
     z, mu = unit(50, 5), unit(5, seed=3)
     q, potential = project_to_tangent(z, normal(50, 5, seed=1)), pole(mu, 3.0)
-    start, gradient = potential(z)
+    start = potential(z)[0]
     errors = []
     for steps in (5, 10, 20, 40):
-        _, q_end, energy, _ = leapfrog(z, q, gradient, potential, steps=steps, step_size=1 / steps)
+        (_, energy, _), q_end = leapfrog(at(potential)(z), q, at(potential), steps=steps, step_size=1 / steps)
         errors.append(float((energy + q_end.square().sum(1) / 2 - start - q.square().sum(1) / 2).abs().mean()))
     assert errors[0] > 1e-3
     for coarse, fine in pairwise(errors):
@@ -261,7 +267,7 @@ def test_leapfrog_energy_error_shrinks_with_the_square_of_the_step() -> None:
 def test_leapfrog_moves_towards_lower_potential_from_rest() -> None:
     z, mu = unit(20, 5), unit(5, seed=3)
     potential = pole(mu, 3.0)
-    end, _, energy, _ = leapfrog(z, torch.zeros_like(z), potential(z)[1], potential, steps=3, step_size=0.1)
+    (end, energy, _), _ = leapfrog(at(potential)(z), torch.zeros_like(z), at(potential), steps=3, step_size=0.1)
     assert (energy < potential(z)[0]).all()
     assert (end @ mu > z @ mu).all()
 
@@ -271,9 +277,10 @@ def test_leapfrog_is_reversed_by_the_negated_momentum(kind: str) -> None:
     z, pairs = unit(6, 5), torch.tensor([[0, 1], [1, 2], [2, 0]] * 2)
     q, search = project_to_tangent(z, normal(6, 5, seed=1)), neighbour_search(clusters(3, 8, 5), pairs, 3)
     potential = pole(unit(5, seed=3), 3.0) if kind == "smooth" else lambda x: potential_and_gradient(x, search(x))
-    end, q_end, _, gradient = leapfrog(z, q, potential(z)[1], potential, steps=15, step_size=0.1)
+    there, q_end = leapfrog(at(potential)(z), q, at(potential), steps=15, step_size=0.1)
+    end = there.z
     assert (end - z).norm(dim=1).min() > 0.1
-    back, q_back, _, _ = leapfrog(end, -q_end, gradient, potential, steps=15, step_size=0.1)
+    (back, _, _), q_back = leapfrog(there, -q_end, at(potential), steps=15, step_size=0.1)
     torch.testing.assert_close(back, z, atol=1e-6, rtol=0)
     torch.testing.assert_close(-q_back, q, atol=1e-6, rtol=0)
 
@@ -376,8 +383,8 @@ def test_metropolis_corrected_leapfrog_samples_the_vmf_distribution(dim: int, ka
     cosines, rates = [], []
     for step in range(180):
         q = project_to_tangent(z, torch.randn(chains, dim, generator=draw, dtype=torch.float64))
-        energy, gradient = potential(z)
-        end, q_end, energy_end, _ = leapfrog(z, q, gradient, potential, steps=3, step_size=step_size)
+        energy = potential(z)[0]
+        (end, energy_end, _), q_end = leapfrog(at(potential)(z), q, at(potential), steps=3, step_size=step_size)
         error = energy_end + q_end.square().sum(1) / 2 - energy - q.square().sum(1) / 2
         take = torch.rand(chains, generator=draw, dtype=torch.float64) < (-error).exp()
         z = torch.where(take[:, None], end, z)
@@ -531,3 +538,69 @@ def test_every_option_reaches_the_chain() -> None:
     ):
         other = sampler(**{"rounds": 6, "step_size": 0.4, **change}).draw(bank, draws()).values
         assert not torch.equal(base, other), change
+
+
+# MALA.
+
+
+def log_density_of_langevin_naive(z: Array, new: Array, gradient: Array, step_size: float) -> float:
+    """Of the proposal `new` from z: a normal tangent vector at z, less half a kick, is the way there over the time."""
+    p = np.eye(len(z)) - np.outer(z, z)
+    angle = math.acos(float(z @ new))
+    way = angle * (p @ new) / np.sqrt(((p @ new) ** 2).sum())
+    noise = way / step_size + step_size / 2 * p @ gradient
+    return -float(noise @ noise) / 2
+
+
+def test_one_leapfrog_step_is_the_metropolis_adjusted_langevin_algorithm() -> None:
+    """Metropolis and Hastings with the proposals' densities; the sphere's volume is the same there and back."""
+    step_size, k = 0.6, 7
+    bank = clusters(4, 30, 6, spread=0.15)
+    start, pairs = class_midpoints(bank, 2)
+    momentum = normal(8, len(start), 6, seed=7)
+    uniform = torch.rand(8, len(start), generator=draws(8), dtype=torch.float64)
+    got = run_chains(
+        start,
+        bank,
+        pairs,
+        momentum=momentum,
+        uniform=uniform,
+        step_size=step_size,
+        leapfrog_steps=1,
+        neighbor=k,
+        margin=9.0,
+    )
+    for i, pair in enumerate(pairs.tolist()):
+        z = start[i].numpy()
+        for number in range(8):
+            near = [kth_neighbour_naive(z, bank[c].numpy(), k) for c in pair]
+            drift = momentum[number, i].numpy() - step_size / 2 * gradient_naive(z, near)
+            v = drift - z * float(z @ drift)
+            speed = math.sqrt(float(v @ v))
+            new = z * math.cos(speed * step_size) + v / speed * math.sin(speed * step_size)
+            assert speed * step_size < math.pi
+            near_new = [kth_neighbour_naive(new, bank[c].numpy(), k) for c in pair]
+            ratio = (
+                oodness_naive(new, near_new)
+                / oodness_naive(z, near)
+                * math.exp(
+                    log_density_of_langevin_naive(new, z, gradient_naive(new, near_new), step_size)
+                    - log_density_of_langevin_naive(z, new, gradient_naive(z, near), step_size)
+                )
+            )
+            assert float(got.energy_error[number, i]) == pytest.approx(-math.log(ratio), abs=1e-8)
+            assert bool(got.accepted[number, i]) == bool(uniform[number, i] < ratio)
+            z = new if uniform[number, i] < ratio else z
+            np.testing.assert_allclose(got.points[number + 1, i].numpy(), z, atol=1e-8)
+    assert 0.5 < float(got.accepted.double().mean()) < 1
+
+
+@pytest.mark.parametrize(("name", "of"), [("mala", "hmc"), ("mmala", "rmhmc")])
+def test_langevin_samplers_are_their_chains_with_one_leapfrog_step(name: str, of: str) -> None:
+    langevin, whole = (compose(["method=hamos", f"synthesizer={x}"]).plain("synthesizer") for x in (name, of))
+    assert langevin["leapfrog_steps"] == 1
+    assert whole["leapfrog_steps"] > 1
+    assert langevin == {**whole, "leapfrog_steps": 1}
+    built: Any = build(langevin)
+    assert built.options["leapfrog_steps"] == 1
+    assert type(built) is {"hmc": HMC, "rmhmc": RMHMC}[of]

@@ -41,7 +41,7 @@ def table(**changes: Any) -> Table:
         ),
         "rows": (
             TableRow("MSP", ("50.0", "90.10", "80"), ("method=ce",), scorer="msp", std=("1.0", None, None)),
-            TableRow("k_NN & co", ("10.0", "95.00", None), ("method=npos",), scorer="knn"),
+            TableRow("k_NN & co", ("10.0", "95.00", None), ("method=nonesuch",), scorer="knn"),
         ),
         **changes,
     }
@@ -242,7 +242,7 @@ def test_the_caption_has_seeds_protocol_origin_and_what_is_lacking(filled: Fille
     assert "mean ± population std of seeds: 0, 1, 2" in text
     assert "near: letters; far: photos, gaussian_noise" in text
     assert "commit abc; torch 2" in text
-    assert "not available: k_NN & co: method=npos: no such method" in text
+    assert "not available: k_NN & co: method=nonesuch: no such method" in text
 
 
 def test_the_terminal_keeps_within_its_width(filled: Filled) -> None:
@@ -266,7 +266,7 @@ def test_markdown_and_csv_have_every_cell(filled: Filled) -> None:
     assert float(first["ours"]) == pytest.approx(45)
     assert first["seeds"] == first["seeds_wanted"] == "3"
     assert len(first["run_ids"].split()) == 3
-    assert rows[-1]["not_available"] == "method=npos: no such method"
+    assert rows[-1]["not_available"] == "method=nonesuch: no such method"
 
 
 def test_latex_is_balanced_and_escaped(filled: Filled) -> None:
