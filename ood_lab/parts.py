@@ -258,11 +258,16 @@ class Term(nn.Module):
 class Synthesizer:
     """Draws outliers as points of a feature space; a pure function of what is kept and of a generator.
 
-    `space` says where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits
-    and the projector z). `caveat` is what every result must say of a source that is not what its paper has.
+    What it declares stands in its class body as plain values:
+
+    - `space`: where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits and
+      the projector z);
+    - `at_most`: pairs of options of which the first must not exceed the second;
+    - `caveat`: what every result must say of a source that is not what its paper has.
     """
 
     space: ClassVar[str] = "projection"
+    at_most: ClassVar[tuple[tuple[str, str], ...]] = ()
     caveat: ClassVar[str] = ""
 
     def keeps(self) -> Memories:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,8 +53,12 @@ class LinearHead(NamedTuple):
 
 
 class Outliers(NamedTuple):
-    """Synthesized outliers: values [K, D], the class each came from [K] (-1 if none), and what the sampler reports."""
+    """Synthesized outliers: values [K, D], the class each came from [K] (-1 if none), and what the sampler reports.
+
+    `columns` has further numbers of each point [K], by name, which are saved with the points of a finished run.
+    """
 
     values: Tensor
     source_class: Tensor
     info: dict[str, Any]
+    columns: Mapping[str, Tensor] = MappingProxyType({})

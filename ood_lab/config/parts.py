@@ -80,6 +80,7 @@ def check_parts(composed: Composed, folder: Path | None = None, given: Collectio
             "no projector; leave it out, or add a term that does: id_loss=[ce,cider]"
         )
     _check_declarations(composed)
+    _check_pairs(composed)
     _check_sources(composed, folder)
     _check_images(composed)
     _check_schedules(composed)
@@ -98,6 +99,17 @@ def _check_declarations(composed: Composed) -> None:
                         f"{part.path}: {part.node['_target_']} declares {key} {name!r}, which there is not."
                         f"{nearest(name, known)}"
                     )
+
+
+def _check_pairs(composed: Composed) -> None:
+    """Of options that a class pairs, the first must not exceed the second."""
+    for part in chosen_parts(composed):
+        for lower, upper in part.declared.get("at_most", ()):
+            if part.node[lower] > part.node[upper]:
+                raise RequestError(
+                    f"{part.path}.{lower}={part.node[lower]}: expected at most {part.node[upper]}, the value of "
+                    f"{part.path}.{upper}; lower the one or raise the other"
+                )
 
 
 def _check_sources(composed: Composed, folder: Path | None) -> None:

@@ -18,6 +18,8 @@ Percentile = float
 Moment = float
 WideResNetDepth = int
 StageDepths = list[int]
+PositiveInts = list[int]
+PositiveFloats = list[float]
 ChannelMeans = list[float]
 ChannelDeviations = list[float]
 
@@ -54,6 +56,14 @@ RANGES: dict[str, tuple[str, type_check]] = {
     "WideResNetDepth": (
         "6 n + 4 with n of at least 1 (10, 16, ..., 40)",
         lambda v: _is_int(v) and v > 9 and v % 6 == 4,
+    ),
+    "PositiveInts": (
+        "a list of whole numbers above 0",
+        lambda v: isinstance(v, list) and all(_is_int(n) and n > 0 for n in v),
+    ),
+    "PositiveFloats": (
+        "a list of numbers above 0",
+        lambda v: isinstance(v, list) and all(_is_number(n) and n > 0 for n in v),
     ),
     "StageDepths": (
         "a list of four whole numbers above 0",

@@ -24,6 +24,7 @@ DECLARED = (
     "gives",
     "scalars",
     "caveat",
+    "at_most",
 )
 
 

@@ -26,6 +26,7 @@ from ood_lab.storage import write_atomically
 from ood_lab.types import FeatureSet, LinearHead
 
 CHUNK = 2_000  # rows scored at a time
+SYNTHESIZED = "synthesized"  # the name of a run's outliers among its scored sets
 
 
 def scores_path(run_dir: Path, scorer: str, options: str) -> Path:
@@ -53,6 +54,7 @@ def score_all(
     run_dir: Path,
     options: Mapping[str, str],
     fits: Mapping[str, str],
+    synthesized: Extracted | None = None,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
     """Fit each detector on "train", score the named sets, and keep the scores beside the run.
 
@@ -61,6 +63,7 @@ def score_all(
     Args:
         names: the sets to score; "val" among them where the run has a validation part.
         fits: what each detector is fitted on (see `fit_key`).
+        synthesized: a run's outliers, which are scored for pictures by the detectors that need no images.
 
     Returns:
         scorer -> set -> scores [N] in float64; and scorer -> why it could not.
@@ -75,6 +78,9 @@ def score_all(
                 for key in names:
                     found[key] = score(scorer, source.of(key, scorer).features(scorer.space))
                     meter.advance(note=f"{name} on {key}")
+                points = None
+                if synthesized is not None and synthesized.serves(scorer):
+                    points = score(scorer, synthesized.features(scorer.space))
             except (ValueError, torch.linalg.LinAlgError) as error:
                 refused[name] = str(error)
                 continue
@@ -82,6 +88,8 @@ def score_all(
             path = scores_path(run_dir, name, options[name])
             kept = load_file(path) if path.is_file() else {}
             fresh = {scores_key(k, source.of(k).key, fits[name]): v for k, v in found.items()}
+            if synthesized is not None and points is not None:
+                fresh[scores_key(SYNTHESIZED, synthesized.key, fits[name])] = points
             write_atomically(path, save({**kept, **fresh}))
     return scored, refused
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ood_lab.datamodule import EvalLoader
 from ood_lab.progress import track
+from ood_lab.scorer.base import Scorer
 from ood_lab.storage import atomic_file, short_name
 from ood_lab.types import FeatureSet
 
@@ -50,7 +51,14 @@ class Extracted:
             raise ValueError(f"this network gives no {space}{hint}")
         labels = self.tensors["labels"]
         known = None if (labels < 0).all() else labels
-        return FeatureSet(self.tensors[key].float(), self.tensors["logits"].float(), known)
+        logits = self.tensors.get("logits", labels.new_empty(len(labels), 0))
+        return FeatureSet(self.tensors[key].float(), logits.float(), known)
+
+    def serves(self, scorer: Scorer) -> bool:
+        """Whether a detector can be given these: points of a feature space lack what only images have."""
+        space = "projection" if scorer.space == "method" and "projection" in self.tensors else scorer.space
+        there = {"method": "features", "penultimate": "features"}.get(space, space) in self.tensors
+        return there and (scorer.features_alone or "logits" in self.tensors)
 
 
 class Network(Protocol):

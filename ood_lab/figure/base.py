@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
 
 from ood_lab.results.material import Array, Material
 
@@ -22,6 +27,7 @@ class FigureKind:
 
     title: str
     caption: str
+    beside: Sequence[str] = ()  # folders of further runs, whose material stands before that of the run itself
 
     def draw(self, material: Material) -> Figure | None:
         """The picture, or None where the material has nothing to show."""
@@ -74,12 +80,62 @@ def score_panels(material: Material, size: tuple[float, float], **shared: Any) -
 
 
 def legend_below(figure: Figure) -> None:
-    """One legend for all panels, from the first one's entries."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), fontsize=8, frameon=False)
+    """One legend for all panels, each entry once."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = min(7, len(entries))
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def values_of(figure: Figure) -> list[dict[str, Any]]:
+    """What a picture shows as numbers, a row for each point: panel, series, x, y; of bars x is the left edge."""
+    rows: list[dict[str, Any]] = []
+    for number, axes in enumerate(figure.axes):
+        panel = axes.get_title() or axes.get_ylabel() or str(number)
+        for series, points in _series(axes):
+            rows += [{"panel": panel, "series": series.lstrip("_"), "x": x, "y": y} for x, y in points]
+    return rows
+
+
+def _series(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    for line in axes.lines:
+        yield str(line.get_label()), [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+    for container in axes.containers:
+        bars = [bar for bar in container if isinstance(bar, Rectangle)]
+        yield str(container.get_label()), [(bar.get_x(), bar.get_height()) for bar in bars]
+    for patch in axes.patches:
+        if isinstance(patch, Polygon):
+            yield str(patch.get_label()), [(float(x), float(y)) for x, y in patch.get_xy()]
+    for collection in axes.collections:
+        if isinstance(collection, PathCollection):
+            points = [(float(x), float(y)) for x, y in np.asarray(collection.get_offsets())]
+            yield str(collection.get_label()), points
 
 
 def tidy(axes: Axes) -> None:
     """Fewer lines around the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+
+
+def picture(figure: Figure, kind: Literal["png", "pdf"] = "png") -> bytes:
+    """A figure as a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=130)
+    return buffer.getvalue()
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as CSV, with the columns of all of them in the order in which they come up."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def files_of(figure: Figure) -> dict[str, bytes]:
+    """A figure as PNG, PDF, and its numbers as CSV, by the ends of their names."""
+    return {"png": picture(figure), "pdf": picture(figure, "pdf"), "csv": as_csv(values_of(figure))}

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
+from ood_lab.errors import RunError
 from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, tidy
 from ood_lab.results.material import Array, Material, RunMaterial
 
 
-def flatten(points: Array, projection: Literal["tsne", "pca"], seed: int) -> Array:
-    """Points [N, D] on a plane [N, 2]."""
+def flatten(points: Array, projection: Literal["tsne", "pca", "umap"], seed: int) -> Array:
+    """Points [N, D] on a plane [N, 2].
+
+    Raises:
+        RunError: UMAP is not installed.
+    """
+    if projection == "umap":
+        try:
+            from umap import UMAP
+        except ImportError:
+            raise RunError("figure.feature_map.projection=umap: install it with pip install 'ood-lab[umap]'") from None
+        mapped: Array = UMAP(random_state=seed, n_jobs=1).fit_transform(points)
+        return mapped
     centred = points - points.mean(0)
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     plane: Array = centred @ axes.T
@@ -28,48 +42,64 @@ def flatten(points: Array, projection: Literal["tsne", "pca"], seed: int) -> Arr
 
 
 class FeatureMap(FigureKind):
-    """The run's own feature space: ID test images coloured by class, OOD sets and synthesized outliers over them.
+    """A run's own feature space: ID test images coloured by class, OOD sets and synthesized outliers over them.
 
     Args:
-        projection: "tsne", or "pca" for a linear view.
+        projection: "tsne", "umap" (needs `ood-lab[umap]`), or "pca" for a linear view.
         points: images drawn of all sets together; half of them ID.
-        seed: of the choice of images and of t-SNE.
+        seed: of the choice of images and of the projection.
+        beside: folders of further runs on the same image sets, each a panel of its own (HamOS, Figure 7).
     """
 
     title = "Feature map"
     caption = (
         "Unit features on a plane. Pale dots: ID test images, a colour for each class. Markers: OOD images. Crosses: "
-        "synthesized outliers, drawn from the finished network's feature bank. t-SNE keeps neighbours, not distances."
+        "synthesized outliers, drawn from the finished network's feature bank. t-SNE and UMAP keep neighbours, not "
+        "distances."
     )
 
-    def __init__(self, *, projection: Literal["tsne", "pca"], points: PositiveInt, seed: NonNegativeInt) -> None:
-        self.projection, self.points, self.seed = projection, points, seed
+    def __init__(
+        self,
+        *,
+        projection: Literal["tsne", "pca", "umap"],
+        points: PositiveInt,
+        seed: NonNegativeInt,
+        beside: list[str],
+    ) -> None:
+        self.projection, self.points, self.seed, self.beside = projection, points, seed, beside
 
     def draw(self, material: Material) -> Figure | None:
-        run = material.runs[-1]
-        if "test" not in run.features:
+        runs = [run for run in material.runs[-1 - len(self.beside) :] if "test" in run.features]
+        if not runs:
             return None
-        parts, labels = self._choose(run, list(material.groups))
+        figure = Figure(figsize=(6.2 * len(runs) + 2.2, 6.2), layout="constrained")
+        panels = figure.subplots(1, len(runs), squeeze=False)[0]
+        for axes, run in zip(panels, runs, strict=True):
+            self._panel(axes, run, colours(material.groups))
+            if len(runs) > 1:
+                axes.set_title(run.label, fontsize=9)
+        entries = {label: handle for axes in panels for handle, label in zip(*_entries(axes), strict=True)}
+        figure.legend(entries.values(), entries, loc="outside right upper", fontsize=8, frameon=False)
+        return figure
+
+    def _panel(self, axes: Axes, run: RunMaterial, palette: Mapping[str, str]) -> None:
+        parts, labels = self._choose(run, list(palette))
         plane = flatten(np.concatenate(list(parts.values())), self.projection, self.seed)
-        figure = Figure(figsize=(8.4, 6.2), layout="constrained")
-        axes = figure.subplots()
         tidy(axes)
         axes.set(xticks=[], yticks=[])
         axes.spines[["left", "bottom"]].set_visible(False)
-        palette = colours(material.groups)
         start = 0
         for name, part in parts.items():
             x, y = plane[start : start + len(part)].T
             start += len(part)
             if name == "test":
-                axes.scatter(x, y, c=labels, cmap="tab20" if labels.max() < 20 else "viridis", s=12, alpha=0.55, lw=0)
+                hues = "tab20" if labels.max() < 20 else "viridis"
+                axes.scatter(x, y, c=labels, cmap=hues, s=12, alpha=0.55, lw=0, label="_ID test")  # not in the legend
             elif name == "synthesized":
                 axes.scatter(x, y, color=OUTLIER_COLOUR, marker="x", s=22, lw=1.1, label="synthesized outliers")
             else:
                 axes.scatter(x, y, color=palette[name], marker="^", s=20, alpha=0.8, lw=0, label=name)
         axes.scatter([], [], color="0.6", s=14, label="ID test (by class)")
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-        return figure
 
     def _choose(self, run: RunMaterial, ood_sets: list[str]) -> tuple[dict[str, Array], np.ndarray]:
         random = np.random.default_rng(self.seed)
@@ -88,5 +118,10 @@ class FeatureMap(FigureKind):
             if name in run.features:
                 parts[name] = unit(run.features[name][some(run.features[name], rest)])
         if run.outliers is not None:
-            parts["synthesized"] = run.outliers[some(run.outliers, rest)]
+            parts["synthesized"] = unit(run.outliers[some(run.outliers, rest)])
         return parts, run.labels[rows]
+
+
+def _entries(axes: Axes) -> tuple[list[Any], list[str]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return list(handles), list(labels)

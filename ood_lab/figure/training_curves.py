@@ -30,6 +30,7 @@ class TrainingCurves(FigureKind):
             row[0].set_ylabel(run.label, fontsize=9)
             for axes, (mark, title) in zip(row, PANELS.items(), strict=True):
                 keys = list(dict.fromkeys(key for point in run.curves for key in point if mark in key))
+                keys = [key for key in keys if "/round_" not in key]  # which figure=rounds draws
                 axes.set_title(title, fontsize=9)
                 axes.set_xlabel("step", fontsize=8)
                 tidy(axes)

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.errors import RequestError, RunError
 from ood_lab.finite import FiniteCheck
+from ood_lab.memory import Bank
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer
@@ -231,12 +232,20 @@ class Method(L.LightningModule):
         outliers = self._sample(kept, "synthesis", self.current_epoch, progress.step % progress.per_epoch)
         self.info = outliers.info
         values = outliers.values.detach()
+        return Rows(**self.of_points(values)), len(values)
+
+    def of_points(self, values: Tensor) -> dict[str, Tensor]:
+        """What the head and the projector give for points of the synthesizer's space, and the points."""
+        assert self.parts.synthesizer is not None
         if self.parts.synthesizer.space == "projection":
-            return Rows(z=values), len(values)
+            return {"z": values}
         tensors = {"features": values, "logits": self.backbone.fc(values)}
-        if self.head.projector is not None:
-            tensors["z"] = self.head.project(values)
-        return Rows(**tensors), len(values)
+        return tensors if self.head.projector is None else {**tensors, "z": self.head.project(values)}
+
+    def classes_without_rows(self) -> list[int]:
+        """The classes of which no row ever reached a bank."""
+        banks = [memory for memory in self._memories.values() if isinstance(memory, Bank)]
+        return sorted({c for bank in banks for c, written in enumerate(bank.written.tolist()) if not written})
 
     def outliers(self) -> Outliers | None:
         """Outliers of the finished network, for pictures; None for a method without a synthesizer."""

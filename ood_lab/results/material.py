@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,10 @@ class RunMaterial(NamedTuple):
     scores: Mapping[str, Mapping[str, Array]]  # scorer -> set -> [N]; "test" is ID
     features: Mapping[str, Array]  # set -> [N, D] in the space that the method trains; "test" is ID
     labels: NDArray[np.int64]  # of "test"
-    outliers: Array | None  # synthesized [K, D]
+    outliers: Array | None  # synthesized [K, D] in the same space; scored they are the set "synthesized"
+    columns: Mapping[str, Array] = MappingProxyType({})  # of the outliers, what the sampler says of each [K]
+    # Draws outliers from the finished run's bank with other options of its synthesizer: their columns.
+    redraw: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None
 
 
 class Material(NamedTuple):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from ood_lab.results.store import Results, Row
 from ood_lab.results.table import METRICS, STAGES, Line, Selection, lines, percent
@@ -18,13 +16,6 @@ COLUMNS = (
     ("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"),
     ("all", "fpr95_id_pos"), ("all", "aupr_in"), ("all", "aupr_out"),
 )  # fmt: skip
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
 
 
 def with_interval(row: Row) -> str:

@@ -18,11 +18,13 @@ class Scorer:
 
     A subclass writes `_score`, and `_fit` where it learns from training features; what it is given was checked, and is
     never written into. `space` says which features the evaluator hands over, `needs` what besides them: the
-    classifier's "head", the training "labels". One that is `by_name_only` is no part of scorer=all: it does not work on
+    classifier's "head", the training "labels". With `features_alone` it reads no logits, so that it can score
+    synthesized points of a feature space, too. One that is `by_name_only` is no part of scorer=all: it does not work on
     every network, or not with every installation.
     """
 
     by_name_only = False
+    features_alone = False
     space: Space = "penultimate"
     needs: ClassVar[tuple[str, ...]] = ()
     _fitted = False

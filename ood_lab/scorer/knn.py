@@ -26,6 +26,8 @@ class KNN(Scorer):
         index: "torch" or "faiss"; both are exact.
     """
 
+    features_alone = True
+
     def __init__(
         self,
         *,

@@ -22,6 +22,7 @@ class Mahalanobis(Scorer):
     """
 
     needs = ("labels",)
+    features_alone = True
 
     def __init__(self, *, space: Literal["method", "penultimate", "projection"]) -> None:
         self.space = space

@@ -19,6 +19,7 @@ from ood_lab.sweep.sweep import Engine, sweep
 from ood_lab.sweep.workers import Workers
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.cells import Filled, fill
+from ood_lab.tables.curves import draw
 from ood_lab.tables.layout import short
 from ood_lab.tables.plan import Plan, plan
 from ood_lab.tables.render import CSV_COLUMNS, terminal, tidy, written
@@ -171,11 +172,28 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
         stdout.print(terminal(one, stdout.width), highlight=False)
     for name, text in written(results.tables).items():
         write_atomically(results.run_dir / name, text.encode())
-    stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}", highlight=False, markup=False)
+    drawn = _draw(results)
+    pictures = f"; as lines: {', '.join(drawn)}" if drawn else ""
+    stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}{pictures}", highlight=False, markup=False)
     failures.complain()
     runs = {r.run_id: r.run_dir for r in planned.runs}
     results.stands_on = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
     return results
+
+
+def _draw(results: TableResults) -> list[str]:
+    """Write tables of one setting as lines, too; gives the names of the pictures."""
+    names = []
+    for one in results.tables:
+        figure = draw(one)
+        if figure is None:
+            continue
+        from ood_lab.figure.base import files_of  # matplotlib, which only pictures need
+
+        for end, content in files_of(figure).items():
+            write_atomically(results.run_dir / f"{one.table.stem}.lines.{end}", content)
+        names.append(f"{one.table.stem}.lines.png")
+    return names
 
 
 def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:

@@ -152,7 +152,22 @@ class FromChains(FromBank):
             start = F.normalize(start + self.midpoint_noise * moved, dim=1)
         draws = {"noise": noise, "uniform": uniform, **self.draws(generator, start)}
         chains = self.chains(start, bank_CND, pairs, draws)
-        return Outliers(chains.points.flatten(0, 1), pairs[:, 0].repeat(self.rounds + 1), reports(chains))
+        source = pairs[:, 0].repeat(self.rounds + 1)
+        return Outliers(chains.points.flatten(0, 1), source, reports(chains), columns_of(chains))
+
+
+# What became of the proposal of a point's round.
+FATES = ("start", "accepted", "margin", "metropolis")
+
+
+def columns_of(chains: Chains) -> dict[str, Tensor]:
+    """Of each point, round by round, its round, its OOD-ness, and the number in `FATES` of what became of its round."""
+    rounds, count = chains.oodness.shape
+    numbers = torch.arange(rounds, device=chains.oodness.device)[:, None].expand(rounds, count)
+    fate = torch.where(chains.accepted, 1, torch.where(chains.blocked, 2, 3))
+    fate = torch.cat([torch.zeros_like(fate[:1]), fate])
+    named = {"round": numbers, "oodness": chains.oodness, "fate": fate}
+    return {name: values.flatten() for name, values in named.items()}
 
 
 def reports(chains: Chains) -> dict[str, Tensor]:

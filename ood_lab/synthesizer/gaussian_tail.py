@@ -15,7 +15,6 @@ from scipy.special import gammainccinv, gammaincinv, ndtr
 from torch import Tensor
 
 from ood_lab.config.ranges import NonNegativeFloat, PositiveInt
-from ood_lab.errors import RequestError
 from ood_lab.synthesizer.base import FromBank
 from ood_lab.types import Outliers
 
@@ -110,20 +109,13 @@ class GaussianTail(FromBank):
         draws: M, of which they are the least likely; at least K.
         ridge: see `tail_points`.
         bank: see `FromBank`.
-
-    Raises:
-        RequestError: fewer draws than points.
     """
 
     space: ClassVar[str] = "penultimate"
+    at_most: ClassVar = (("per_class", "draws"),)
 
     def __init__(self, *, per_class: PositiveInt, draws: PositiveInt, ridge: NonNegativeFloat, **bank: Any) -> None:
         super().__init__(**bank)
-        if draws < per_class:
-            raise RequestError(
-                f"synthesizer.draws={draws}: expected at least synthesizer.per_class={per_class}, since the points are "
-                "chosen among the draws"
-            )
         self.per_class, self.draws, self.ridge = per_class, draws, ridge
 
     def tail(self, bank_CND: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import PositiveFloat, PositiveInt
-from ood_lab.errors import RequestError
 from ood_lab.kth import kth_largest
 from ood_lab.synthesizer.base import FromBank
 from ood_lab.types import Outliers
@@ -99,12 +98,10 @@ class KNNBoundary(FromBank):
         deviation: of the noise, in each coordinate.
         keeping: see `boundary_points`.
         bank: see `FromBank`.
-
-    Raises:
-        RequestError: more anchors than boundary rows, or more points kept than candidates.
     """
 
     space: ClassVar[str] = "penultimate"
+    at_most: ClassVar = (("anchors", "boundary"), ("anchors", "bank_size"), ("per_anchor", "candidates"))
 
     def __init__(
         self,
@@ -120,12 +117,6 @@ class KNNBoundary(FromBank):
     ) -> None:
         super().__init__(**bank)
         self.boundary, self.candidates = min(boundary, self.bank_size), candidates
-        for name, value, most, of in (
-            ("anchors", anchors, self.boundary, "boundary rows (synthesizer.boundary, synthesizer.bank_size)"),
-            ("per_anchor", per_anchor, candidates, "candidates (synthesizer.candidates)"),
-        ):
-            if value > most:
-                raise RequestError(f"synthesizer.{name}={value}: expected at most {most}, the number of {of}")
         self.options: dict[str, Any] = {
             "neighbor": neighbor,
             "anchors": anchors,

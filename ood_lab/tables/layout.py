@@ -60,13 +60,14 @@ def blocks(filled: Filled) -> list[Block]:
         columns = [[row[i] for row in filled.cells] for i in numbers]
         texts = [_texts(filled.columns[i], column) for i, column in zip(numbers, columns, strict=True)]
         beside = tuple(any(cell.paper is not None for cell in column) for column in columns)
-        headings = tuple(_heading(filled.columns[i]) for i in numbers)
+        headings = tuple(heading(filled.columns[i]) for i in numbers)
         title = ", ".join(part for part in (dataset, backbone) if part)
         out.append(Block(title, headings, labels, tuple(zip(*texts, strict=True)), beside))
     return out
 
 
-def _heading(column: Column) -> tuple[str, str]:
+def heading(column: Column) -> tuple[str, str]:
+    """Metric with an arrow to what is better, and what it is over."""
     if column.metric == "config":
         return "ours", ""
     arrow = "↓" if column.metric in LOWER_IS_BETTER else "↑"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load_file, save
 
 from ood_lab.config import Request, RunError
@@ -26,6 +28,8 @@ from ood_lab.evaluation.extract import (
 )  # fmt: skip
 from ood_lab.fingerprint import relative_names
 from ood_lab.method.base import EPOCH_METRICS, Method
+from ood_lab.parts import Dimensions, Synthesizer
+from ood_lab.random import generator
 from ood_lab.reader.base import Listing
 from ood_lab.run_dir import FINAL, OUTLIERS
 from ood_lab.run_images import RunImages
@@ -206,9 +210,36 @@ def trained_method(request: Request) -> Method:
 
 
 def _save_outliers(request: Request, method: Method) -> None:
-    """One batch of the outliers that the finished network would be trained with, for the feature map."""
+    """One batch of the outliers that the finished network would be trained with, as features of a set are saved."""
     outliers: Outliers | None = method.outliers()
-    if outliers is not None:
-        tensors = {"values": outliers.values.float(), "source_class": outliers.source_class}
-        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_atomically(request.run_dir / OUTLIERS, save(tensors))
+    if outliers is None:
+        return
+    with torch.no_grad():
+        given = method.of_points(outliers.values)
+    if "logits" in given:
+        given["logits"] = method.head.class_logits(given["logits"])
+    if "z" in given:
+        given["projection"] = given.pop("z")
+    tensors = {**{name: value.float() for name, value in given.items()}, **outliers.columns}
+    tensors["labels"] = outliers.source_class
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(request.run_dir / OUTLIERS, save(tensors))
+
+
+def redrawn(request: Request, changes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of outliers that the finished run's bank gives with other options of its synthesizer."""
+    synthesizer: Synthesizer = build({**request.composed.plain("synthesizer"), **changes})
+    weights = load_file(request.run_dir / FINAL)
+    kept = {name: weights[f"memories.{name}.values"] for name in synthesizer.keeps()}
+    recipe = request.composed.plain("dataset.recipe")
+    dims = Dimensions(recipe["num_classes"], 0, request.composed.plain("head.projection_dim"))
+    draw = generator(request.composed.plain("seed"), "after training", 0, 0)
+    return {name: values.numpy() for name, values in synthesizer.sample(kept, dims, draw).columns.items()}
+
+
+def load_outliers(run_dir: Path) -> Extracted | None:
+    """The saved outliers of a run, where there are some; the labels are the classes from which they came."""
+    path = run_dir / OUTLIERS
+    if not path.is_file():
+        return None
+    return Extracted(load_file(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12])

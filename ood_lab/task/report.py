@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
-from ood_lab.evaluation.evaluator import load_scores
-from ood_lab.evaluation.extract import features_path, load_features
+from ood_lab.evaluation.evaluator import SYNTHESIZED, load_scores
+from ood_lab.evaluation.extract import Extracted, features_path, load_features
+from ood_lab.figure.base import as_csv, files_of, picture
 from ood_lab.progress import track
 from ood_lab.results.material import Material, RunMaterial
-from ood_lab.results.page import png, render_page
+from ood_lab.results.page import render_page
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import STAGES, Selection, lines
-from ood_lab.run_dir import OUTLIERS, normalised
-from ood_lab.storage import write_atomically
+from ood_lab.run_dir import normalised
+from ood_lab.storage import short_name, write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
+from ood_lab.task.features import load_outliers, redrawn
 from ood_lab.task.shown import caption, show, stored
 
 
@@ -48,7 +51,11 @@ def run(request: Request) -> Results:
 
 
 def write(request: Request, results: Results) -> list[dict[str, Any]]:
-    """Draw the figures (also kept as PNG files) and write report.html; gives title, caption and PNG of each figure."""
+    """Draw the figures (also kept as PNG, PDF and CSV files) and write report.html.
+
+    Returns:
+        title, caption and PNG of each figure.
+    """
     if request.cfg.logger.name == "csv":
         _write_csv(request)
     material = gather(request)
@@ -56,11 +63,12 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
     figures = []
     for name, node in track(list(kinds), "draw"):
         kind = build(node)
-        drawn = kind.draw(material)
+        others = [beside(Path(folder), request.groups) for folder in kind.beside]
+        drawn = kind.draw(material._replace(runs=[*material.runs[:-1], *others, material.runs[-1]]))
         if drawn is not None:
-            picture = png(drawn)
-            write_atomically(request.run_dir / "figures" / f"{name}.png", picture)
-            figures.append({"title": kind.title, "caption": kind.caption, "png": picture})
+            for end, content in files_of(drawn).items():
+                write_atomically(request.run_dir / "figures" / f"{name}.{end}", content)
+            figures.append({"title": kind.title, "caption": kind.caption, "png": picture(drawn)})
     about = {
         "caption": [*caption(request, results), f"AUPR: {request.cfg.protocol.aupr_rule.replace('_', ' ')}"],
         "command": f"python -m ood_lab {shlex.join(request.overrides)}",
@@ -83,32 +91,64 @@ def _ancestors(request: Request) -> list[Request]:
 
 def _run_material(request: Request, chosen: Selection) -> RunMaterial:
     keys = chosen.feature_keys(read_rows(request.run_dir))
+    outliers = load_outliers(request.run_dir)
     paths = {name: features_path(request.run_dir, name, key) for name, key in keys.items()}
     sets = {name: load_features(path) for name, path in paths.items() if path.is_file()}
     features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
     fits = chosen.fits(read_rows(request.run_dir))
+    scored = keys if outliers is None else {**keys, SYNTHESIZED: outliers.key}
     loaded = {
-        name: load_scores(request.run_dir, name, text, keys, fits[name])
+        name: load_scores(request.run_dir, name, text, scored, fits[name])
         for name, text in chosen.options.items()
         if fits.get(name)
     }
     scores = {name: found for name, found in loaded.items() if "test" in found}
-    outliers = request.run_dir / OUTLIERS
     return RunMaterial(
         label=f"{request.composed.choices['method']} ({STAGES[request.cfg.method.stage]})",
         curves=read_curves(request.run_dir / "curves.jsonl"),
         scores={n: {key: value.numpy() for key, value in s.items()} for n, s in scores.items()},
         features=features,
         labels=sets["test"].tensors["labels"].numpy() if "test" in sets else np.empty(0, np.int64),
-        outliers=load_features(outliers).tensors["values"].numpy() if outliers.is_file() else None,
+        outliers=_points(outliers),
+        columns={} if outliers is None else {name: outliers.tensors[name].numpy() for name in _columns(outliers)},
+        redraw=None if outliers is None else partial(redrawn, request),
     )
+
+
+def beside(folder: Path, groups: Iterable[str]) -> RunMaterial:
+    """Features and outliers of a finished run in another folder, the newest of each set.
+
+    Raises:
+        RequestError: the folder holds none.
+    """
+    found = {name: newest for name in ("test", *groups) if (newest := _newest(folder / "features", name))}
+    if "test" not in found:
+        raise RequestError(f"figure beside={folder}: no features of a finished run in this folder (outputs/<run id>)")
+    sets = {name: load_features(path) for name, path in found.items()}
+    outliers = load_outliers(folder)
+    return RunMaterial(
+        label=folder.name,
+        curves=[],
+        scores={},
+        features={name: extracted.features("method").features.numpy() for name, extracted in sets.items()},
+        labels=sets["test"].tensors["labels"].numpy(),
+        outliers=_points(outliers),
+    )
+
+
+def _points(outliers: Extracted | None) -> np.ndarray | None:
+    return None if outliers is None else outliers.features("method").features.numpy()
+
+
+def _newest(folder: Path, name: str) -> Path | None:
+    return max(folder.glob(f"{short_name(name)}-*.safetensors"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _columns(outliers: Extracted) -> list[str]:
+    """The further numbers of each point."""
+    return [name for name in outliers.tensors if name not in ("features", "logits", "projection", "labels")]
 
 
 def _write_csv(request: Request) -> None:
     rows = read_curves(request.run_dir / "curves.jsonl")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(request.run_dir / "curves.csv", text.getvalue().encode())
+    write_atomically(request.run_dir / "curves.csv", as_csv(rows))

@@ -156,6 +156,8 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
             told = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
             late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
             hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
+            if lacking := method.classes_without_rows():
+                hint = f" (none before every class is there: no image of class {', '.join(map(str, lacking))} came)"
             print(told + (hint if late and term.start == 0 else ""), flush=True)
 
 

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ood_lab.errors import RequestError
+from ood_lab.config import RequestError, prepare
 from ood_lab.parts import Dimensions
 from ood_lab.synthesizer.gaussian_tail import (
     GaussianTail,
@@ -326,8 +326,8 @@ def test_every_option_reaches_the_points() -> None:
 
 
 def test_fewer_draws_than_points_are_refused_with_both_numbers() -> None:
-    with pytest.raises(RequestError, match=r"draws=7\b.*per_class=8\b"):
-        sampler(per_class=8, draws=7)
+    with pytest.raises(RequestError, match=r"per_class=8: expected at most 7, the value of synthesizer.draws"):
+        prepare(["method=vos", "synthesizer.per_class=8", "synthesizer.draws=7"])
     assert sampler(per_class=8, draws=8).draw(clusters(2, 20, 6), draws()).values.isfinite().all()
 
 

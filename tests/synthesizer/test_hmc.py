@@ -19,10 +19,15 @@ from ood_lab.config.compose import compose
 from ood_lab.kth import kth_largest_column
 from ood_lab.oodness import (
     ROWS,
+    Density,
+    _all_classes,
+    _class_by_class,
+    gathered_search,
     negative_log_id_probability,
     neighbour_search,
     oodness,
     potential_and_gradient,
+    sorted_search,
 )
 from ood_lab.sphere import project_to_tangent
 from ood_lab.synthesizer.base import class_midpoints
@@ -180,11 +185,23 @@ def test_gradient_is_finite_on_top_of_a_neighbour() -> None:
     assert potential_and_gradient(neighbours[:, 0].clone(), neighbours)[1].isfinite().all()
 
 
+def test_where_all_features_are_one_point_chains_leave_it() -> None:
+    bank = F.one_hot(torch.zeros(3, 5, dtype=torch.int64), 4).double()
+    start, pairs = class_midpoints(bank, 2)
+    draws = {"momentum": normal(2, 6, 4), "uniform": torch.full((2, 6), 0.5, dtype=torch.float64)}
+    chains = run_chains(start, bank, pairs, **draws, margin=9.0)
+    assert chains.points.isfinite().all()
+    assert chains.accepted[0].all()
+
+
+@pytest.mark.parametrize("kind", [neighbour_search, sorted_search, gathered_search])
 @pytest.mark.parametrize("k", [1, 2, 7, 12])
-def test_neighbour_search_matches_a_sort_for_each_chain_and_class(k: int) -> None:
+def test_neighbour_search_matches_a_sort_for_each_chain_and_class(
+    k: int, kind: Callable[..., Callable[[Tensor], Tensor]]
+) -> None:
     bank, z = clusters(5, 12, 6), unit(9, 6, seed=4)
     pairs = torch.tensor([[0, 1], [1, 0], [4, 2], [0, 1], [2, 4], [4, 0], [1, 4], [0, 4], [2, 1]])  # class 3 is unasked
-    search = neighbour_search(bank, pairs, k)
+    search = kind(bank, pairs, k)
     for points in (z, unit(9, 6, seed=5)):  # one function serves many calls
         found = search(points)
         for i in range(9):
@@ -219,6 +236,14 @@ def test_negative_log_id_probability_matches_the_loop(density: str, k: int, kapp
     for i in range(7):
         expected = surprise_naive(z[i].numpy(), bank.numpy(), kappa, density, k)
         assert float(got[i]) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("density", ["paper", "released"])
+def test_one_product_for_all_classes_gives_what_one_for_each_does(density: Density) -> None:
+    bank, z = clusters(4, 12, 6), unit(7, 6, seed=4)
+    one = _all_classes(z, bank, 2.0, density, 5)
+    each = _class_by_class(z, bank, 2.0, density, 5)
+    torch.testing.assert_close(one.log_softmax(1), each.log_softmax(1), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("density", ["paper", "released"])

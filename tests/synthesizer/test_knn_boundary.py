@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_lab.errors import RequestError
+from ood_lab.config import RequestError, prepare
 from ood_lab.parts import Dimensions
 from ood_lab.synthesizer.knn_boundary import KNNBoundary, boundary_points
 
@@ -260,16 +260,16 @@ def test_neighbor_is_clipped_to_the_rows_of_a_class() -> None:
 
 
 def test_more_anchors_than_boundary_rows_are_refused_with_both_numbers() -> None:
-    with pytest.raises(RequestError, match=r"anchors=9\b.*\b8\b"):
-        sampler(anchors=9)
-    with pytest.raises(RequestError, match=r"anchors=21\b.*\b20\b.*bank_size"):
-        sampler(anchors=21, boundary=30)
+    with pytest.raises(RequestError, match=r"anchors=9: expected at most 8, the value of synthesizer.boundary"):
+        prepare(["method=npos", "synthesizer.anchors=9", "synthesizer.boundary=8"])
+    with pytest.raises(RequestError, match=r"anchors=21: expected at most 20, the value of synthesizer.bank_size"):
+        prepare(["method=npos", "synthesizer.anchors=21", "synthesizer.bank_size=20"])
     assert len(sampler(anchors=8).draw(clusters(4, 20, 6), draws()).values) == 4 * 8 * 4
 
 
 def test_more_points_than_candidates_are_refused_with_both_numbers() -> None:
-    with pytest.raises(RequestError, match=r"per_anchor=11\b.*\b10\b"):
-        sampler(per_anchor=11)
+    with pytest.raises(RequestError, match=r"per_anchor=11: expected at most 10, the value of synthesizer.candidates"):
+        prepare(["method=npos", "synthesizer.per_anchor=11", "synthesizer.candidates=10"])
     assert len(sampler(per_anchor=10).draw(clusters(4, 20, 6), draws()).values) == 4 * 3 * 10
 
 

@@ -1,0 +1,86 @@
+"""What all sources of points have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import ood_lab.chain
+from ood_lab.config.compose import compose
+from ood_lab.config.groups import groups
+from ood_lab.errors import RunError
+from ood_lab.oodness import gathered_search
+from ood_lab.parts import Dimensions, Synthesizer
+from ood_lab.task.build import build
+from tests.method.test_base import NoWaiting
+
+C, N, D = 5, 30, 8
+DIMS = Dimensions(C, D, D)
+SIZES = {"neighbor": 7, "per_class": 6, "boundary": 10, "candidates": 12, "per_anchor": 4, "bank_size": N}
+SOURCES = groups()["synthesizer"]
+
+
+def source(name: str) -> Synthesizer:
+    node = compose(["method=hamos", f"synthesizer={name}"]).plain("synthesizer")
+    made: Synthesizer = build({**node, **{key: value for key, value in SIZES.items() if key in node}})
+    return made
+
+
+def kept(made: Synthesizer) -> Mapping[str, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    centres = F.normalize(torch.randn(C, 1, D, generator=draw), dim=-1)
+    rows = F.normalize(centres + 0.2 * torch.randn(C, N, D, generator=draw), dim=-1)
+    return dict.fromkeys(made.keeps(), rows if made.space == "projection" else 3 + rows)
+
+
+def drawn(name: str, seed: int = 0) -> tuple[Synthesizer, Tensor, Tensor]:
+    made = source(name)
+    outliers = made.sample(kept(made), DIMS, torch.Generator().manual_seed(seed))
+    return made, outliers.values, outliers.source_class
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_points_are_finite_carry_no_gradient_and_depend_on_the_generator_alone(name: str) -> None:
+    made, values, classes = drawn(name)
+    assert values.dtype == torch.float32
+    assert values.isfinite().all()
+    assert not values.requires_grad
+    assert values.shape == (len(classes), D)
+    assert torch.equal(values, drawn(name)[1])
+    if name != "midpoints":
+        assert not torch.equal(values, drawn(name, seed=1)[1])
+    if made.space == "projection":
+        torch.testing.assert_close(values.norm(dim=1), torch.ones(len(values)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ood_lab.chain, "neighbour_search", gathered_search)  # as on a GPU
+    made = source(name)
+    rows, draw = kept(made), torch.Generator().manual_seed(0)
+    with NoWaiting():
+        made.sample(rows, DIMS, draw)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_single_class_is_drawn_from_or_refused(name: str) -> None:
+    made = source(name)
+    rows = {key: value[:1] for key, value in kept(made).items()}
+    between = name not in ("random_sphere", "gaussian_tail", "knn_boundary")
+    with pytest.raises(RunError, match="the ID set has one") if between else nullcontext():
+        values = made.sample(rows, Dimensions(1, D, D), torch.Generator().manual_seed(0)).values
+        assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if n in ("hmc", "hmc_released", "mala", "mmala", "rmhmc")])
+def test_what_a_chain_reports_is_finite(name: str) -> None:
+    made = source(name)
+    info = made.sample(kept(made), DIMS, torch.Generator().manual_seed(0)).info
+    assert {"acceptance", "blocked", "oodness", "round_0/oodness", "round_1/metropolis"} <= set(info)
+    assert all(math.isfinite(float(value)) for value in info.values())
