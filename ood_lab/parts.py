@@ -81,9 +81,22 @@ class Rows:
         return self._of("z")
 
     @property
+    def joint(self) -> Tensor:
+        """Outputs of a head for classes and shifts together [.., C S]."""
+        return self._of("joint")
+
+    @property
     def images(self) -> Tensor:
         """The network's input."""
         return self._of("images")
+
+
+SHIFTS = 4  # turns by 0, 90, 180 and 270 degrees
+
+
+def turned(images: Tensor, shift: int) -> Tensor:
+    """Images [B, C, H, W] turned by shift x 90 degrees."""
+    return torch.rot90(images, shift, dims=(2, 3))
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ class View:
         kept: what memories offer, by name: before this step ("bank"), or moved by it with its graph ("prototypes").
         outliers: None where the step has none.
         whole: the ID rows of all devices, where a term reads them.
+        shifted: those of the turned copies of the ID images, where a term reads them: a block for each of `SHIFTS`, the
+            images as they are first; its labels are y + C s.
         id_share: of all ID and outlier rows together, those that are ID; None counts the rows of this view.
     """
 
@@ -127,6 +142,7 @@ class View:
     kept: Mapping[str, Tensor]
     outliers: Rows | None = None
     whole: WholeBatch | None = None
+    shifted: WholeBatch | None = None
     id_share: float | None = None
 
     def of(self, term: Term) -> View:
@@ -137,7 +153,11 @@ class View:
         whole = None
         if self.whole is not None and term.reads_whole:
             whole = replace(self.whole, rows=self.whole.rows.only(term.reads_whole, owner))
-        return replace(self, id=self.id.only(term.reads, owner), kept=kept, outliers=outliers, whole=whole)
+        shifted = None
+        if self.shifted is not None and term.reads_shifted:
+            shifted = replace(self.shifted, rows=self.shifted.rows.only(term.reads_shifted, owner))
+        own = self.id.only(term.reads, owner)
+        return replace(self, id=own, kept=kept, outliers=outliers, whole=whole, shifted=shifted)
 
     @property
     def outlier_rows(self) -> Rows:
@@ -151,6 +171,13 @@ class View:
         if self.whole is None:
             raise UndeclaredError("the whole batch", (), "a term")
         return self.whole
+
+    @property
+    def shifted_batch(self) -> WholeBatch:
+        """The rows of turned images of all devices, for a term that declares `reads_shifted`."""
+        if self.shifted is None:
+            raise UndeclaredError("shifted images", (), "a term")
+        return self.shifted
 
 
 class Memory(nn.Module):
@@ -200,6 +227,7 @@ class Term(nn.Module):
     - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank", or one of
       the `memories` of other names that its `keeps` makes);
     - `reads_whole`: of the ID rows of all devices, for a term that compares rows with one another;
+    - `reads_shifted`: of turned copies of the ID images of all devices, which then go through the network, too;
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
     - `views`: augmented copies of each ID image that it needs;
     - `scalars`: the names of several scalars, whose weights are options `w_<name>`.
@@ -213,6 +241,7 @@ class Term(nn.Module):
 
     reads: ClassVar[tuple[str, ...]] = ()
     reads_whole: ClassVar[tuple[str, ...]] = ()
+    reads_shifted: ClassVar[tuple[str, ...]] = ()
     reads_outliers: ClassVar[tuple[str, ...]] = ()
     waits_for_outliers: ClassVar[bool] = False
     views: ClassVar[int] = 1

@@ -38,6 +38,7 @@ CASES = {
     "rmhmc": ("method=hamos", "synthesizer=rmhmc", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
     # Rows are compared with those of all devices.
     "contrastive": ("method=supcon", "id_loss=[ce,supcon,simclr,palm]", "trainer.batch_size=598"),
+    "turned images": ("method=csi_contrast", "id_loss=[csi,csi_joint]", "trainer.batch_size=598"),
     # One mean over ID rows, which devices share, and outliers, which all have.
     "vos": ("method=vos", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
     "ronf": ("method=ronf", "outlier_loss.weight=1.0", "outlier_loss.hidden=4", "trainer.batch_size=598"),

@@ -149,7 +149,9 @@ def reads_projections(composed: Composed) -> bool:
 def reads_z(path: str) -> bool:
     """Whether a part of this class reads projections, or gives points among them."""
     declared = signature(path).constants
-    reads = [name for key in ("reads", "reads_whole", "reads_outliers") for name in declared.get(key, ())]
+    reads = [
+        name for key in ("reads", "reads_whole", "reads_shifted", "reads_outliers") for name in declared.get(key, ())
+    ]
     return "z" in reads or declared.get("space") == "projection"
 
 

@@ -79,21 +79,61 @@ def check_parts(composed: Composed, folder: Path | None = None, given: Collectio
             f"head.projection_dim: nothing of method={composed.choices['method']} reads projections, so that there is "
             "no projector; leave it out, or add a term that does: id_loss=[ce,cider]"
         )
-    _check_declarations(composed)
+    _check_declarations(composed, folder)
     _check_pairs(composed)
     _check_sources(composed, folder)
     _check_images(composed)
+    _check_frozen(composed)
     _check_schedules(composed)
     _check_memories(composed)
 
 
-def _check_declarations(composed: Composed) -> None:
+def _check_frozen(composed: Composed) -> None:
+    """Heads alone are trained on a network that is trained already."""
+    init, name = composed.plain("init"), composed.choices["method"]
+    if composed.plain("method.trainable") != "heads":
+        return
+    if init["method"] is None and init["checkpoint"] is None and init["weights"] is None:
+        raise RequestError(
+            f"method={name} trains heads alone (method.trainable=heads), on weights that "
+            f"init={composed.choices['init']} does not give; leave init out, or give init.checkpoint=FILE"
+        )
+    if "shifts" in _of_head(composed, "gives") and not init.get("projector"):
+        raise RequestError(
+            f"method={name} is scored by the projector of its first stage, and init={composed.choices['init']} takes "
+            "none over; use init=csi_contrast, or init.checkpoint=FILE init.projector=true with that stage's weights"
+        )
+
+
+def _of_head(composed: Composed, key: str) -> tuple[str, ...]:
+    """What the class of the head declares under a key."""
+    return tuple(next(_of_group(composed, "head")).declared.get(key, ()))
+
+
+def _heads_that_add(name: str, folder: Path | None) -> str:
+    """The heads that give a tensor of this name, as they are typed."""
+    adding = [
+        h for h in groups(folder)["head"] if name in signature(target("head", h, folder)).constants.get("adds", ())
+    ]
+    return " or ".join(f"head={head}" for head in adding)
+
+
+def _check_declarations(composed: Composed, folder: Path | None) -> None:
     """What a class says that it reads must be there: tensors of the network, and memories that it declares."""
     for part in chosen_parts(composed):
         tensors = GIVES["images"]
         kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
-        for key, known in (("reads", (*tensors, *kept)), ("reads_whole", tensors[1:]), ("reads_outliers", tensors)):
+        for key, known in (
+            ("reads", (*tensors, *kept)),
+            ("reads_whole", tensors[1:]),
+            ("reads_shifted", (*tensors[1:], *_of_head(composed, "adds"))),
+            ("reads_outliers", tensors),
+        ):
             for name in part.declared.get(key, ()):
+                if name not in known and (heads := _heads_that_add(name, folder)):
+                    raise RequestError(
+                        f"{part.path} reads {name}, which head={composed.choices['head']} does not give; use {heads}"
+                    )
                 if name not in known:
                     raise RequestError(
                         f"{part.path}: {part.node['_target_']} declares {key} {name!r}, which there is not."

@@ -74,6 +74,7 @@ class Init:
     """Where the weights come from before the first step.
 
     `method` and `overrides` make a run of their own; `checkpoint` and `weights` name a file, `key` the network in it.
+    With `projector` that of the run, or of a checkpoint that a run has written, is taken over, too.
     """
 
     method: str | None
@@ -81,6 +82,7 @@ class Init:
     checkpoint: str | None
     weights: dict | None
     key: str | None = None
+    projector: bool = False
 
 
 @dataclass

@@ -16,6 +16,7 @@ from ood_lab.errors import RequestError
 DECLARED = (
     "reads",
     "reads_whole",
+    "reads_shifted",
     "reads_outliers",
     "waits_for_outliers",
     "memories",

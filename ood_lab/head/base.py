@@ -15,18 +15,22 @@ from ood_lab.types import LinearHead
 class Head(nn.Module):
     """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`.
 
-    `gives` names the tensors that detectors may read besides features, logits and projection.
+    `gives` names the tensors that detectors may read besides features, logits and projection, `adds` those that terms
+    may read of turned images. With `TURNS` above 1 detectors are given every image under that many shifts.
 
     Args:
         width: D of the features.
         projects: whether something reads projections; only then there is a projector.
+        classes: of the ID set.
         projection_dim: of the sphere; the projector is a layer as wide as the features, ReLU, and a layer onto it.
     """
 
     gives: ClassVar[tuple[str, ...]] = ()
+    adds: ClassVar[tuple[str, ...]] = ()
+    TURNS: ClassVar[int] = 1
     EXTRA: ClassVar[int] = 0  # outputs besides the classes
 
-    def __init__(self, width: int, projects: bool, *, projection_dim: PositiveInt) -> None:
+    def __init__(self, width: int, projects: bool, classes: int = 0, *, projection_dim: PositiveInt) -> None:
         super().__init__()
         self.projector = (
             nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection_dim)) if projects else None
@@ -36,6 +40,14 @@ class Head(nn.Module):
         """Unit-norm projections."""
         assert self.projector is not None
         return F.normalize(self.projector(features_BD).float(), dim=1)
+
+    def added(self, features_BD: Tensor) -> dict[str, Tensor]:
+        """The tensors of `adds`."""
+        return {}
+
+    def tested_turned(self, features_SBD: Tensor) -> dict[str, Tensor]:
+        """What detectors are given besides for the features of each image under each of `TURNS` shifts."""
+        return {}
 
     def tested(self, features_BD: Tensor, outputs: Tensor) -> dict[str, Tensor]:
         """What detectors are given for the outputs of the last layer: the logits of the K classes, and `gives`."""

@@ -19,7 +19,7 @@ from ood_lab.memory import Bank
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer
-from ood_lab.parts import Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch
+from ood_lab.parts import SHIFTS, Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch, turned
 from ood_lab.random import derive_seed, generator
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
@@ -42,9 +42,9 @@ class Method(L.LightningModule):
     Args:
         parts: the built parts.
         stage: "pretrain" or "finetune"; recorded with the results, and picks the data set's number of epochs.
-        trainable: the "whole" network, or "layer4_mlp": a ResNet's last stage and the heads, as HamOS's text has it on
-            ImageNet-1K (section D.2; its release freezes nothing). Batch statistics below follow the batches all the
-            same, as in OpenOOD's trainers.
+        trainable: the "whole" network; "layer4_mlp": a ResNet's last stage and the heads, as HamOS's text has it on
+            ImageNet-1K (section D.2; its release freezes nothing), where batch statistics below follow the batches all
+            the same, as in OpenOOD's trainers; or "heads" alone, on a backbone in evaluation mode (CSI's second stage).
         optimizer: its settings.
 
     Raises:
@@ -59,14 +59,18 @@ class Method(L.LightningModule):
         parts: Parts,
         *,
         stage: Literal["pretrain", "finetune"],
-        trainable: Literal["whole", "layer4_mlp"] = "whole",
+        trainable: Literal["whole", "layer4_mlp", "heads"] = "whole",
         optimizer: Optimizer,
     ) -> None:
         super().__init__()
         self.parts, self.stage, self.optimizer_settings = parts, stage, optimizer
         self.backbone, self.head = parts.backbone, parts.head
+        self.frozen = trainable == "heads"
         if trainable == "layer4_mlp":
             self.backbone.freeze_below_last_stage()
+        elif self.frozen:
+            self.backbone.requires_grad_(False)
+            self.backbone.fc.requires_grad_(True)
         self._terms = dict(parts.terms)
         self._memories = memories_of(parts)
         self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
@@ -94,6 +98,12 @@ class Method(L.LightningModule):
         """Augmented copies of each ID image in a batch."""
         return max(term.views for term in self._terms.values())
 
+    def train(self, mode: bool = True) -> Method:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
     # The network.
 
     def forward(self, images: Tensor) -> BackboneOutput:
@@ -101,13 +111,15 @@ class Method(L.LightningModule):
 
     def _output(self, images: Tensor) -> BackboneOutput:
         """Features and outputs of the last layer in float32: mixed precision is for the backbone alone."""
-        output = self.backbone(images)
-        return BackboneOutput(output.features.float(), output.logits.float())
+        return _in_float32(self.backbone(images))
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """What detectors may see of a batch: features, logits, what the head gives, a projection if there is one."""
         features, outputs = self.backbone(images)
         seen = {"features": features, **self.head.tested(features, outputs)}
+        if self.head.TURNS > 1:
+            turns = [self.backbone(turned(images, shift)).features for shift in range(1, self.head.TURNS)]
+            seen |= self.head.tested_turned(torch.stack([features, *turns]))
         return seen if self.head.projector is None else {**seen, "projection": self.head.project(features)}
 
     # A step.
@@ -124,7 +136,7 @@ class Method(L.LightningModule):
             losses, store = self.losses(batch, output, progress, auxiliary)
             self._finite.check(losses, self.global_step, self.current_epoch)
             store()
-        outputs = self.head.class_logits(output.logits[: len(batch.labels)].detach())
+        outputs = self.head.class_logits(output.logits[: len(batch.labels)].detach().float())
         self._metrics()["train_accuracy"].update(outputs, batch.labels)
         for name, value in losses.items():
             self._mean(name).update(value.detach())
@@ -140,12 +152,17 @@ class Method(L.LightningModule):
         }
 
     def _forward_pass(self, images: Tensor, auxiliary: Tensor | None, running: Mapping[str, Term]) -> BackboneOutput:
-        """ID images and, behind them, outlier images; with gradients on both where a term penalises these."""
+        """ID images, behind them turned ones where a term reads these, and outlier images.
+
+        With gradients on ID and outlier images where a term penalises these.
+        """
         inputs = [images] if auxiliary is None else [images, auxiliary]
         if any("images" in (*term.reads, *term.reads_outliers) for term in running.values()):
             for part in inputs:
                 part.requires_grad_()
-        return self._output(torch.cat(inputs) if len(inputs) > 1 else images)
+        inputs[1:1] = [turned(images, shift) for shift in range(1, _turns(running))]
+        output: BackboneOutput = self.backbone(torch.cat(inputs) if len(inputs) > 1 else images)
+        return output
 
     def losses(
         self, batch: Batch, output: BackboneOutput, progress: Progress, auxiliary: Tensor | None = None
@@ -154,7 +171,8 @@ class Method(L.LightningModule):
 
         Args:
             batch: the step's ID images and labels.
-            output: of the network for the ID images and, behind them, the outlier images.
+            output: of the network, in its precision, for the ID images, their turned copies if a term reads these, and
+                the outlier images.
             progress: where the run stands.
             auxiliary: the outlier images.
 
@@ -162,7 +180,7 @@ class Method(L.LightningModule):
             the scalars, and a function that writes the memories.
         """
         running = self.running(progress)
-        view, store = self._view(batch, output, progress, auxiliary, running)
+        view, store = self._view(batch, _in_float32(output), progress, auxiliary, running)
         losses: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         for term in running.values():
@@ -193,7 +211,7 @@ class Method(L.LightningModule):
         compared = {name for term in running.values() for name in term.reads_whole}
         spaces = sorted(compared | {memory.space for memory in self._memories.values()})
         gathered = {space: self.gathered(getattr(rows, space)) for space in spaces}
-        labels = self.gathered(batch.labels) if gathered else batch.labels
+        labels = self.gathered(batch.labels) if gathered or _turns(running) > 1 else batch.labels
         offered = Kept({n: m.offer(gathered[m.space], labels, counts_C) for n, m in self._memories.items()})
 
         def store() -> None:
@@ -201,16 +219,32 @@ class Method(L.LightningModule):
                 memory.store(gathered[memory.space].detach(), labels, counts_C, offered[name].detach())
 
         whole = WholeBatch(Rows(**gathered), labels, self._own_places(count), self.views) if compared else None
+        behind, shifted = count * _turns(running), None
+        if behind > count:
+            shifted = self._shifted(output.features[:behind], output.logits[:behind], labels, running)
         outliers, id_share = None, None
         self.info = {}
         if _reads_outliers(running):
             if auxiliary is not None:
-                outliers = self._rows(auxiliary, BackboneOutput(output.features[count:], output.logits[count:]))
+                outliers = self._rows(auxiliary, BackboneOutput(output.features[behind:], output.logits[behind:]))
                 id_share = count / (count + len(auxiliary))
             else:
                 outliers, made = self._synthesized(offered, progress)
                 id_share = count * self._world() / (count * self._world() + made)  # all devices have the same points
-        return View(rows, batch.labels, offered, outliers, whole, id_share), store
+        return View(rows, batch.labels, offered, outliers, whole, shifted, id_share), store
+
+    def _shifted(self, features: Tensor, logits: Tensor, labels: Tensor, running: Mapping[str, Term]) -> WholeBatch:
+        """Rows of turned images of all devices, a block for each shift; their labels are y + C s."""
+        found = {"features": features, "logits": logits, **self.head.added(features)}
+        if self.head.projector is not None:
+            found["z"] = self.head.project(features)
+        read = sorted({name for term in running.values() for name in term.reads_shifted})
+        blocks = {name: found[name].unflatten(0, (_turns(running), -1)) for name in read}
+        gathered = {name: torch.cat([self.gathered(block) for block in parts]) for name, parts in blocks.items()}
+        shifts = torch.arange(_turns(running), device=labels.device)[:, None]
+        own = self._own_places(len(features) // len(shifts))
+        everywhere = (labels + self.parts.classes * shifts).flatten()
+        return WholeBatch(Rows(**gathered), everywhere, (own + len(labels) * shifts).flatten(), self.views)
 
     def _rows(self, images: Tensor, output: BackboneOutput) -> Rows:
         tensors = {"images": images, "features": output.features, "logits": output.logits}
@@ -301,15 +335,15 @@ class Method(L.LightningModule):
         """The parameters that a step may leave unused, each with its owner: what is read through it, or a term."""
         for parameter in self.backbone.fc.parameters():
             yield "logits", parameter
-        for parameter in self.head.parameters():
-            yield "z", parameter
+        for name, parameter in self.head.named_parameters():
+            yield ("z" if name.startswith("projector.") else name.partition(".")[0]), parameter
         for name, term in self._terms.items():
             for parameter in term.parameters():
                 yield name, parameter
 
     def _used(self, running: Mapping[str, Term]) -> set[str]:
         """The owners of optional parameters that a step uses, as its terms declare."""
-        read = {name for term in running.values() for name in (*term.reads, *term.reads_whole)}
+        read = {name for term in running.values() for name in (*term.reads, *term.reads_whole, *term.reads_shifted)}
         if self.parts.synthesizer is None or self.parts.synthesizer.space != "projection":
             read |= {name for term in running.values() for name in term.reads_outliers}
         read |= {memory.space for name, memory in self._memories.items() if name in read}
@@ -328,7 +362,10 @@ class Method(L.LightningModule):
     # What is measured on the way.
 
     def _count_outlier_step(self, weighted: Sequence[Tensor], features: Tensor) -> None:
-        """Count a step with outliers; in the 1st, 101st, ... look at what the term does to the features."""
+        """Count a step with outliers; in the 1st, 101st, ... look at what the term does to the features.
+
+        `features` are those of the backbone, from which the logits come, too: a copy in float32 would hide these.
+        """
         self._outlier_steps_host += 1
         self.outlier_steps += 1
         if self._outlier_steps_host % LOOK_EVERY != 1 or not features.requires_grad:
@@ -337,7 +374,7 @@ class Method(L.LightningModule):
         (gradient,) = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)
         if gradient is None:
             return
-        squares = gradient.square().sum()
+        squares = gradient.float().square().sum()
         if self._world() > 1:
             everywhere = self.all_gather(squares)
             assert isinstance(everywhere, Tensor)
@@ -447,6 +484,15 @@ def memories_of(parts: Parts) -> dict[str, Memory]:
 
 def _options(make: Callable[[Dimensions], Memory]) -> Any:
     return (make.func, make.args, make.keywords) if isinstance(make, partial) else make
+
+
+def _in_float32(output: BackboneOutput) -> BackboneOutput:
+    return BackboneOutput(output.features.float(), output.logits.float())
+
+
+def _turns(running: Mapping[str, Term]) -> int:
+    """How many copies of each ID image go through the network: one, or one for each shift."""
+    return SHIFTS if any(term.reads_shifted for term in running.values()) else 1
 
 
 def _reads_outliers(running: Mapping[str, Term]) -> bool:

@@ -96,7 +96,7 @@ def tail_points(
     means, factor = tied_gaussian(bank_CND, ridge)
     radii = largest_radii(uniform_CK, draws, bank_CND.shape[2]).to(bank_CND)
     scale = radii / directions_CKD.norm(dim=2)
-    return means[:, None] + scale[:, :, None] * (directions_CKD @ factor.T)
+    return torch.addcmul(means[:, None], directions_CKD @ factor.T, scale[:, :, None])
 
 
 class GaussianTail(FromBank):

@@ -46,10 +46,11 @@ def build_method(cfg: Any) -> Method:
     dims = Dimensions(classes, backbone.feature_dim, cfg.head.projection_dim)
     synthesizer = build(cfg.synthesizer) if cfg.get("synthesizer") is not None else None
     sources = [] if synthesizer is None else [cfg.synthesizer]
-    projects = any(reads_z(str(node._target_)) for node in (*sources, *(node for _, _, node in _term_nodes(cfg))))
+    nodes = (cfg.head, *sources, *(node for _, _, node in _term_nodes(cfg)))
+    projects = any(reads_z(str(node._target_)) for node in nodes)
     parts = Parts(
         backbone=backbone,
-        head=build(cfg.head, backbone.feature_dim, projects),
+        head=build(cfg.head, backbone.feature_dim, projects, classes),
         terms=_terms(cfg, dims),
         classes=classes,
         seed=cfg.seed,

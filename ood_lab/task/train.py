@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
@@ -164,10 +164,11 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
 def load_initial(method: Method, request: Request) -> None:
     """Load the backbone's weights: published ones, a given checkpoint, the needed run's, or none.
 
-    A projection or anything else that the method adds stays as initialised.
+    The projector is taken over with `init.projector`; anything else that the method adds stays as initialised.
 
     Raises:
-        RequestError: the file holds another network (a missing, unexpected or differently shaped tensor is named).
+        RequestError: the file holds another network (a missing, unexpected or differently shaped tensor is named), or
+            no projector of this shape.
     """
     published, backbone = published_weights(request.composed), method.backbone
     path = Path(published.file) if published is not None else initial_weights(request)
@@ -179,6 +180,24 @@ def load_initial(method: Method, request: Request) -> None:
     except RequestError as error:
         raise RequestError(f"{path} does not fit the chosen backbone: {error}") from None
     backbone.load_state_dict(weights)
+    if request.cfg.init.get("projector", False):
+        _load_projector(method, path)
+
+
+def _load_projector(method: Method, path: Path) -> None:
+    projector, mark = method.head.projector, "head.projector."
+    if projector is None:
+        raise RequestError("init.projector=true: nothing of this method reads projections; leave it out")
+    found = load_file(path) if path.suffix == ".safetensors" else {}
+    theirs = {name.removeprefix(mark): value for name, value in found.items() if name.startswith(mark)}
+    shapes = {name: tuple(value.shape) for name, value in theirs.items()}
+    wanted = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
+    if shapes != wanted:
+        raise RequestError(
+            f"init.projector=true: {path} has {shapes or 'no projector'}, this method's is {wanted}; start from the "
+            "final weights of a run that trained one (method=csi_contrast)"
+        )
+    projector.load_state_dict(theirs)
 
 
 def initial_weights(request: Request) -> Path | None:

@@ -443,3 +443,11 @@ def test_a_part_has_its_own_learning_rate() -> None:
     assert groups[1]["params"] == list(made[-1].parameters())
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
     assert isinstance(made[-1].head, nn.Linear)
+
+
+def test_the_gradient_of_a_term_on_logits_is_seen_in_mixed_precision() -> None:
+    module = method(terms(cider=False, outlier_loss="outlier_exposure"))
+    at(module)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.training_step(batch(outliers=5), 0)
+    assert module.outlier_gradient > 0

@@ -35,3 +35,10 @@ def test_with_one_shift_the_order_is_that_of_hamos_eq_20() -> None:
 def test_features_without_a_dimension_of_shifts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"features of \[N, shifts, D\]; got \(200, 16\)"):
         build_scorer("csi").fit(TRAIN)
+
+
+def test_the_first_shift_alone_is_the_image_as_it_is() -> None:
+    first, both = (build_scorer("csi", shifts=which).fit(BANK).score(DATA) for which in ("first", "all"))
+    alone = [s._replace(features=s.features[:, :1]) for s in (BANK, DATA)]
+    assert first.tolist() == pytest.approx(build_scorer("csi").fit(alone[0]).score(alone[1]).tolist())
+    assert first.tolist() != pytest.approx(both.tolist())

@@ -47,7 +47,7 @@ def test_before_fit_a_detector_scores_or_says_that_it_is_not_fitted() -> None:
             ready.add(name)
         except NotFittedError:
             continue
-    assert ready == {"msp", "maxlogit", "energy", "entropy", "gen", "gradnorm", "odin", "godin"}
+    assert ready == {"msp", "maxlogit", "energy", "entropy", "gen", "gradnorm", "odin", "godin", "csi_joint"}
 
 
 NEEDS = [(name, need) for name in NAMES for need in build_scorer(name).needs]

@@ -50,6 +50,7 @@ SWEPT: dict[str, tuple[str, list[float]]] = {
     "hamos_t24": ("head.projection_dim", [64, 128, 256, 512]),
 }
 PARTS = {
+    "CSI": (["csi"], None, None),  # its first stage; the second trains heads
     "SSD+": (["ce", "supcon"], None, None),
     "KNN+": (["ce", "supcon"], None, None),
     "SupCon": (["ce", "supcon"], None, None),
@@ -78,8 +79,10 @@ def composed(name: str) -> tuple[Table, dict[Place, tuple[Request, ...]]]:
 
 
 def rows_of(name: str) -> list[tuple[Place, str, Request]]:
+    """Of each row the run that trains the network: of CSI, which has two stages, the first."""
     table, requests = composed(name)
-    return [(place, table.rows[place.row].label, runs[0]) for place, runs in requests.items()]
+    labelled = [(place, table.rows[place.row].label, runs[0]) for place, runs in requests.items()]
+    return [(place, label, run.needs[0] if label == "CSI" else run) for place, label, run in labelled]
 
 
 def expected(name: str, place: Place, label: str) -> dict[str, Any]:
@@ -149,7 +152,8 @@ def test_each_row_has_the_parts_of_its_method(name: str) -> None:
             continue
         terms, synthesizer, outlier_loss = PARTS.get(label.partition("(")[0].strip(), HAMOS)
         plain = request.composed.plain
-        assert sorted(plain("id_loss")) == terms, label
+        before = ["ce"] if label == "CSI" and name in FROM_SCRATCH else []  # alone, until the contrast begins
+        assert sorted(plain("id_loss")) == [*before, *terms], label
         for group, wanted in (("synthesizer", synthesizer), ("outlier_loss", outlier_loss)):
             node = plain(group)
             assert (None if node is None else node["_target_"].split(".")[2]) == wanted, f"{label} on {place.dataset}"
@@ -161,6 +165,8 @@ def test_from_scratch_contrast_waits_for_its_share_and_outliers_for_half_of_the_
     for _, label, request in rows_of(name):
         plain = request.composed.plain
         assert request.composed.choices["init"] == "random"
+        if label == "CSI":
+            assert plain("id_loss.ce.end") == share
         starts = {term: node["start"] for term, node in plain("id_loss").items()}
         assert starts == {term: 0 if term == "ce" else share for term in starts}, label
         if plain("outlier_loss") is not None:
@@ -172,6 +178,9 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     table, _ = composed(name)
     for place, label, request in rows_of(name):
         row = table.rows[place.row]
+        if label == "CSI":
+            assert (row.scorer, row.options) == ("csi", {"shifts": "first"})  # Eq. 20
+            continue
         node = request.scorers[row.scorer or ""]
         for key, value in DETECTORS.get(row.scorer or "", {}).items():
             assert node[key] == value, f"{label}: {row.scorer}.{key}"
@@ -182,10 +191,11 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_no_two_rows_are_one_run_but_those_that_differ_in_their_detector(name: str) -> None:
-    table, _ = composed(name)
+    table, requests = composed(name)
     seen: dict[tuple[str, str | None, str], str] = {}
-    for place, label, request in rows_of(name):
+    for place, (request, *_) in requests.items():
         row = table.rows[place.row]
+        label = row.label
         key = (f"{request.run_id} {place.dataset} {place.backbone}", row.scorer, repr(sorted(row.options.items())))
         assert key not in seen, f"{name}: {label} is the run of {seen[key]}"
         seen[key] = label
