@@ -28,20 +28,21 @@ CASES = {
     ),
     # The projector idles in the first step, the logistic head while the bank fills: no weight decay moves them.
     "parts that start late": (
-        "method=hamos", "outlier_loss=logistic", "id_loss.cider.start=0.5", "trainer.batch_size=598",
-        "method.optimizer.weight_decay=0.1",
+        "method=hamos", "synthesizer=random_walk", "outlier_loss=logistic", "id_loss.cider.start=0.5",
+        "trainer.batch_size=598", "method.optimizer.weight_decay=0.1",
     ),
     # Two steps, the second with outliers: at HamOS's rate and temperature a difference in the last digit grows
     # about tenfold every two steps, on one device as on two.
     "hamos": ("method=hamos", "outlier_loss.weight=1.0", "trainer.batch_size=598", "trainer.max_epochs=1"),
-    "random walk": ("method=hamos", "synthesizer=random_walk", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
     "rmhmc": ("method=hamos", "synthesizer=rmhmc", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
-    # Rows are compared with those of all devices.
-    "contrastive": ("method=supcon", "id_loss=[ce,supcon,simclr,palm]", "trainer.batch_size=598"),
-    "turned images": ("method=csi_contrast", "id_loss=[csi,csi_joint]", "trainer.batch_size=598"),
+    # Rows, also of turned images, are compared with those of all devices.
+    "contrastive": (
+        "method=csi_contrast", "id_loss=[ce,supcon,simclr,palm,csi,csi_joint]", "trainer.batch_size=598",
+    ),
     # One mean over ID rows, which devices share, and outliers, which all have.
-    "vos": ("method=vos", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
-    "ronf": ("method=ronf", "outlier_loss.weight=1.0", "outlier_loss.hidden=4", "trainer.batch_size=598"),
+    "vos mixed as in ronf": (
+        "method=ronf", "outlier_loss.weight=1.0", "outlier_loss.hidden=4", "trainer.batch_size=598",
+    ),
     "npos": (
         "method=npos", "synthesizer.boundary=10", "synthesizer.candidates=30", "synthesizer.per_anchor=10",
         "outlier_loss.weight=1.0", "trainer.batch_size=598",

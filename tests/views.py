@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.parts import Rows, Term, View, WholeBatch
+from ood_lab.parts import SHIFTS, Rows, Term, View, WholeBatch
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -139,18 +139,24 @@ def differences(f: Callable[[list], float], at: Tensor, step: float = 1e-5) -> T
 def assert_reads_exactly(
     term: Term, labels: Tensor, rows: dict[str, Tensor], outliers: dict[str, Tensor], kept: dict[str, Tensor]
 ) -> None:
-    """The term runs on what it declares, and on nothing less."""
+    """The term runs on what it declares, and on nothing less; turned copies have the rows of the images as they are."""
+    joint = torch.cat([labels + (int(labels.max()) + 1) * shift for shift in range(SHIFTS)])
 
-    def view(without: str = "", without_of_outliers: str = "", without_of_whole: str = "") -> View:
+    def view(
+        without: str = "", without_of_outliers: str = "", without_of_whole: str = "", without_of_shifted: str = ""
+    ) -> View:
         names = set(term.reads) - {without}
         of_outliers = set(term.reads_outliers) - {without_of_outliers}
         of_whole = Rows(**{name: rows[name] for name in set(term.reads_whole) - {without_of_whole}})
+        of_shifted = set(term.reads_shifted) - {without_of_shifted}
+        turns = Rows(**{name: torch.cat([rows[name]] * SHIFTS) for name in of_shifted})
         return View(
             id=Rows(**{name: rows[name] for name in names & set(rows)}),
             labels=labels,
             kept={name: kept[name] for name in names & set(kept)},
             outliers=Rows(**{name: outliers[name] for name in of_outliers}) if term.reads_outliers else None,
             whole=WholeBatch(of_whole, labels, torch.arange(len(labels)), term.views) if term.reads_whole else None,
+            shifted=WholeBatch(turns, joint, torch.arange(len(joint)), term.views) if term.reads_shifted else None,
         )
 
     for value in term.losses(view()).values():
@@ -162,6 +168,9 @@ def assert_reads_exactly(
     for name in term.reads_whole:
         with pytest.raises(LookupError, match=name):
             term.losses(view(without_of_whole=name))
+    for name in term.reads_shifted:
+        with pytest.raises(LookupError, match=name):
+            term.losses(view(without_of_shifted=name))
     for name in term.reads_outliers:
         with pytest.raises(LookupError, match=name):
             term.losses(view(without_of_outliers=name))

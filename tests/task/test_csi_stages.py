@@ -1,0 +1,64 @@
+"""The two stages of CSI as requests: which runs they need, and which halves of them are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ood_lab.config import RequestError, prepare
+
+
+@pytest.fixture(autouse=True)
+def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OOD_LAB_DATA", "no-such-folder")
+    monkeypatch.setenv("OOD_LAB_OUTPUT", str(tmp_path / "outputs"))
+
+
+def test_the_second_stage_needs_the_first_and_that_a_classifier() -> None:
+    request = prepare(["method=csi"])
+    assert request.run_id.startswith("csi-")
+    (first,) = request.needs
+    assert first.run_id.startswith("csi_contrast-")
+    (classifier,) = first.needs
+    assert classifier.run_id.startswith("ce-")
+    assert classifier.needs == ()
+
+
+def test_the_needed_runs_are_those_of_the_plain_commands() -> None:
+    (first,) = prepare(["method=csi"]).needs
+    assert first.run_id == prepare(["method=csi_contrast"]).run_id
+    assert first.needs[0].run_id == prepare(["method=ce"]).run_id
+
+
+def test_the_second_stages_own_training_changes_no_needed_run_and_a_network_all() -> None:
+    plain = prepare(["method=csi"])
+    longer, narrower = prepare(["method=csi", "trainer.max_epochs=3"]), prepare(["method=csi", "backbone.width=8"])
+    assert longer.run_id != plain.run_id
+    assert [need.run_id for need in longer.needs] == [need.run_id for need in plain.needs]
+    assert narrower.needs[0].run_id != plain.needs[0].run_id
+    assert narrower.needs[0].needs[0].run_id != plain.needs[0].needs[0].run_id
+
+
+def test_detectors_of_turned_images_are_asked_of_the_stages_and_not_of_the_classifier() -> None:
+    request = prepare(["method=csi", "scorer=[csi,msp]"])
+    (first,) = request.needs
+    (classifier,) = first.needs
+    assert list(request.scorers) == ["csi", "msp"]
+    assert list(classifier.scorers) == ["msp"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=csi", "init=random"], r"init"),
+        (["method=csi", "init=random"], r"init=random does not give"),
+        (["method=csi", "init=pretrained"], r"projector"),
+        (["method=ce", "scorer=[csi]"], r"scorer=csi reads what method=csi trains"),
+        (["method=ce", "scorer=[csi_joint]"], r"scorer=csi_joint"),
+        (["id_loss=[ce,csi_joint]"], "id_loss.csi_joint reads joint, which head=linear does not give; use head=shifts"),
+    ],
+)
+def test_half_of_csi_is_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        prepare(overrides)
