@@ -148,11 +148,14 @@ def reads_projections(composed: Composed) -> bool:
 
 def reads_z(path: str) -> bool:
     """Whether a part of this class reads projections, or gives points among them."""
+    return "z" in read_by(path) or signature(path).constants.get("space") == "projection"
+
+
+def read_by(path: str) -> set[str]:
+    """What a part of this class reads, of whatever rows."""
     declared = signature(path).constants
-    reads = [
-        name for key in ("reads", "reads_whole", "reads_shifted", "reads_outliers") for name in declared.get(key, ())
-    ]
-    return "z" in reads or declared.get("space") == "projection"
+    keys = ("reads", "reads_whole", "reads_shifted", "reads_outliers")
+    return {name for key in keys for name in declared.get(key, ())}
 
 
 # What is saved with a run.

@@ -20,7 +20,7 @@ from ood_lab.config.check import (
     check_weights,
     parse,
 )
-from ood_lab.config.compose import Composed, choices_of, compose, only_chooses, target
+from ood_lab.config.compose import Composed, compose, only_chooses, target
 from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.groups import groups
 from ood_lab.config.identity import all_leaves, run_id, shaping_leaves
@@ -29,7 +29,7 @@ from ood_lab.config.own_folder import TARGET, written
 from ood_lab.config.parts import check_parts
 from ood_lab.config.peers import PEERS, expanded
 from ood_lab.config.quoting import in_words, quote
-from ood_lab.config.scorers import as_declared, check_scorers
+from ood_lab.config.scorers import as_declared, check_scorers, serves
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
@@ -297,7 +297,7 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
         return []
     mine, theirs = all_leaves(composed), all_leaves(default)
     chosen = {group: composed.choices.get(group) for group in INHERITED_GROUPS}
-    served = [name for name in composed.plain("scorer") if _serves(init["method"], composed.plain(f"scorer.{name}"))]
+    served = [name for name in composed.plain("scorer") if serves(init["method"], composed.plain(f"scorer.{name}"))]
     chosen["scorer"] = served or ["msp"]
     need = [f"{group}={in_words(choice)}" for group, choice in chosen.items() if choice is not None]
     need += [f"method={init['method']}", f"seed={composed.cfg.seed}"]
@@ -310,13 +310,6 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
         own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
         need.append(f"{key}={'method' if own else in_words(value)}")
     return [[*need, *init["overrides"]]]
-
-
-def _serves(method: str, scorer: dict[str, Any]) -> bool:
-    """Whether a recipe's network gives what a detector reads."""
-    space = scorer.get("space") or signature(scorer["_target_"]).constants.get("space", "penultimate")
-    (head,) = choices_of("method", method).get("head", ["linear"])
-    return space in ("method", "penultimate", "projection", *signature(target("head", head)).constants.get("gives", ()))
 
 
 def _as_asked(leaves: dict[str, Any], composed: Composed) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ood_lab.config.annotation import accepts, describe
-from ood_lab.config.compose import Composed
+from ood_lab.config.compose import Composed, choices_of, target
 from ood_lab.config.groups import groups, nearest
-from ood_lab.config.identity import reads_projections
+from ood_lab.config.identity import nodes_of, read_by, reads_projections
+from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.config.peers import PEERS, check_peers
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
+
+EVERYWHERE = ("method", "penultimate", "projection")  # spaces of every network
 
 
 def check_scorers(composed: Composed, folder: Path | None = None) -> None:
@@ -71,11 +74,40 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
             f"scorer.{name}.space=projection: method={chosen} trains no projection; "
             "use space=method (the projection where there is one) or space=penultimate"
         )
-    if space not in ("method", "penultimate", "projection", *gives):
+    works = [m for m in groups()["method"] if serves(m, node)]
+    remedy = f"use method={' or method='.join(works)}" if works else "no method of today does"
+    if space not in (*EVERYWHERE, *gives):
+        head = composed.choices["head"]
+        raise RequestError(f"scorer={name} reads {space}, which method={chosen} (head={head}) does not give; {remedy}")
+    nodes = [node for group in TERM_GROUPS for node in nodes_of(composed, group)]
+    through = _trained_through(str(composed.plain("head._target_")), space)
+    taken_over = through == "z" and composed.plain("init.projector")
+    if through is not None and not taken_over and not any(through in read_by(term["_target_"]) for term in nodes):
         raise RequestError(
-            f"scorer={name} reads what method={name} trains ({space}); method={chosen} "
-            f"(head={composed.choices['head']}) gives no such thing"
+            f"scorer={name} would score what nothing trains: no term of method={chosen} reads {through}; leave it out, "
+            f"or {remedy}"
         )
+
+
+def serves(method: str, scorer: dict[str, Any]) -> bool:
+    """Whether a recipe's network gives what a detector reads, trained; of a recipe of one's own that isn't known here."""
+    space = scorer.get("space") or signature(scorer["_target_"]).constants.get("space", "penultimate")
+    if space in EVERYWHERE:
+        return True
+    if method not in groups()["method"]:
+        return False
+    chosen = choices_of("method", method)
+    head = target("head", chosen.get("head", ["linear"])[0])
+    if space not in signature(head).constants.get("gives", ()):
+        return False
+    through = _trained_through(head, space)
+    return through is None or any(through in read_by(target("id_loss", term)) for term in chosen.get("id_loss", ["ce"]))
+
+
+def _trained_through(head: str, space: str) -> str | None:
+    """What a term must read for this output of a head to be trained."""
+    found: str | None = dict(signature(head).constants.get("trained_through", ())).get(space)
+    return found
 
 
 def _check_tuning(composed: Composed) -> None:

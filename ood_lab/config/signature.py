@@ -26,6 +26,7 @@ DECLARED = (
     "scalars",
     "caveat",
     "at_most",
+    "trained_through",
 )
 
 

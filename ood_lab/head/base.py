@@ -16,7 +16,8 @@ class Head(nn.Module):
     """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`.
 
     `gives` names the tensors that detectors may read besides features, logits and projection, `adds` those that terms
-    may read of turned images. With `TURNS` above 1 detectors are given every image under that many shifts.
+    may read of turned images; `trained_through` has pairs of what is given and what a term must read to train it. With
+    `TURNS` above 1 detectors are given every image under that many shifts.
 
     Args:
         width: D of the features.
@@ -27,6 +28,7 @@ class Head(nn.Module):
 
     gives: ClassVar[tuple[str, ...]] = ()
     adds: ClassVar[tuple[str, ...]] = ()
+    trained_through: ClassVar[tuple[tuple[str, str], ...]] = ()
     TURNS: ClassVar[int] = 1
     EXTRA: ClassVar[int] = 0  # outputs besides the classes
 

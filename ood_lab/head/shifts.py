@@ -20,6 +20,7 @@ class Shifts(Head):
 
     gives: ClassVar[tuple[str, ...]] = ("shifts", "joint")
     adds: ClassVar[tuple[str, ...]] = ("joint",)
+    trained_through: ClassVar[tuple[tuple[str, str], ...]] = (("shifts", "z"), ("joint", "joint"))
     reads: ClassVar[tuple[str, ...]] = ("z",)  # its detectors read projections
     TURNS: ClassVar[int] = SHIFTS
 

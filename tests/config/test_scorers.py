@@ -17,9 +17,12 @@ TUNE = ["method=ce", "tuning=openood"]
     [
         (
             ["scorer=godin"],
-            "scorer=godin reads what method=godin trains (numerator); method=hamos (head=linear) gives no such thing",
+            "scorer=godin reads numerator, which method=hamos (head=linear) does not give; no method of today does",
         ),
-        (["method=ce", "scorer=[msp,csi]"], "scorer=csi reads what method=csi trains (shifts)"),
+        (
+            ["method=ce", "scorer=[msp,csi]"],
+            "scorer=csi reads shifts, which method=ce (head=linear) does not give; use method=csi",
+        ),
         (["index=fais"], "index='fais': expected one of torch, faiss"),
         (["id_rate=1"], "id_rate=1: expected a number between 0 and 1"),
         (["bootstrap=-1"], "bootstrap=-1"),
