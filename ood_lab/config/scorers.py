@@ -90,7 +90,7 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
 
 
 def serves(method: str, scorer: dict[str, Any]) -> bool:
-    """Whether a built-in recipe's network gives, trained, what a detector reads; of another only what every one gives."""
+    """Whether a built-in recipe's network gives, trained, what a detector reads; others give what every one does."""
     space = scorer.get("space") or signature(scorer["_target_"]).constants.get("space", "penultimate")
     if space in EVERYWHERE:
         return True
