@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ood_lab.oodness import Density, negative_log_id_probability, neighbour_search, potential_and_gradient
 
+# What became of the proposal of a point's round; 0 for the start.
+FATES = ("start", "accepted", "refused by the margin", "refused by Metropolis")
+
 
 class Chains(NamedTuple):
     """What a sampler gives: the start and R more points of each chain, and how the proposals fared."""

@@ -46,12 +46,12 @@ def gathered_search(bank_CND: Tensor, pairs_B2: Tensor, k: int) -> Callable[[Ten
     """`neighbour_search` for devices that must not be waited for: each chain has a copy of its classes' rows."""
     chains, rows, dim = len(pairs_B2), *bank_CND.shape[1:]
     asked = bank_CND[pairs_B2].flatten(1, 2)  # [B, 2N, D]
-    numbers = torch.arange(chains, device=bank_CND.device)[:, None]
+    chain, member = torch.arange(chains, device=bank_CND.device)[:, None], torch.arange(2, device=bank_CND.device)
 
     def search(z_BD: Tensor) -> Tensor:
         similarity = torch.bmm(asked, z_BD[:, :, None]).view(chains * 2, rows)
         column = kth_largest_column(similarity, k).view(chains, 2)
-        return asked.view(chains, 2, rows, dim)[numbers, numbers.new_tensor([0, 1]), column]
+        return asked.view(chains, 2, rows, dim)[chain, member, column]
 
     return search
 
@@ -104,8 +104,7 @@ def _all_classes(z_BD: Tensor, bank_CND: Tensor, kappa: float, density: Density,
     """The same with one product, for devices to which many small ones are slow."""
     similarity = (z_BD @ bank_CND.flatten(0, 1).T).view(len(z_BD), *bank_CND.shape[:2])
     if density == "paper":
-        exponent = kappa * similarity
-        return exponent.logsumexp(2)
+        return (kappa * similarity).logsumexp(2)
     return _relative_kernel_mean(similarity.flatten(0, 1), kappa, k).view(len(z_BD), len(bank_CND))
 
 

@@ -74,19 +74,24 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
             f"scorer.{name}.space=projection: method={chosen} trains no projection; "
             "use space=method (the projection where there is one) or space=penultimate"
         )
-    works = [m for m in groups()["method"] if serves(m, node)]
-    remedy = f"use method={' or method='.join(works)}" if works else "no method of today does"
     if space not in (*EVERYWHERE, *gives):
         head = composed.choices["head"]
-        raise RequestError(f"scorer={name} reads {space}, which method={chosen} (head={head}) does not give; {remedy}")
+        raise RequestError(
+            f"scorer={name} reads {space}, which method={chosen} (head={head}) does not give; {_remedy(node)}"
+        )
     nodes = [node for group in TERM_GROUPS for node in nodes_of(composed, group)]
     through = _trained_through(str(composed.plain("head._target_")), space)
     taken_over = through == "z" and composed.plain("init.projector")
     if through is not None and not taken_over and not any(through in read_by(term["_target_"]) for term in nodes):
         raise RequestError(
             f"scorer={name} would score what nothing trains: no term of method={chosen} reads {through}; leave it out, "
-            f"or {remedy}"
+            f"or {_remedy(node)}"
         )
+
+
+def _remedy(scorer: dict[str, Any]) -> str:
+    works = [method for method in groups()["method"] if serves(method, scorer)]
+    return f"use method={' or method='.join(works)}" if works else "no method of today does"
 
 
 def serves(method: str, scorer: dict[str, Any]) -> bool:

@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ood_lab.chain import FATES
 from ood_lab.config.ranges import PositiveFloats, PositiveInts
 from ood_lab.figure.base import ID_COLOUR, OOD_COLOURS, OUTLIER_COLOUR, FigureKind, tidy
 from ood_lab.results.material import Array, Material, RunMaterial
 
-FATES = {"accepted": (1, ID_COLOUR), "refused by the margin": (2, OOD_COLOURS[1]), "by Metropolis": (3, OOD_COLOURS[0])}
+COLOURS = {1: ID_COLOUR, 2: OOD_COLOURS[1], 3: OOD_COLOURS[0]}  # of what became of a proposal
 
 
 class Rounds(FigureKind):
@@ -95,9 +96,9 @@ def _fates(axes: Axes, columns: Mapping[str, Array]) -> None:
     tidy(axes)
     fates = _by_round(columns, "fate")[1:]
     rounds, bottom = np.arange(1, len(fates) + 1), np.zeros(len(fates))
-    for name, (code, colour) in FATES.items():
+    for code, colour in COLOURS.items():
         share = np.array([float((values == code).mean()) for values in fates])
-        axes.bar(rounds, share, bottom=bottom, color=colour, width=0.7, label=name)
+        axes.bar(rounds, share, bottom=bottom, color=colour, width=0.7, label=FATES[code])
         bottom += share
     axes.set_title("proposals", fontsize=9)
     axes.set_xlabel("round", fontsize=8)

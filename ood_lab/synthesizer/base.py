@@ -156,12 +156,8 @@ class FromChains(FromBank):
         return Outliers(chains.points.flatten(0, 1), source, reports(chains), columns_of(chains))
 
 
-# What became of the proposal of a point's round.
-FATES = ("start", "accepted", "margin", "metropolis")
-
-
 def columns_of(chains: Chains) -> dict[str, Tensor]:
-    """Of each point, round by round, its round, its OOD-ness, and the number in `FATES` of what became of its round."""
+    """Of each point its round, its OOD-ness, and what became of its round's proposal, a place in `chain.FATES`."""
     rounds, count = chains.oodness.shape
     numbers = torch.arange(rounds, device=chains.oodness.device)[:, None].expand(rounds, count)
     fate = torch.where(chains.accepted, 1, torch.where(chains.blocked, 2, 3))

@@ -60,7 +60,7 @@ def chi_quantile(normal: Tensor, dim: int) -> Tensor:
     As a function of the normal quantile it is close to a line, so that cubic interpolation between the nodes of a table
     is exact to 1e-8 (and needs no iteration, and no word from the device).
     """
-    values, slopes = (torch.from_numpy(part).to(normal.device) for part in _chi_table(dim))
+    values, slopes = _chi_table(dim, normal.device)
     place = ((normal + REACH) * ((NODES - 1) / (2 * REACH))).clamp(0, NODES - 1 - 1e-9)
     left = place.long()
     t = place - left
@@ -68,15 +68,15 @@ def chi_quantile(normal: Tensor, dim: int) -> Tensor:
     return a + t * (da + t * (3 * (b - a) - 2 * da - db + t * (da + db - 2 * (b - a))))
 
 
-@cache
-def _chi_table(dim: int) -> tuple[np.ndarray, np.ndarray]:
+@cache  # a copy from the host waits for the device
+def _chi_table(dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Quantiles at the nodes, and their slopes from node to node."""
     normal = np.linspace(-REACH, REACH, NODES)
     low, high = gammaincinv(dim / 2, ndtr(normal)), gammainccinv(dim / 2, ndtr(-normal))  # each exact on its side
     radius = np.sqrt(2 * np.where(normal < 0, low, high))
     log_density = (dim - 1) * np.log(radius) - radius**2 / 2 - (dim / 2 - 1) * math.log(2) - math.lgamma(dim / 2)
     slope = np.exp(-(normal**2) / 2 - math.log(2 * math.pi) / 2 - log_density)
-    return radius, slope * (normal[1] - normal[0])
+    return torch.from_numpy(radius).to(device), torch.from_numpy(slope * (normal[1] - normal[0])).to(device)
 
 
 def tail_points(

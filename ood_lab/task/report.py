@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ood_lab.config import Request, RequestError
 from ood_lab.evaluation.evaluator import SYNTHESIZED, load_scores
 from ood_lab.evaluation.extract import Extracted, features_path, load_features
-from ood_lab.figure.base import as_csv, files_of, picture
+from ood_lab.figure.base import as_csv, files_of
 from ood_lab.progress import track
 from ood_lab.results.material import Material, RunMaterial
 from ood_lab.results.page import render_page
@@ -66,9 +66,10 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
         others = [beside(Path(folder), request.groups) for folder in kind.beside]
         drawn = kind.draw(material._replace(runs=[*material.runs[:-1], *others, material.runs[-1]]))
         if drawn is not None:
-            for end, content in files_of(drawn).items():
+            files = files_of(drawn)
+            for end, content in files.items():
                 write_atomically(request.run_dir / "figures" / f"{name}.{end}", content)
-            figures.append({"title": kind.title, "caption": kind.caption, "png": picture(drawn)})
+            figures.append({"title": kind.title, "caption": kind.caption, "png": files["png"]})
     about = {
         "caption": [*caption(request, results), f"AUPR: {request.cfg.protocol.aupr_rule.replace('_', ' ')}"],
         "command": f"python -m ood_lab {shlex.join(request.overrides)}",

@@ -79,7 +79,7 @@ def test_a_picture_is_also_a_table_of_its_numbers() -> None:
     assert {row["series"] for row in rows if row["panel"] == "proposals"} == {
         "accepted",
         "refused by the margin",
-        "by Metropolis",
+        "refused by Metropolis",
     }
     files = files_of(figure)
     assert files["png"].startswith(b"\x89PNG")
