@@ -29,7 +29,7 @@ from ood_lab.run_images import RunImages
 from ood_lab.storage import write_atomically
 
 FINAL = "checkpoints/final.safetensors"
-OUTLIERS = "features/outliers.safetensors"
+OUTLIERS = "features/synthesized.safetensors"
 NORMALISATION = "normalisation.json"
 READ_FIRST_GB = 2  # training images up to this are read for their digest before the run, which may be killed
 

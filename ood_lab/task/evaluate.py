@@ -20,7 +20,7 @@ from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, add_thresholds, options_text, read_rows
 from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored, verify
 from ood_lab.task import report, tuning
-from ood_lab.task.features import Features, load_outliers
+from ood_lab.task.features import Features
 from ood_lab.task.measures import angle_rows, cost_rows
 from ood_lab.task.normalisation import with_normalisation
 
@@ -71,8 +71,9 @@ def measure(request: Request) -> dict[str, str]:
     # Scores that are there serve another convention or rate; the rest is made.
     scorers = {name: scorer for name, (scorer, _) in made.items() if len(scored[name]) < len(sets)}
     features.prepare(sets, scorers.values())
-    points = load_outliers(request.run_dir)
-    fresh, refused = score_all(scorers, features, sets, features.head, request.run_dir, options, fits, points)
+    fresh, refused = score_all(
+        scorers, features, sets, features.head, request.run_dir, options, fits, features.synthesized
+    )
     scored |= fresh
     test = features.of("test")
     of_run = _row(request) | _of_id(request, test)

@@ -104,6 +104,18 @@ class Features:
             self._method = trained_method(self.request)
         return self._method
 
+    @cached_property
+    def synthesized(self) -> Extracted | None:
+        """One batch of the outliers that the finished network would be trained with, drawn and saved at first.
+
+        None for a method without a synthesizer, and where its bank never was full.
+        """
+        if self.request.composed.plain("synthesizer") is None:
+            return None
+        if not (self.request.run_dir / OUTLIERS).is_file():
+            _save_outliers(self.request, self.method)
+        return load_outliers(self.request.run_dir)
+
     @property
     def training_rows(self) -> list[dict[str, Any]]:
         """In how many steps a term on outliers took part, and how hard its gradient pulled at the features."""
@@ -125,8 +137,6 @@ class Features:
 
     def _extract(self, name: str, path: Path, changing: InputScorer | None) -> None:
         method, precision = self.method, self.request.cfg.trainer.eval_precision
-        if name == "train":
-            _save_outliers(self.request, method)
         loader = self._of(name).loader()
         change = ""
         if changing is None:
@@ -210,7 +220,7 @@ def trained_method(request: Request) -> Method:
 
 
 def _save_outliers(request: Request, method: Method) -> None:
-    """One batch of the outliers that the finished network would be trained with, as features of a set are saved."""
+    """One batch of outliers, as features of a set are saved."""
     outliers: Outliers | None = method.outliers()
     if outliers is None:
         return

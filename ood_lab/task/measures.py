@@ -41,17 +41,12 @@ def cost_rows(request: Request, features: Features, of_id: Row, stored: Sequence
 
     Nothing where there is no synthesizer, or its bank never was full.
     """
-    cost_known = any(row["metric"] == "synthesis_time" for row in stored)
-    if request.composed.plain("synthesizer") is None or cost_known:
+    if any(row["metric"] == "synthesis_time" for row in stored) or features.synthesized is None:
         return []
-    method = features.method
-    outliers = method.outliers()
-    if outliers is None:
-        return []
-    cost = cost_of(method.outliers, device(request.cfg), "time the synthesizer")
+    cost = cost_of(features.method.outliers, device(request.cfg), "time the synthesizer")
     measured = {
         "synthesis_time": (cost.seconds, "s"),
         "synthesis_memory": (cost.peak_bytes / 2**20, "MiB"),
-        "synthesized": (len(outliers.values), "points"),
+        "synthesized": (len(features.synthesized.tensors["labels"]), "points"),
     }
     return [{**of_id, "metric": name, "value": value, "unit": unit} for name, (value, unit) in measured.items()]
