@@ -177,6 +177,23 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
         raise RequestError(f"{path or 'the configuration'} lacks {', '.join(sorted(absent))}")
 
 
+def check_figures(composed: Composed) -> None:
+    """What figures show of other runs and other settings: asked for before hours of training, not after."""
+    synthesizer = composed.plain("synthesizer") or {}
+    for name, node in (composed.plain("figure") or {}).items():
+        for folder in node.get("beside", []):
+            if not (Path(folder) / "features").is_dir():
+                raise RequestError(
+                    f"figure.{name}.beside={folder}: not the folder of a finished run; expected outputs/<run id>"
+                )
+        for option in ("leapfrog_steps", "step_size"):
+            if node.get(option) and option not in synthesizer:
+                source = composed.choices.get("synthesizer") or "null"
+                raise RequestError(
+                    f"figure.{name}.{option}={node[option]}: synthesizer={source} has no {option}; leave it out"
+                )
+
+
 def check_machine(composed: Composed) -> None:
     """What the request asks of this machine: a GPU where `trainer=gpu`, batches that its devices can share."""
     if composed.cfg.trainer.accelerator == "cpu" and composed.cfg.trainer.precision == "16-mixed":

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
 
 from ood_lab.config.check import (
+    check_figures,
     check_groups,
     check_keys,
     check_machine,
@@ -220,6 +221,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
     composed = filled_from_disk(composed)
     check_parts(composed, folder, [override.key_or_group for override in parsed])
     check_scorers(composed, folder)
+    check_figures(composed)
     if composed.cfg.task.name == "data":  # about what is not there; nothing is run
         return Request(tuple(overrides), composed, "", tuple(image_sets(composed, folder)), (), folder)
     if look:

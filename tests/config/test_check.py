@@ -47,6 +47,17 @@ def test_a_misspelt_name_is_answered_with_the_nearest_one(override: str, words: 
     assert "Did you mean" in message
 
 
+def test_figures_of_runs_or_settings_that_are_not_there_are_refused_before_any_training(tmp_path: Path) -> None:
+    message = refusal("method=ce", f"figure.feature_map.beside=[{tmp_path}]")
+    assert f"figure.feature_map.beside={tmp_path}: not the folder of a finished run" in message
+    (tmp_path / "features").mkdir()
+    prepare(["method=ce", f"figure.feature_map.beside=[{tmp_path}]"])
+    steps = ["figure=[rounds]", "figure.rounds.leapfrog_steps=[1,2]"]
+    assert "synthesizer=random_walk has no leapfrog_steps" in refusal("method=hamos", "synthesizer=random_walk", *steps)
+    assert "synthesizer=null has no leapfrog_steps" in refusal("method=ce", *steps)
+    prepare(["method=hamos", *steps])
+
+
 def test_a_name_near_to_nothing_is_answered_with_the_choices() -> None:
     assert "Choose from: ce, cider, csi" in refusal("method=zzzz")
 
