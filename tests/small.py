@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -134,3 +135,13 @@ def gradient(module: Method, data: Batch, name: str = "total") -> Tensor:
     module.zero_grad()
     losses(module, data)[name].backward()
     return torch.cat([p.grad.flatten() for p in module.backbone.parameters() if p.grad is not None])
+
+
+def at(module: Method, step: int = 0, epoch: int = 0, epochs: int = 10, **options: Any) -> Method:
+    """Give the module a trainer that stands somewhere in epochs of ten steps."""
+    data = SimpleNamespace(steps_per_epoch=10, **options)
+    module._trainer = SimpleNamespace(
+        current_epoch=epoch, global_step=10 * epoch + step, world_size=1, max_epochs=epochs, datamodule=data,
+        optimizers=[], log_every_n_steps=1,
+    )  # fmt: skip
+    return module

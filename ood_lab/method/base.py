@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.errors import RequestError, RunError
-from ood_lab.finite import FiniteCheck
 from ood_lab.memory import Bank
+from ood_lab.method.measured import Measured
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer
@@ -23,12 +20,8 @@ from ood_lab.parts import SHIFTS, Dimensions, Kept, Memory, Parts, Rows, Term, V
 from ood_lab.random import derive_seed, generator
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
-# Metrics of the epoch: part of a checkpoint, not of the final weights.
-EPOCH_METRICS = ("accuracy.", "means.")
-LOOK_EVERY = 100  # outlier steps, after which the gradient of the term on outliers is looked at again
 
-
-class Method(L.LightningModule):
+class Method(Measured):
     """L = sum of id_loss + outlier_loss + sum of regularizer, each term with its weight and schedule.
 
     A step: one forward pass of ID and outlier images, the view of it, the terms that take part, their weighted sum, the
@@ -51,9 +44,6 @@ class Method(L.LightningModule):
         RequestError: two parts want memories of one name with different options.
     """
 
-    outlier_steps: Tensor
-    outlier_gradient: Tensor
-
     def __init__(
         self,
         parts: Parts,
@@ -62,7 +52,7 @@ class Method(L.LightningModule):
         trainable: Literal["whole", "layer4_mlp", "heads"] = "whole",
         optimizer: Optimizer,
     ) -> None:
-        super().__init__()
+        super().__init__(parts.classes)
         self.parts, self.stage, self.optimizer_settings = parts, stage, optimizer
         self.backbone, self.head = parts.backbone, parts.head
         self.frozen = trainable == "heads"
@@ -75,22 +65,6 @@ class Method(L.LightningModule):
         self._memories = memories_of(parts)
         self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
         self.network = Network(self.backbone, self._output)
-        self.info: dict[str, Tensor] = {}  # what the source of the last step reports
-        # Steps in which the term on outliers took part, and the norm of its gradient on the features when it was last
-        # looked at.
-        self.register_buffer("outlier_steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("outlier_gradient", torch.zeros(()))
-        self._outlier_steps_host = 0
-        self.accuracy = nn.ModuleDict(
-            {
-                f"{split}_accuracy": MulticlassAccuracy(parts.classes, average="micro", validate_args=False)
-                for split in ("train", "val")
-            }
-        )
-        self.means = nn.ModuleDict()  # of each term that has taken part so far
-        for metric in self._metrics().values():
-            metric.persistent(True)  # so that a run resumed within an epoch reports the same means
-        self._finite = FiniteCheck()
         self._idle: list[nn.Parameter] = []  # parameters that the last step did not use
 
     @property
@@ -308,9 +282,6 @@ class Method(L.LightningModule):
 
     # Several devices.
 
-    def _world(self) -> int:
-        return self.trainer.world_size if self._trainer is not None else 1
-
     def gathered(self, rows: Tensor) -> Tensor:
         """The rows of all devices [W * n, ...] in the order in which one device would have them; with their gradient.
 
@@ -359,68 +330,9 @@ class Method(L.LightningModule):
         for parameter in self._idle:  # with a gradient of zero, weight decay would move it
             parameter.grad = None
 
-    # What is measured on the way.
-
-    def _count_outlier_step(self, weighted: Sequence[Tensor], features: Tensor) -> None:
-        """Count a step with outliers; in the 1st, 101st, ... look at what the term does to the features.
-
-        `features` are those of the backbone, from which the logits come, too: a copy in float32 would hide these.
-        """
-        self._outlier_steps_host += 1
-        self.outlier_steps += 1
-        if self._outlier_steps_host % LOOK_EVERY != 1 or not features.requires_grad:
-            return
-        term = sum(weighted, features.new_zeros(()))
-        (gradient,) = torch.autograd.grad(term, features, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            return
-        squares = gradient.float().square().sum()
-        if self._world() > 1:
-            everywhere = self.all_gather(squares)
-            assert isinstance(everywhere, Tensor)
-            squares = everywhere.sum() / self._world() ** 2  # each device's term is a mean over its own rows
-        self.outlier_gradient.copy_(squares.sqrt())
-
-    def _metrics(self) -> dict[str, Metric]:
-        named = {**dict(self.means.items()), **dict(self.accuracy.items())}
-        return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
-
-    def _mean(self, loss: str) -> MeanMetric:
-        """The running mean of a scalar over the epoch's steps in which it was there."""
-        name = f"{loss}_mean"
-        if name not in self.means:
-            mean = MeanMetric(nan_strategy="disable").to(self.device)  # looking for NaN waits for the device
-            mean.persistent(True)
-            self.means[name] = mean
-        found = self.means[name]
-        assert isinstance(found, MeanMetric)
-        return found
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what is known on the host, and make room for the means that a checkpoint has."""
-        self._outlier_steps_host = int(checkpoint["state_dict"]["outlier_steps"])
-        for key in checkpoint["state_dict"]:
-            if key.startswith("means."):
-                self._mean(key.split(".")[1].removesuffix("_mean"))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._finite.settle()
-
-    def on_train_epoch_end(self) -> None:
-        self._finite.settle()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.head.class_logits(self.backbone(batch.images).logits.float())
         self._metrics()["val_accuracy"].update(outputs, batch.labels)
-
-    def epoch_summary(self) -> dict[str, float]:
-        """Mean losses and accuracies since the last call; resets them."""
-        summary = {}
-        for name, metric in self._metrics().items():
-            if metric.update_called:
-                summary[name] = float(metric.compute())
-            metric.reset()
-        return summary
 
     # Before the first step.
 

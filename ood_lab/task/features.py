@@ -27,7 +27,8 @@ from ood_lab.evaluation.extract import (
     save_features,
 )  # fmt: skip
 from ood_lab.fingerprint import relative_names
-from ood_lab.method.base import EPOCH_METRICS, Method
+from ood_lab.method.base import Method
+from ood_lab.method.measured import EPOCH_METRICS
 from ood_lab.parts import Dimensions, Synthesizer
 from ood_lab.random import generator
 from ood_lab.reader.base import Listing

@@ -21,7 +21,8 @@ from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
 from ood_lab.config.check import published_weights
 from ood_lab.config.objective import objective
-from ood_lab.method.base import EPOCH_METRICS, Method
+from ood_lab.method.base import Method
+from ood_lab.method.measured import EPOCH_METRICS
 from ood_lab.needs import ensure
 from ood_lab.results.store import Results, read_rows
 from ood_lab.run_dir import (

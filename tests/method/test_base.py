@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from tests.small import (
     D,
     Fixed,
     M,
+    at,
     batch,
     fill,
     gradient,
@@ -51,16 +51,6 @@ def hamos(values: Tensor = ONE, form: str = "equidistant", weight: float = 1.0, 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
-
-
-def at(module: Method, step: int = 0, epoch: int = 0, epochs: int = 10, **options: Any) -> Method:
-    """Give the module a trainer that stands somewhere in epochs of ten steps."""
-    data = SimpleNamespace(steps_per_epoch=10, **options)
-    module._trainer = SimpleNamespace(
-        current_epoch=epoch, global_step=10 * epoch + step, world_size=1, max_epochs=epochs, datamodule=data,
-        optimizers=[], log_every_n_steps=1,
-    )  # fmt: skip
-    return module
 
 
 # The sum.
@@ -137,24 +127,6 @@ def test_images_are_outliers_with_features_logits_and_projections() -> None:
 def _id_z(module: Method, data: Batch) -> Tensor:
     inputs = data.images if data.auxiliary is None else torch.cat([data.images, data.auxiliary])
     return module.head.project(module(inputs).features)[: len(data.labels)]
-
-
-@pytest.mark.parametrize("form", OUTLIER_LOSSES)
-def test_the_count_and_the_norm_of_outlier_steps_are_kept(form: str) -> None:
-    images = form == "outlier_exposure"
-    module = method(terms(outlier_loss=form)) if images else hamos(form=form)
-    for seed in range(3):
-        losses(module, batch(seed=seed, outliers=5 if images else 0))
-    assert int(module.outlier_steps) == 3
-    assert float(module.outlier_gradient) > 0
-
-
-def test_the_norm_is_that_of_the_weighted_term_on_the_features() -> None:
-    module, data = hamos(weight=0.3), batch()
-    output = module(data.images)
-    found, _ = module.losses(data, output, Progress(0, 100, 10))
-    (expected,) = torch.autograd.grad(0.3 * found["equidistant"], output.features, retain_graph=True)
-    assert float(module.outlier_gradient) == pytest.approx(float(expected.norm()), rel=1e-5)
 
 
 # Memories.
@@ -443,11 +415,3 @@ def test_a_part_has_its_own_learning_rate() -> None:
     assert groups[1]["params"] == list(made[-1].parameters())
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
     assert isinstance(made[-1].head, nn.Linear)
-
-
-def test_the_gradient_of_a_term_on_logits_is_seen_in_mixed_precision() -> None:
-    module = method(terms(cider=False, outlier_loss="outlier_exposure"))
-    at(module)
-    with torch.autocast("cpu", torch.bfloat16):
-        module.training_step(batch(outliers=5), 0)
-    assert module.outlier_gradient > 0
