@@ -12,7 +12,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ood_lab.parts import Dimensions
 from ood_lab.synthesizer.boundary_mixup import BoundaryMixup, _beta, mix_classes
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
 
@@ -153,22 +152,6 @@ def test_every_other_class_and_every_point_of_it_can_be_the_partner_and_shares_f
     assert places.max() < 16
     assert (places > 0).sum() > 50
     assert stats.kstest([share for share, _, _ in found], stats.beta(3, 3).cdf).pvalue > 1e-3
-
-
-def test_draw_is_a_function_of_the_generator_alone() -> None:
-    bank = clusters(5, 20, 6).float()
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    first, again, other = (sampler().draw(bank, draws(seed)).values for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_sample_carries_no_gradient_even_from_a_bank_that_does() -> None:
-    kept = {"feature_bank": clusters(5, 20, 6).requires_grad_()}
-    assert not sampler().sample(kept, Dimensions(5, 6, 6), draws()).values.requires_grad
 
 
 def test_beta_reaches_the_points() -> None:

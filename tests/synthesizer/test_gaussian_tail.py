@@ -13,7 +13,6 @@ from scipy import stats
 from torch import Tensor
 
 from ood_lab.config import RequestError, prepare
-from ood_lab.parts import Dimensions
 from ood_lab.synthesizer.gaussian_tail import (
     GaussianTail,
     chi_quantile,
@@ -300,22 +299,6 @@ def test_every_point_lies_around_the_class_it_came_from() -> None:
 def test_it_keeps_penultimate_features() -> None:
     assert sampler().space == "penultimate"
     assert list(sampler().keeps()) == ["feature_bank"]
-
-
-def test_draw_is_a_function_of_the_generator_alone() -> None:
-    bank = clusters(5, 20, 6).float()
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    first, again, other = (sampler().draw(bank, draws(seed)).values for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_sample_carries_no_gradient_even_from_a_bank_that_does() -> None:
-    kept = {"feature_bank": clusters(5, 20, 6).requires_grad_()}
-    assert not sampler().sample(kept, Dimensions(5, 6, 6), draws()).values.requires_grad
 
 
 def test_every_option_reaches_the_points() -> None:

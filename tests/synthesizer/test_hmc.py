@@ -489,21 +489,6 @@ def test_sample_reports_acceptance_blocks_and_oodness() -> None:
     assert 0 < float(info["oodness"]) < 2
 
 
-def test_sample_is_a_function_of_the_generator() -> None:
-    bank = clusters(5, 20, 8).float()
-    first, again, other = (sampler().draw(bank, draws(seed)).values for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_sample_leaves_the_global_generator_alone() -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    sampler().draw(clusters(5, 20, 8).float(), draws())
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_neighbor_is_clipped_to_the_rows_of_a_class() -> None:
     bank = clusters(5, 20, 8).float()
     clipped, exact, other = (sampler(neighbor=k).draw(bank, draws()).values for k in (10**6, 20, 1))
@@ -516,14 +501,6 @@ def test_adjacent_is_clipped_to_the_number_of_other_classes() -> None:
     clipped, exact = (sampler(adjacent=n).draw(bank, draws()).values for n in (99, 4))
     assert len(clipped) == 5 * 4 * 4
     assert torch.equal(clipped, exact)
-
-
-@pytest.mark.parametrize("density", ["paper", "released"])
-def test_sample_carries_no_gradient_even_from_a_bank_that_does(density: str) -> None:
-    bank = clusters(5, 20, 8).float().requires_grad_()
-    outliers = sampler(density=density).draw(bank, draws())
-    assert not outliers.values.requires_grad
-    assert not any(value.requires_grad for value in outliers.info.values())
 
 
 @pytest.mark.parametrize(("momentum", "degrees"), [("standard", 194.0), ("sphere", 17.2)])
