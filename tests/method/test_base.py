@@ -153,6 +153,15 @@ def test_the_term_starts_in_the_step_after_every_class_is_full() -> None:
     assert not all(started)
 
 
+def test_classes_of_which_no_row_came_are_named() -> None:
+    module, data = hamos(filled=False), batch()
+    assert module.classes_without_rows() == list(range(C))
+    seen = torch.tensor([1, 1, 2, 2])
+    losses(module, data._replace(images=data.images[:4], labels=seen))
+    assert module.classes_without_rows() == [c for c in range(C) if c not in (1, 2)]
+    assert fill(module).classes_without_rows() == []
+
+
 def test_the_source_sees_the_bank_of_the_steps_before_and_the_bank_takes_this_step_last() -> None:
     module, data = hamos(), batch()
     before = module.memories["bank"].values.clone()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ood_lab.config import Request, RunError
 from ood_lab.results.store import COLUMNS, add_rows, options_text
+from ood_lab.synthesizer.boundary_mixup import BoundaryMixup
 from ood_lab.tables.cells import Cell, Filled, fill
 from ood_lab.tables.layout import blocks, caption
 from ood_lab.tables.plan import Place, Plan, plan
@@ -217,6 +218,79 @@ def test_a_half_written_results_file_is_named(planned: Plan, tmp_path: Path) -> 
     path.write_text(path.read_text()[:-40])
     with pytest.raises(RunError, match=r"results.jsonl, line 7: not a whole row"):
         fill(mine(tmp_path), planned)
+
+
+def measured(tmp_path: Path, **changes: Any) -> Table:
+    """A table of angles and of what outliers cost."""
+    columns = (
+        Column("separation", "mean", "digits", "narrow"),
+        Column("separation", "photos", "digits", "narrow"),
+        Column("compactness", None, "digits", "narrow"),
+        Column("time", None, "digits", "narrow", unit="ms"),
+        Column("memory", None, "digits", "narrow", part="training", unit="s"),
+    )
+    rows = (
+        TableRow("VOS", ("50.0", "60", "30", "7", None), ("method=vos",), scorer="msp"),
+        TableRow("RONF", (None,) * 5, ("method=ronf",), scorer="msp"),
+    )
+    words = ("protocol=digits", f"paths.output={tmp_path}")
+    return table(unit="degrees", seeds=(0,), columns=columns, rows=rows, words=words, **changes)
+
+
+def store_measures(run: Request, **changes: Any) -> None:
+    angles: dict[tuple[str | None, str], float] = {(s, "separation"): 40 + n for n, s in enumerate(SETS)}
+    store(run, {**angles, (None, "compactness"): 20, (None, "accuracy"): 0.8}, unit="degrees", scorer=None, **changes)
+    store(run, {(None, "synthesis_time"): 0.0125, (None, "synthesis_memory"): 3}, hardware="our processor", **changes)
+
+
+def test_angles_are_degrees_and_a_time_is_in_the_unit_of_its_column(tmp_path: Path) -> None:
+    wanted = measured(tmp_path, hardware="one big GPU")
+    planned = plan([wanted])
+    store_measures(runs_of(planned)[0])
+    filled = fill(wanted, planned)
+    cells = named(filled)
+    assert cells["VOS", "separation", "mean"].mean == pytest.approx(41)
+    assert cells["VOS", "separation", "mean"].difference == pytest.approx(-9)
+    assert cells["VOS", "separation", "photos"].mean == pytest.approx(41)
+    assert cells["VOS", "compactness", None].mean == pytest.approx(20)
+    assert cells["VOS", "time", None].mean == pytest.approx(12.5)
+    assert cells["VOS", "memory", None].mean is None, "that of a whole training is another figure"
+    text = "\n".join(caption(filled))
+    assert "degrees; time in ms; memory in s; one seed: 0" in text
+    assert "time of one batch of outliers, ours on our processor; the paper's on one big GPU" in text
+
+
+def test_angles_of_another_convention_are_not_this_tables(tmp_path: Path) -> None:
+    wanted = measured(tmp_path)
+    planned = plan([wanted])
+    store_measures(runs_of(planned)[0], convention="of another protocol")
+    cells = named(fill(wanted, planned))
+    assert cells["VOS", "separation", "mean"].mean is None
+    assert cells["VOS", "compactness", None].mean is None
+
+
+def test_a_mean_separation_needs_each_of_its_sets(tmp_path: Path) -> None:
+    wanted = measured(tmp_path)
+    planned = plan([wanted])
+    store(runs_of(planned)[0], {(s, "separation"): 40.0 for s in SETS[:2]}, unit="degrees")
+    cells = named(fill(wanted, planned))
+    assert cells["VOS", "separation", "mean"].mean is None
+    assert cells["VOS", "separation", "photos"].mean == pytest.approx(40)
+
+
+def test_hardware_that_a_paper_does_not_name_is_said_and_none_where_nothing_was_measured(tmp_path: Path) -> None:
+    wanted = measured(tmp_path)
+    planned = plan([wanted])
+    assert not any("one batch of outliers" in line for line in caption(fill(wanted, planned)))
+    store_measures(runs_of(planned)[0])
+    assert any("the paper's on hardware that it does not name" in line for line in caption(fill(wanted, planned)))
+
+
+def test_a_row_whose_part_is_a_guess_says_so_below_the_table(tmp_path: Path) -> None:
+    wanted = measured(tmp_path)
+    lines = caption(fill(wanted, plan([wanted])))
+    (line,) = [line for line in lines if line.startswith("RONF: ")]
+    assert line == f"RONF: {BoundaryMixup.caveat}"
 
 
 @pytest.fixture
