@@ -10,7 +10,7 @@ from ood_lab.config.objective import caveats
 from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.table import Selection
 from ood_lab.tables.cells import COSTS, LOWER_IS_BETTER, Cell, Filled
-from ood_lab.tables.spec import NEED_SCORER, Column, Table
+from ood_lab.tables.spec import NEED_SCORER, Column, Table, row_labels
 
 NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR", "accuracy": "ID acc"}
 MARK = "*"
@@ -54,7 +54,7 @@ def blocks(filled: Filled) -> list[Block]:
     at: dict[tuple[str, str | None], list[int]] = {}
     for number, column in enumerate(filled.columns):
         at.setdefault((column.dataset, column.backbone), []).append(number)
-    labels = tuple(row.label for row in filled.table.rows)
+    labels = row_labels(filled.table)
     out = []
     for (dataset, backbone), numbers in at.items():
         columns = [[row[i] for row in filled.cells] for i in numbers]

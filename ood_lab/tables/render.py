@@ -15,11 +15,13 @@ from rich.text import Text
 
 from ood_lab.tables.cells import Filled
 from ood_lab.tables.layout import Block, Texts, blocks, caption, short
+from ood_lab.tables.spec import row_labels
 
 TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$", "↓": r"$\downarrow$",
        "↑": r"$\uparrow$", "λ": r"$\lambda$", "κ": r"$\kappa$", "δ": r"$\delta$", "ϵ": r"$\epsilon$",
        "{": r"\{", "}": r"\}", "^": r"\^{}", "~": r"\~{}", "✓": r"\checkmark{}",
        "△": r"$\triangle$"}  # fmt: skip
+LABEL_WIDTH = 26  # letters of a row's label on a terminal; longer ones are folded
 LATEX_WIDTH = 110  # letters of a line, in a small font on a page's width
 CSV_COLUMNS = (
     "table", "row", "dataset", "backbone", "metric", "over", "part", "ours", "ours_std", "seeds", "seeds_wanted",
@@ -32,7 +34,7 @@ def terminal(filled: Filled, width: int) -> Group:
     parts: list[RichTable | Text] = []
     for block in blocks(filled):
         label = max(map(len, (*block.labels, "")))
-        for part in _fitting(block, width - min(label, 24) - 2):
+        for part in _fitting(block, width - min(label, LABEL_WIDTH) - 2):
             parts += [_rich(part), Text()]
     below = Text("\n".join(fill(line, width, subsequent_indent="  ") for line in caption(filled)))
     return Group(*parts, below)
@@ -67,7 +69,7 @@ def _width(block: Block, i: int) -> int:
 def _rich(block: Block) -> RichTable:
     table = RichTable(title=block.title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.title_justify = "left"
-    table.add_column("", overflow="fold", max_width=24)
+    table.add_column("", overflow="fold", max_width=LABEL_WIDTH)
     for heading, beside in zip(block.headings, block.beside, strict=True):
         table.add_column("\n".join(heading if heading[1] else ("", heading[0])), justify="right", no_wrap=True)
         if beside:
@@ -165,11 +167,11 @@ def as_csv(filled: Filled) -> str:
 def tidy(filled: Filled) -> list[dict[str, object]]:
     """A dictionary with the keys `CSV_COLUMNS` for every cell."""
     out: list[dict[str, object]] = []
-    for number, (row, cells) in enumerate(zip(filled.table.rows, filled.cells, strict=True)):
+    for number, (label, cells) in enumerate(zip(row_labels(filled.table), filled.cells, strict=True)):
         for column, cell in zip(filled.columns, cells, strict=True):
             runs = filled.runs(number, column)
             found = (
-                filled.table.id, row.label, column.dataset, column.backbone, column.metric, column.over, column.part,
+                filled.table.id, label, column.dataset, column.backbone, column.metric, column.over, column.part,
                 cell.mean, cell.std, len(cell.values), cell.wanted, cell.text, cell.paper, cell.paper_std,
                 cell.difference, cell.exceeds, " ".join(run.run_id for run in runs),
                 short(filled.lacking[number]) if number in filled.lacking and not runs else None,

@@ -125,6 +125,21 @@ class Table:
         return (*(text for text in own if key_of(text) not in replaced), *self.words)
 
 
+def row_labels(table: Table) -> tuple[str, ...]:
+    """The label of each row; of rows that share one, with the options and the detector in which they differ."""
+    out = []
+    for row in table.rows:
+        same = [other for other in table.rows if other.label == row.label]
+        own = [
+            f"{key.rpartition('.')[2]}={value}"
+            for key, _, value in (text.partition("=") for text in row.overrides)
+            if not all(f"{key}={value}" in other.overrides for other in same)
+        ]
+        own += [row.scorer] if row.scorer and any(other.scorer != row.scorer for other in same) else []
+        out.append(f"{row.label} ({', '.join(own)})" if own else row.label)
+    return tuple(out)
+
+
 def key_of(override: str) -> str:
     """The key of an override, without marks of adding and deleting."""
     return override.partition("=")[0].lstrip("+~")

@@ -19,7 +19,7 @@ from ood_lab.tables.cells import Cell, Filled, fill
 from ood_lab.tables.layout import blocks, caption
 from ood_lab.tables.plan import Place, Plan, plan
 from ood_lab.tables.render import as_csv, latex, markdown, terminal
-from ood_lab.tables.spec import Column, Table, TableRow
+from ood_lab.tables.spec import Column, Table, TableRow, load_table, row_labels, table_names
 
 SETS = ("letters", "photos", "gaussian_noise")
 
@@ -317,6 +317,15 @@ def test_the_caption_has_seeds_protocol_origin_and_what_is_lacking(filled: Fille
     assert "near: letters; far: photos, gaussian_noise" in text
     assert "commit abc; torch 2" in text
     assert "not available: k_NN & co: method=nonesuch: no such method" in text
+
+
+def test_rows_of_one_label_are_told_apart_by_what_they_change() -> None:
+    labels = row_labels(load_table("hamos_t24"))
+    assert labels[:2] == ("SSD+ (projection_dim=64)", "CIDER (projection_dim=64)")
+    assert "CIDER (mahalanobis)" in row_labels(load_table("hamos_t10"))
+    for name in table_names():
+        labels = row_labels(load_table(name))
+        assert len(set(labels)) == len(labels), name
 
 
 def test_the_terminal_keeps_within_its_width(filled: Filled) -> None:

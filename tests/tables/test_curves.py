@@ -7,34 +7,68 @@ from typing import Any
 import pytest
 
 from ood_lab.tables.cells import Cell, Filled
-from ood_lab.tables.curves import draw, settings
+from ood_lab.tables.curves import draw, sweep_of
 from ood_lab.tables.spec import Column, Table, TableRow
 
-COLUMNS = (Column("fpr95", "mean", "digits"), Column("accuracy", None, "digits"))
+COLUMNS = (Column("fpr95", "mean", "digits"), Column("accuracy", None, "other"))
+Row = tuple[str, list[str], dict[str, list[str]]]
 
 
-def filled(labels: list[str], cells: list[tuple[Cell, Cell]] | None = None) -> Filled:
+def filled(rows: list[Row], cells: list[tuple[Cell, Cell]] | None = None, words: tuple[str, ...] = ()) -> Filled:
+    made = tuple(
+        TableRow(label, (None, None), tuple(changes), {name: tuple(more) for name, more in by_dataset.items()})
+        for label, changes, by_dataset in rows
+    )
     table = Table(
-        "mine", "Paper, Table 1", "A setting", "results", "percent", "hamos", (0, 1), {}, COLUMNS,
-        tuple(TableRow(label, (None, None)) for label in labels),
+        "mine", "Paper, Table 1", "A setting", "results", "percent", "hamos", (0, 1), {}, COLUMNS, made, words=words
     )  # fmt: skip
-    empty: Any = [(Cell(), Cell())] * len(labels)
+    empty: Any = [(Cell(), Cell())] * len(made)
     return Filled(table, COLUMNS, tuple(cells or empty), {}, {}, {})
 
 
+def one(*values: str, method: str = "hamos") -> list[Row]:
+    return [(f"{value} of {method}", [f"method={method}", f"a.b={value}"], {}) for value in values]
+
+
+def test_rows_are_values_of_the_setting_in_which_they_differ() -> None:
+    found = sweep_of(filled(one("1", "0.5", "1e-3")).table, "digits")
+    assert found == ("a.b", {"ours": {0: 1.0, 1: 0.5, 2: 0.001}})
+
+
+def test_each_id_set_has_its_own_values() -> None:
+    rows: list[Row] = [
+        (str(n), ["method=hamos"], {"digits": [f"a.b={n}"], "other": [f"a.b={10 * n}"]}) for n in range(3)
+    ]
+    for name, factor in (("digits", 1), ("other", 10)):
+        found = sweep_of(filled(rows).table, name)
+        assert found is not None
+        assert found.lines["ours"] == {n: factor * n for n in range(3)}
+
+
+def test_several_methods_are_a_line_each() -> None:
+    rows = [row for group in zip(one("1", "2", "3"), one("1", "2", "3", method="vos"), strict=True) for row in group]
+    found = sweep_of(filled(rows).table, "digits")
+    assert found is not None
+    assert found.lines == {"1 of hamos": {0: 1, 2: 2, 4: 3}, "1 of vos": {1: 1, 3: 2, 5: 3}}
+
+
 @pytest.mark.parametrize(
-    ("labels", "values"),
+    "rows",
     [
-        (["1", "2", "3(default)"], [1, 2, 3]),
-        (["0.01", "1e-3", "-2 (none)"], [0.01, 0.001, -2]),
-        (["1", "2"], None),
-        (["CE", "SimCLR", "SupCon"], None),
-        (["SSD+ 64", "64", "128"], None),
-        (["64", "64", "128"], None),
+        pytest.param(one("1", "2"), id="two values"),
+        pytest.param(one("1", "2", "2"), id="a value twice"),
+        pytest.param(one("x", "y", "z"), id="names"),
+        pytest.param([*one("1", "2", "3"), ("bare", ["method=hamos"], {})], id="a row without"),
+        pytest.param([*one("1", "2", "3"), ("other", ["method=vos", "a.b=1"], {})], id="a line of one"),
+        pytest.param([(str(n), [f"a.b={n}", f"c={n}"], {}) for n in range(3)], id="two settings"),
     ],
 )
-def test_rows_are_values_of_one_setting_by_their_labels(labels: list[str], values: list[float] | None) -> None:
-    assert settings(filled(labels)) == values
+def test_other_rows_are_no_sweep(rows: list[Row]) -> None:
+    assert sweep_of(filled(rows).table, "digits") is None
+
+
+def test_a_setting_that_all_runs_were_given_is_not_swept() -> None:
+    assert sweep_of(filled(one("1", "2", "3"), words=("a.b=7",)).table, "digits") is None
 
 
 def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:
@@ -43,7 +77,7 @@ def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:
         (Cell((10.0, 10.0), paper="12.5"), Cell()),
         (Cell((20.0, 22.0)), Cell()),
     ]
-    figure = draw(filled(["3", "1", "2"], cells))
+    figure = draw(filled(one("3", "1", "2"), cells))
     assert figure is not None
     (axes,) = (axes for axes in figure.axes if axes.get_visible())
     assert axes.get_title() == "digits: FPR95 ↓ mean"
@@ -57,5 +91,18 @@ def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:
     assert band[:, 1].max() == 34
 
 
+def test_each_method_has_its_colour_and_its_name() -> None:
+    rows = [*one("1", "2", "3"), *one("1", "2", "3", method="vos")]
+    cells = [(Cell((float(n),), paper=str(n)), Cell()) for n in range(6)]
+    figure = draw(filled(rows, cells))
+    assert figure is not None
+    lines = figure.axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]
+    first, its_paper, second, _ = (line.get_color() for line in lines)
+    assert first == its_paper != second
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["1 of hamos", "1 of hamos, paper", "1 of vos", "1 of vos, paper"]
+
+
 def test_nothing_to_draw_before_there_are_runs() -> None:
-    assert draw(filled(["1", "2", "3"])) is None
+    assert draw(filled(one("1", "2", "3"))) is None
