@@ -58,7 +58,8 @@ def blocks(filled: Filled) -> list[Block]:
     out = []
     for (dataset, backbone), numbers in at.items():
         columns = [[row[i] for row in filled.cells] for i in numbers]
-        texts = [_texts(filled.columns[i], column) for i, column in zip(numbers, columns, strict=True)]
+        unit = filled.table.unit
+        texts = [_texts(filled.columns[i], column, unit) for i, column in zip(numbers, columns, strict=True)]
         beside = tuple(any(cell.paper is not None for cell in column) for column in columns)
         headings = tuple(heading(filled.columns[i]) for i in numbers)
         title = ", ".join(part for part in (dataset, backbone) if part)
@@ -74,10 +75,10 @@ def heading(column: Column) -> tuple[str, str]:
     return f"{NAMES.get(column.metric, column.metric)} {arrow}", column.over or column.part or ""
 
 
-def _texts(column: Column, cells: Sequence[Cell]) -> list[Texts]:
-    """A column in words, with the digits that the paper prints (two where it prints nothing)."""
+def _texts(column: Column, cells: Sequence[Cell], unit: str) -> list[Texts]:
+    """A column in words, with the digits that the paper prints (where it prints nothing: two, of seconds four)."""
     printed = [cell.paper for cell in cells if cell.paper is not None]
-    digits = max((len(text.partition(".")[2]) for text in printed), default=4 if column.metric == "time" else 2)
+    digits = max((len(text.partition(".")[2]) for text in printed), default=4 if (column.unit or unit) == "s" else 2)
     means = [cell.mean for cell in cells if cell.mean is not None]
     better = min if column.metric in LOWER_IS_BETTER else max
     best = better(means) if len(means) > 1 else None
