@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SMALL = [
-    "backbone.width=8",
+    "backbone.width=4",
     "trainer.max_epochs=1",
     "trainer.threads=1",
     "dataset.recipe.bank_size=20",
@@ -23,7 +23,7 @@ SMALL = [
 
 CASES = {
     "oe and its gradients": (
-        "method=oe", "auxiliary=fractals", "auxiliary.count=300", "auxiliary.native_side=16",
+        "method=oe", "auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16",
         "regularizer=[gradient]", "regularizer.gradient.m_in=100", "regularizer.gradient.m_out=-100",
     ),
     # The projector idles in the first step, the logistic head while the bank fills: no weight decay moves them.
@@ -37,7 +37,7 @@ CASES = {
     "rmhmc": ("method=hamos", "synthesizer=rmhmc", "outlier_loss.weight=1.0", "trainer.batch_size=598"),
     # Rows, also of turned images, are compared with those of all devices.
     "contrastive": (
-        "method=csi_contrast", "id_loss=[ce,supcon,simclr,palm,csi,csi_joint]", "trainer.batch_size=598",
+        "method=csi_contrast", "id_loss=[ce,supcon,simclr,palm,csi,csi_joint]", "trainer.batch_size=300",
     ),
     # One mean over ID rows, which devices share, and outliers, which all have.
     "vos mixed as in ronf": (

@@ -97,13 +97,15 @@ class Composed:
         What only a resolver reads (`for_id_set` reads the protocol) keeps its value.
         """
         copy = Composed(self._base, self.choices, {**self._changes, key: value})
+        copy._interpolations = self._interpolations
         if not any(key in text for text in self._interpolations):
             copy.whole = {**self.whole, key: value}  # resolving everything again takes longer than all the rest
         return copy
 
     @cached_property
     def _interpolations(self) -> list[str]:
-        return [text for text in _texts(OmegaConf.to_container(self.cfg, resolve=False)) if "${" in text]
+        """Those of the base, which all copies share: changed values have none."""
+        return [text for text in _texts(OmegaConf.to_container(self._base, resolve=False)) if "${" in text]
 
     def plain(self, key: str) -> Any:
         """The subtree at `key` as plain Python containers, interpolations resolved; None where there is none."""

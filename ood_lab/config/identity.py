@@ -237,14 +237,19 @@ def backbone_name(composed: Composed) -> str:
     """
     node = _canonical(composed.plain("backbone"))
     alike = {}
-    for name in built_in_groups()["backbone"]:
-        values = _canonical(of_file("backbone", name))
+    for name, values in _built_in_backbones().items():
         if values["_target_"] == node["_target_"]:
             alike[name] = sum(values.get(key) == value for key, value in node.items())
     if not alike:
         return part_name("backbone", node["_target_"]).rpartition(".")[2]
     best = [name for name, count in alike.items() if count == max(alike.values())]
     return _shortest([name for name in best if name not in _names("backbone").values()] or best)
+
+
+@cache
+def _built_in_backbones() -> dict[str, dict[str, Any]]:
+    """The values of each built-in network, read once: a plan of tables asks for them with every run."""
+    return {name: _canonical(of_file("backbone", name)) for name in built_in_groups()["backbone"]}
 
 
 def _shortest(names: Sequence[str]) -> str:
