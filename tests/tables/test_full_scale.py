@@ -74,8 +74,12 @@ HAMOS = (["ce", "cider"], "hmc", "equidistant")
 
 @cache
 def composed(name: str) -> tuple[Table, dict[Place, tuple[Request, ...]]]:
+    """The table and the runs of each place; every row has some, and all that its columns print is measured."""
     table = load_table(name)
-    return table, dict(plan([table], look=False).requests)
+    found = plan([table], look=False)
+    assert not found.lacking
+    assert not found.unmeasured
+    return table, dict(found.requests)
 
 
 def rows_of(name: str) -> list[tuple[Place, str, Request]]:
@@ -125,6 +129,10 @@ def expected(name: str, place: Place, label: str) -> dict[str, Any]:
     if "cider" in terms and label != "NPOS":
         values |= {"id_loss.cider.w_compactness": 0.5, "id_loss.cider.w_dispersion": 1.0}
     return values
+
+
+def test_the_table_of_settings_is_composed() -> None:
+    assert composed("hamos_t4")[1]
 
 
 @pytest.mark.parametrize("name", TABLES)
