@@ -24,7 +24,7 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, 
         overrides: as on the command line.
         config_dir: a folder of YAML files of your own, as `--config-dir`.
         multirun: make every combination of the values that the overrides name, as `-m`. The results depend on those of
-            each run (`stands_on`), and `frame()` has the rows of all.
+            each run (`needed`), and `frame()` has the rows of all.
 
     Raises:
         ood_lab.config.RequestError: the request is wrong; nothing was started.

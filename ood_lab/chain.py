@@ -6,6 +6,7 @@ Shape letters: B chains, C classes, N bank rows a class, D dimensions, R rounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,14 @@ from torch import Tensor
 
 from ood_lab.oodness import Density, negative_log_id_probability, neighbour_search, potential_and_gradient
 
-# What became of the proposal of a point's round; 0 for the start.
-FATES = ("start", "accepted", "refused by the margin", "refused by Metropolis")
+
+class Fate(IntEnum):
+    """What became of the proposal of a point's round."""
+
+    START = 0
+    ACCEPTED = 1
+    MARGIN = 2
+    METROPOLIS = 3
 
 
 class Chains(NamedTuple):

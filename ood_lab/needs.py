@@ -1,4 +1,4 @@
-"""The runs a run stands on: made first, each in a process of its own, found again by identity."""
+"""The runs a run depends on: made first, each in a process of its own, found again by identity."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def ensure(request: Request) -> list[Results]:
     for need in request.needs:
         verify(need)
         if outstanding(need):
-            print(f"{request.run_id} stands on {need.run_id}; making it first", flush=True)
+            print(f"{request.run_id} depends on {need.run_id}; making it first", flush=True)
             command = [sys.executable, "-m", "ood_lab", *need.overrides]
             if need.folder is not None:
                 command.append(f"--config-dir={need.folder}")
             status = subprocess.run(command, check=False).returncode
-            # What stands on it needs its weights; that a detector can't work on its features was said.
+            # What depends on it needs its weights; that a detector can't work on its features was said.
             if status != 0 and not (need.run_dir / "DONE").is_file():
                 again = f"python -m ood_lab {shlex.join(command[3:])}"
                 raise RunError(f"the needed run {need.run_id} failed (exit code {status}). Repeat it alone: {again}")

@@ -31,11 +31,13 @@ class Dimensions:
 class UndeclaredError(RunError, LookupError):
     """A term asked for something that it doesn't declare."""
 
-    def __init__(self, name: str, known: Iterable[str], owner: str = "a term") -> None:
+    @classmethod
+    def of(cls, name: str, known: Iterable[str], owner: str = "a term") -> UndeclaredError:
+        """For a tensor that was asked for by its name."""
         declared = ", ".join(known) or "nothing that is there"
-        super().__init__(
+        return cls(
             f"{owner} reads {name!r} and declares {declared}: add {name!r} to its `reads` (of the ID rows and "
-            "of what is kept), `reads_whole` or `reads_outliers`"
+            "of what is kept), `reads_whole`, `reads_shifted` or `reads_outliers`"
         )
 
 
@@ -43,7 +45,7 @@ class Kept(dict[str, Tensor]):
     """What memories offer, by name."""
 
     def __missing__(self, name: str) -> Tensor:
-        raise UndeclaredError(name, self)
+        raise UndeclaredError.of(name, self)
 
 
 class Rows:
@@ -62,7 +64,7 @@ class Rows:
 
     def _of(self, name: str) -> Tensor:
         if name not in self._tensors:
-            raise UndeclaredError(name, self._tensors, self.owner)
+            raise UndeclaredError.of(name, self._tensors, self.owner)
         return self._tensors[name]
 
     @property
@@ -169,14 +171,14 @@ class View:
     def whole_batch(self) -> WholeBatch:
         """The ID rows of all devices, for a term that declares `reads_whole`."""
         if self.whole is None:
-            raise UndeclaredError("the whole batch", (), "a term")
+            raise UndeclaredError("a term uses view.whole_batch: declare reads_whole, for example ('z',)")
         return self.whole
 
     @property
     def shifted_batch(self) -> WholeBatch:
         """The rows of turned images of all devices, for a term that declares `reads_shifted`."""
         if self.shifted is None:
-            raise UndeclaredError("shifted images", (), "a term")
+            raise UndeclaredError("a term uses view.shifted_batch: declare reads_shifted, for example ('z',)")
         return self.shifted
 
 

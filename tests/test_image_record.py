@@ -275,7 +275,7 @@ def test_a_report_without_numbers_of_todays_protocol_says_so(
     draw(tmp_path / "data/mine/test/a", 16, 83)
     draw(tmp_path / "data/mine/test/b", 16, 84)
     assert main([*command, "task=report"]) == 2
-    assert "but none of these detectors on these images" in capsys.readouterr().err
+    assert "but none for these detectors, images and protocol options" in capsys.readouterr().err
 
 
 def test_long_names_and_names_like_markup_are_stored_and_shown(

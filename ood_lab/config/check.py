@@ -186,6 +186,12 @@ def check_figures(composed: Composed) -> None:
                 raise RequestError(
                     f"figure.{name}.beside={folder}: not the folder of a finished run; expected outputs/<run id>"
                 )
+        if str(node["_target_"]).endswith(".Rounds") and "rounds" not in synthesizer:
+            source = composed.choices.get("synthesizer") or "null"
+            raise RequestError(
+                f"figure={name} draws the rounds of chains, and synthesizer={source} has none; use hmc, mala, mmala, "
+                "rmhmc or random_walk"
+            )
         for option in ("leapfrog_steps", "step_size"):
             if node.get(option) and option not in synthesizer:
                 source = composed.choices.get("synthesizer") or "null"

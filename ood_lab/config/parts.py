@@ -101,7 +101,7 @@ def _check_frozen(composed: Composed) -> None:
     if "shifts" in _of_head(composed, "gives") and not init.get("projector"):
         raise RequestError(
             f"method={name} is scored by the projector of its first stage, and init={composed.choices['init']} takes "
-            "none over; use init=csi_contrast, or init.checkpoint=FILE init.projector=true with that stage's weights"
+            "none over; use init=csi_contrast, alone or with init.checkpoint=FILE, the final weights of that stage"
         )
 
 

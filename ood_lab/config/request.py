@@ -1,4 +1,4 @@
-"""A checked request: the configuration, its run id and the runs it stands on, all without importing torch."""
+"""A checked request: the configuration, its run id and the runs it depends on, all without importing torch."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def _by_name_only(scorer: str, folder: Path | None) -> bool:
 
 
 def _needs(composed: Composed, default: Composed) -> list[list[str]]:
-    """The overrides of each run this one stands on, as their own command line would give them."""
+    """The overrides of each run this one depends on, as their own command line would give them."""
     init = composed.plain("init")
     if init["method"] is None or init["checkpoint"] is not None or init["weights"] is not None:
         return []

@@ -74,7 +74,7 @@ class Init:
     """Where the weights come from before the first step.
 
     `method` and `overrides` make a run of their own; `checkpoint` and `weights` name a file, `key` the network in it.
-    With `projector` that of the run, or of a checkpoint that a run has written, is taken over, too.
+    With `projector` that of the run, or of the final weights (.safetensors) of a run, is taken over, too.
     """
 
     method: str | None

@@ -91,7 +91,7 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
 
 def _remedy(scorer: dict[str, Any]) -> str:
     works = [method for method in groups()["method"] if serves(method, scorer)]
-    return f"use method={' or method='.join(works)}" if works else "no method of today does"
+    return f"use method={' or method='.join(works)}" if works else "no built-in method provides it"
 
 
 def serves(method: str, scorer: dict[str, Any]) -> bool:

@@ -64,7 +64,8 @@ def compactness_released(test_ND: Tensor, labels_N: Tensor, centroids: Centroids
     order = order[place[order] >= 0]
     z, means = _unit(test_ND)[order], centroids.values[place[order]]
     batches = zip(z.split(RELEASED_BATCH), means.split(RELEASED_BATCH), strict=True)
-    return _degrees(sum(len(rows) * (rows.mean(0) @ own.mean(0)) for rows, own in batches) / len(z))
+    total = sum((len(rows) * (rows.mean(0) @ own.mean(0)) for rows, own in batches), z.new_zeros(()))
+    return _degrees(total / len(z))
 
 
 def id_angles(test_ND: Tensor, labels_N: Tensor, centroids: Centroids) -> Iterator[tuple[str, float]]:
@@ -79,4 +80,4 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _degrees(cosine: Tensor) -> float:
-    return math.degrees(math.acos(min(1.0, max(-1.0, float(cosine)))))
+    return math.degrees(float(cosine.clamp(-1, 1).acos()))  # nan stays nan

@@ -20,13 +20,13 @@ from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import intervals, ood_metrics
 from ood_lab.progress import Meter
 from ood_lab.random import derive_seed, generator
+from ood_lab.results.material import SYNTHESIZED
 from ood_lab.results.store import Row
 from ood_lab.scorer.base import Scorer
 from ood_lab.storage import write_atomically
 from ood_lab.types import FeatureSet, LinearHead
 
 CHUNK = 2_000  # rows scored at a time
-SYNTHESIZED = "synthesized"  # the name of a run's outliers among its scored sets
 
 
 def scores_path(run_dir: Path, scorer: str, options: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
@@ -74,6 +74,7 @@ def score_panels(material: Material, size: tuple[float, float], **shared: Any) -
                 axes.set_visible(False)
                 continue
             axes.set_title(scorers[number], fontsize=9)
+            axes.set_label(f"{run.label}: {scorers[number]}")
             tidy(axes)
             panels.append(Panel(axes, run.scores.get(scorers[number], {})))
     return figure, panels
@@ -90,10 +91,13 @@ def legend_below(figure: Figure) -> None:
 
 
 def values_of(figure: Figure) -> list[dict[str, Any]]:
-    """What a picture shows as numbers, a row for each point: panel, series, x, y; of bars x is the left edge."""
+    """What a picture shows as numbers, a row for each point: panel, series, x, y.
+
+    Of bars x is the left edge; bands and bodies are given by their outlines.
+    """
     rows: list[dict[str, Any]] = []
     for number, axes in enumerate(figure.axes):
-        panel = axes.get_title() or axes.get_ylabel() or str(number)
+        panel = str(axes.get_label()) or axes.get_title() or axes.get_ylabel() or str(number)
         for series, points in _series(axes):
             rows += [{"panel": panel, "series": series.lstrip("_"), "x": x, "y": y} for x, y in points]
     return rows
@@ -104,7 +108,8 @@ def _series(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
         yield str(line.get_label()), [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
     for container in axes.containers:
         bars = [bar for bar in container if isinstance(bar, Rectangle)]
-        yield str(container.get_label()), [(bar.get_x(), bar.get_height()) for bar in bars]
+        label = container.get_label() if str(container.get_label())[0] != "_" else bars[0].get_label()
+        yield str(label), [(bar.get_x(), bar.get_height()) for bar in bars]
     for patch in axes.patches:
         if isinstance(patch, Polygon):
             yield str(patch.get_label()), [(float(x), float(y)) for x, y in patch.get_xy()]
@@ -112,6 +117,9 @@ def _series(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
         if isinstance(collection, PathCollection):
             points = [(float(x), float(y)) for x, y in np.asarray(collection.get_offsets())]
             yield str(collection.get_label()), points
+        elif isinstance(collection, PolyCollection):
+            outlines = (np.asarray(path.vertices) for path in collection.get_paths())
+            yield str(collection.get_label()), [(float(x), float(y)) for outline in outlines for x, y in outline]
 
 
 def tidy(axes: Axes) -> None:

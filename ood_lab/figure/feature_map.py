@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
 from ood_lab.errors import RunError
 from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, tidy
-from ood_lab.results.material import Array, Material, RunMaterial
+from ood_lab.results.material import SYNTHESIZED, Array, Material, RunMaterial
 
 
 def flatten(points: Array, projection: Literal["tsne", "pca", "umap"], seed: int) -> Array:
@@ -95,7 +95,7 @@ class FeatureMap(FigureKind):
             if name == "test":
                 hues = "tab20" if labels.max() < 20 else "viridis"
                 axes.scatter(x, y, c=labels, cmap=hues, s=12, alpha=0.55, lw=0, label="_ID test")  # not in the legend
-            elif name == "synthesized":
+            elif name == SYNTHESIZED:
                 axes.scatter(x, y, color=OUTLIER_COLOUR, marker="x", s=22, lw=1.1, label="synthesized outliers")
             else:
                 axes.scatter(x, y, color=palette[name], marker="^", s=20, alpha=0.8, lw=0, label=name)
@@ -118,7 +118,7 @@ class FeatureMap(FigureKind):
             if name in run.features:
                 parts[name] = unit(run.features[name][some(run.features[name], rest)])
         if run.outliers is not None:
-            parts["synthesized"] = unit(run.outliers[some(run.outliers, rest)])
+            parts[SYNTHESIZED] = unit(run.outliers[some(run.outliers, rest)])
         return parts, run.labels[rows]
 
 

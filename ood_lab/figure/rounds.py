@@ -10,12 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ood_lab.chain import FATES
+from ood_lab.chain import Fate
 from ood_lab.config.ranges import PositiveFloats, PositiveInts
 from ood_lab.figure.base import ID_COLOUR, OOD_COLOURS, OUTLIER_COLOUR, FigureKind, tidy
 from ood_lab.results.material import Array, Material, RunMaterial
 
-COLOURS = {1: ID_COLOUR, 2: OOD_COLOURS[1], 3: OOD_COLOURS[0]}  # of what became of a proposal
+FATES = {  # name and colour of what became of a proposal
+    Fate.ACCEPTED: ("accepted", ID_COLOUR),
+    Fate.MARGIN: ("refused by the margin", OOD_COLOURS[1]),
+    Fate.METROPOLIS: ("refused by Metropolis", OOD_COLOURS[0]),
+}
 
 
 class Rounds(FigureKind):
@@ -86,7 +90,7 @@ def _violins(axes: Axes, columns: Mapping[str, Array]) -> None:
     if spread:
         bodies = axes.violinplot([oodness[n] for n in spread], spread, showextrema=False, widths=0.85)
         for body in bodies["bodies"]:  # type: ignore[attr-defined]
-            body.set(facecolor=OUTLIER_COLOUR, alpha=0.35, linewidth=0)
+            body.set(facecolor=OUTLIER_COLOUR, alpha=0.35, linewidth=0, label="_density of OOD-ness")
     medians = [float(np.median(values)) for values in oodness]
     axes.plot(range(len(medians)), medians, color=OUTLIER_COLOUR, marker="_", ms=12, lw=1, label="median OOD-ness")
     axes.set_xticks(range(len(medians)))
@@ -96,9 +100,9 @@ def _fates(axes: Axes, columns: Mapping[str, Array]) -> None:
     tidy(axes)
     fates = _by_round(columns, "fate")[1:]
     rounds, bottom = np.arange(1, len(fates) + 1), np.zeros(len(fates))
-    for code, colour in COLOURS.items():
-        share = np.array([float((values == code).mean()) for values in fates])
-        axes.bar(rounds, share, bottom=bottom, color=colour, width=0.7, label=FATES[code])
+    for fate, (name, colour) in FATES.items():
+        share = np.array([float((values == fate).mean()) for values in fates])
+        axes.bar(rounds, share, bottom=bottom, color=colour, width=0.7, label=name)
         bottom += share
     axes.set_title("proposals", fontsize=9)
     axes.set_xlabel("round", fontsize=8)
@@ -107,7 +111,8 @@ def _fates(axes: Axes, columns: Mapping[str, Array]) -> None:
 
 def _over_training(axes: Axes, run: RunMaterial) -> None:
     tidy(axes)
-    keys = sorted({key for point in run.curves for key in point if key.startswith("info/round_") and "oodness" in key})
+    found = {key for point in run.curves for key in point if key.startswith("info/round_") and "oodness" in key}
+    keys = sorted(found, key=lambda key: int(key.split("_")[1].split("/")[0]))
     for number, key in enumerate(keys):
         points = [(p["step"], p[key]) for p in run.curves if key in p]
         shade = 0.85 - 0.75 * number / max(1, len(keys) - 1)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.figure.base import ID_COLOUR, OUTLIER_COLOUR, FigureKind, colours, legend_below, score_panels
-from ood_lab.results.material import Material
+from ood_lab.results.material import SYNTHESIZED, Material
 
 
 class ScoreHistogram(FigureKind):
@@ -16,7 +16,7 @@ class ScoreHistogram(FigureKind):
     Synthesized outliers are a dashed line (HamOS, Figures 2, 5, 8 and 9).
 
     Args:
-        bins: between the 0.5th and 99.5th percentile of the panel's scores.
+        bins: between the 0.5th and 99.5th percentile of the images' scores, further where outliers lie outside.
     """
 
     title = "Scores"
@@ -37,17 +37,17 @@ class ScoreHistogram(FigureKind):
             axes.set_yticks([])
             if not scores:
                 continue
-            images = [values for name, values in scores.items() if name != "synthesized"]
+            images = [values for name, values in scores.items() if name != SYNTHESIZED]
             low, high = np.percentile(np.concatenate(images), [0.5, 99.5])
-            if "synthesized" in scores:
-                low, high = min(low, scores["synthesized"].min()), max(high, scores["synthesized"].max())
+            if SYNTHESIZED in scores:
+                low, high = min(low, scores[SYNTHESIZED].min()), max(high, scores[SYNTHESIZED].max())
             edges = np.linspace(low, high if high > low else low + 1, self.bins + 1).tolist()
             axes.hist(scores["test"], edges, density=True, color=ID_COLOUR, alpha=0.45, label="ID test")
             for name, colour in colours(material.groups).items():
                 if name in scores:
                     axes.hist(scores[name], edges, density=True, histtype="step", color=colour, lw=1.3, label=name)
-            if "synthesized" in scores:
-                axes.hist(scores["synthesized"], edges, density=True, histtype="step", color=OUTLIER_COLOUR, lw=1.3,
+            if SYNTHESIZED in scores:
+                axes.hist(scores[SYNTHESIZED], edges, density=True, histtype="step", color=OUTLIER_COLOUR, lw=1.3,
                           ls="--", label="synthesized outliers")  # fmt: skip
         legend_below(figure)
         return figure

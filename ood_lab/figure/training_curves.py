@@ -32,6 +32,7 @@ class TrainingCurves(FigureKind):
                 keys = list(dict.fromkeys(key for point in run.curves for key in point if mark in key))
                 keys = [key for key in keys if "/round_" not in key]  # which figure=rounds draws
                 axes.set_title(title, fontsize=9)
+                axes.set_label(f"{run.label}: {title}")
                 axes.set_xlabel("step", fontsize=8)
                 tidy(axes)
                 if not keys:

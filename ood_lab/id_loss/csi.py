@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from ood_lab.config.ranges import PositiveFloat
+from ood_lab.id_loss.base import Contrastive
 from ood_lab.loss.supcon import supcon
-from ood_lab.parts import Dimensions, Term, View
+from ood_lab.parts import View
 
 
-class CSI(Term):
+class CSI(Contrastive):
     """SupCon over two views of each image under each of four turns, with C x 4 classes (CSI, section 2.2).
 
     CSI's code counts each row among its own positives with a constant, which lowers a row's weight by n / (n + 1) for n
@@ -22,11 +22,6 @@ class CSI(Term):
     """
 
     reads_shifted: ClassVar = ("z",)
-    views: ClassVar = 2
-
-    def __init__(self, dims: Dimensions, *, temperature: PositiveFloat, **schedule: Any) -> None:
-        super().__init__(dims, **schedule)
-        self.temperature = temperature
 
     def loss(self, view: View) -> Tensor:
         turned = view.shifted_batch

@@ -22,7 +22,7 @@ class PALM(Term):
     Args:
         temperature: tau of the likelihood.
         contrast_temperature: of the contrast among prototypes.
-        per_class: prototypes of each class.
+        per_class: prototypes of each class; with one the contrast among them is 0.
         top_k: of a class's prototypes those that a row counts for; clipped to per_class.
         mixture_momentum: m of the moving average.
         epsilon: of Sinkhorn's assignments.

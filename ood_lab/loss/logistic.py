@@ -33,9 +33,9 @@ def binary_losses(id_logits_B: Tensor, outlier_logits_K: Tensor) -> tuple[Tensor
 
 
 def weighted_energy(logits_BC: Tensor, weights_C: Tensor) -> Tensor:
-    """E = log sum_c relu(w_c) e^{f_c} [B] (VOS, section 3.2); w = 1 is the log-sum-exp. Higher is ID.
+    """-E = log sum_c relu(w_c) e^{f_c} [B] (VOS, section 3.2); w = 1 is the log-sum-exp. Higher is ID.
 
-    -inf, which ends the run, where no class has a weight above 0.
+    NaN, which ends the run, where no class has a weight above 0.
     """
     logits_BC = logits_BC.masked_fill(weights_C <= 0, -torch.inf)
     highest = logits_BC.amax(1, keepdim=True)

@@ -256,7 +256,7 @@ class Method(Measured):
         return sorted({c for bank in banks for c, written in enumerate(bank.written.tolist()) if not written})
 
     def outliers(self) -> Outliers | None:
-        """Outliers of the finished network, for pictures; None for a method without a synthesizer."""
+        """A batch of outliers of the finished network for scores, figures and costs; None without a synthesizer."""
         if self.parts.synthesizer is None or not self._can_draw():
             return None
         kept = {name: memory.values for name, memory in self._memories.items()}

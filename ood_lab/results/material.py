@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
+SYNTHESIZED = "synthesized"  # the name of a run's outliers among its scored sets
 
 
 class RunMaterial(NamedTuple):
@@ -20,7 +21,7 @@ class RunMaterial(NamedTuple):
     scores: Mapping[str, Mapping[str, Array]]  # scorer -> set -> [N]; "test" is ID
     features: Mapping[str, Array]  # set -> [N, D] in the space that the method trains; "test" is ID
     labels: NDArray[np.int64]  # of "test"
-    outliers: Array | None  # synthesized [K, D] in the same space; scored they are the set "synthesized"
+    outliers: Array | None  # synthesized [K, D] in the same space; scored they are the set SYNTHESIZED
     columns: Mapping[str, Array] = MappingProxyType({})  # of the outliers, what the sampler says of each [K]
     # Draws outliers from the finished run's bank with other options of its synthesizer: their columns.
     redraw: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None

@@ -46,7 +46,7 @@ def summary_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
     """One row per run, detector and OOD set."""
-    out = [row for needed in results.stands_on for row in detail_rows(needed, selection)]
+    out = [row for needed in results.needed for row in detail_rows(needed, selection)]
     for scorer in selection.options:
         for ood_set, group in selection.groups.items():
             mine = {

@@ -37,12 +37,12 @@ THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 
 @dataclass
 class Results:
-    """What a run measured, and beside it what the runs it stands on measured."""
+    """What a run measured, and beside it what the runs it depends on measured."""
 
     run_id: str
     run_dir: Path
     rows: list[Row]
-    stands_on: list[Results] = field(default_factory=list)
+    needed: list[Results] = field(default_factory=list)
 
     def frame(self) -> pd.DataFrame:
         """All rows, those of the needed runs first, as a pandas frame."""
@@ -52,7 +52,7 @@ class Results:
 
     def all_rows(self) -> list[Row]:
         """The rows of every run below this one, then its own."""
-        return [row for results in self.stands_on for row in results.all_rows()] + self.rows
+        return [row for results in self.needed for row in results.all_rows()] + self.rows
 
 
 def read_rows(run_dir: Path) -> list[Row]:

@@ -100,7 +100,7 @@ def percent(value: float) -> str:
 
 def lines(results: Results, selection: Selection) -> list[Line]:
     """One line per run (needed runs first) and detector."""
-    out = [line for needed in results.stands_on for line in lines(needed, selection)]
+    out = [line for needed in results.needed for line in lines(needed, selection)]
     accuracy = selection.accuracy(results.rows)
     for scorer in selection.options:
         mine = selection.of_scorer(results.rows, scorer)

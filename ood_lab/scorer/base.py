@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ood_lab.types import FeatureSet, LinearHead
 
-# "method" is the projection where the method trains one, else the penultimate features; the last two are what single
-# methods give besides.
+# "method" is the projection where the method trains one, else the penultimate features; the last three are what
+# single methods give besides.
 Space = Literal["method", "penultimate", "projection", "numerator", "shifts", "joint"]
 
 

@@ -59,7 +59,7 @@ class Command:
 
 @dataclass
 class TableResults(Results):
-    """What a command about tables gives back: it stands on all of their runs."""
+    """What a command about tables gives back: it depends on all of their runs."""
 
     tables: list[Filled] = field(default_factory=list)
 
@@ -177,7 +177,7 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
     stdout.print(f"\nas Markdown, LaTeX and CSV: {results.run_dir}{pictures}", highlight=False, markup=False)
     failures.complain()
     runs = {r.run_id: r.run_dir for r in planned.runs}
-    results.stands_on = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
+    results.needed = [Results(run_id, run_dir, read_rows(run_dir)) for run_id, run_dir in runs.items()]
     return results
 
 

@@ -16,7 +16,7 @@ from ood_lab.sweep.order import in_waves
 
 
 def estimate(requests: Sequence[Request], workers: int) -> str:
-    """What is to be done of the requests and of what they stand on, in words."""
+    """What is to be done of the requests and of what they depend on, in words."""
     works = [work for wave in in_waves(requests) for work in wave]
     new = [work for work in works if not is_trained(work.requests[0])]
     kinds = [_kind(work.requests[0]) for work in new]
@@ -26,7 +26,7 @@ def estimate(requests: Sequence[Request], workers: int) -> str:
         return "Nothing to do."
     kinds_of_work = {
         "to be trained": sum(work.asked for work in new),
-        "that they stand on": sum(not work.asked for work in new),
+        "that they depend on": sum(not work.asked for work in new),
         "to be scored only": len(works) - len(new),
     }
     text = f"To do: {', '.join(f'{count} {name}' for name, count in kinds_of_work.items() if count)}."

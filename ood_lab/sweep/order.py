@@ -1,4 +1,4 @@
-"""In which order runs are made: what others stand on first, each run once."""
+"""In which order runs are made: what others depend on first, each run once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_waves(requests: Sequence[Request]) -> list[list[Work]]:
 
 
 def _with_needs(requests: Sequence[Request]) -> Iterator[tuple[Request, bool, int]]:
-    """(request, whether it was asked for, how many runs lie below it), needs before what stands on them."""
+    """(request, whether it was asked for, how many runs lie below it), needs before what depends on them."""
     for request in requests:
         for need in request.needs:
             yield from ((r, False, level) for r, _, level in _with_needs([need]))

@@ -81,7 +81,7 @@ def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> Failures
             for work in wave:
                 below = sorted(work.needs & set(failures))
                 if below:
-                    reason = f"it stands on {below[0]}, which could not be made"
+                    reason = f"it depends on {below[0]}, which could not be made"
                     failures[work.run_id] = Failure(work.run_id, reason, failures[below[0]].log)
                 else:
                     tickets.append((work, _ticket(work, folder / f"{number}-{len(tickets):04d}.json")))

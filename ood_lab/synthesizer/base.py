@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.chain import Chains
+from ood_lab.chain import Chains, Fate
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from ood_lab.errors import RunError
 from ood_lab.memory import Bank, FeatureBank
@@ -59,6 +59,13 @@ def near_pairs(means_CD: Tensor, adjacent: int) -> Tensor:
     return torch.stack((own, near), dim=2).reshape(-1, 2)
 
 
+def by_class(points_CKD: Tensor) -> Outliers:
+    """As many points of each class, one after the other."""
+    classes, count = points_CKD.shape[:2]
+    source = torch.arange(classes, device=points_CKD.device).repeat_interleave(count)
+    return Outliers(points_CKD.flatten(0, 1), source, {})
+
+
 @torch.no_grad()
 def class_midpoints(
     bank_CND: Tensor, adjacent: int, centroids: Literal["unit", "raw"] = "unit"
@@ -88,8 +95,7 @@ class FromChains(FromBank):
         adjacent: N_adj, near classes paired with each class; clipped to C - 1.
         rounds: R.
         step_size: epsilon.
-        momentum: "standard" moves by N(0, I), "sphere" by N(0, I / D); the kinetic energy stays that of N(0, I), so
-            that the Metropolis test is exact for the first alone.
+        momentum: normal numbers of deviation 1 ("standard") or D^-1/2 ("sphere") move the chains.
         centroids: "unit" class means, or "raw" ones as in the release.
         kappa: concentration of the vMF kernel.
         margin: delta of the hard margin.
@@ -157,10 +163,10 @@ class FromChains(FromBank):
 
 
 def columns_of(chains: Chains) -> dict[str, Tensor]:
-    """Of each point its round, its OOD-ness, and what became of its round's proposal, a place in `chain.FATES`."""
+    """Of each point its round, its OOD-ness, and what became of its round's proposal, a `Fate`."""
     rounds, count = chains.oodness.shape
     numbers = torch.arange(rounds, device=chains.oodness.device)[:, None].expand(rounds, count)
-    fate = torch.where(chains.accepted, 1, torch.where(chains.blocked, 2, 3))
+    fate = torch.where(chains.accepted, Fate.ACCEPTED, torch.where(chains.blocked, Fate.MARGIN, Fate.METROPOLIS))
     fate = torch.cat([torch.zeros_like(fate[:1]), fate])
     named = {"round": numbers, "oodness": chains.oodness, "fate": fate}
     return {name: values.flatten() for name, values in named.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ood_lab.config.ranges import PositiveFloat
 from ood_lab.errors import RunError
+from ood_lab.synthesizer.base import by_class
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
 from ood_lab.types import Outliers
 
@@ -50,7 +51,10 @@ class BoundaryMixup(GaussianTail):
 
     def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
         if len(bank_CND) < 2:
-            raise RunError("synthesizer=boundary_mixup mixes points of two classes, and the ID set has one")
+            raise RunError(
+                "synthesizer=boundary_mixup mixes points of two classes, and the ID set has one; "
+                "use synthesizer=gaussian_tail"
+            )
         points = self.tail(bank_CND, generator)
         shape, draw = points.shape[:2], partial(torch.randint, generator=generator, device=generator.device)
         mixed = mix_classes(
@@ -59,8 +63,7 @@ class BoundaryMixup(GaussianTail):
             partner_CK=draw(shape[1], shape),
             share_CK=_beta(self.beta, shape, generator).to(points),
         )
-        classes = torch.arange(shape[0], device=points.device).repeat_interleave(shape[1])
-        return Outliers(mixed.flatten(0, 1), classes, {})
+        return by_class(mixed)
 
 
 def _beta(a: float, shape: torch.Size, generator: torch.Generator) -> Tensor:

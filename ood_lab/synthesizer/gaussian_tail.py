@@ -15,7 +15,7 @@ from scipy.special import gammainccinv, gammaincinv, ndtr
 from torch import Tensor
 
 from ood_lab.config.ranges import NonNegativeFloat, PositiveInt
-from ood_lab.synthesizer.base import FromBank
+from ood_lab.synthesizer.base import FromBank, by_class
 from ood_lab.types import Outliers
 
 REACH = 9.0  # normal quantiles between which radii are tabled: a tail of 1e-19
@@ -58,7 +58,7 @@ def chi_quantile(normal: Tensor, dim: int) -> Tensor:
     """The quantile of the chi distribution with `dim` degrees of freedom at the level of a normal quantile.
 
     As a function of the normal quantile it is close to a line, so that cubic interpolation between the nodes of a table
-    is exact to 1e-8 (and needs no iteration, and no word from the device).
+    is exact to 1e-8 (and needs no iteration, and does not wait for the device).
     """
     values, slopes = _chi_table(dim, normal.device)
     place = ((normal + REACH) * ((NODES - 1) / (2 * REACH))).clamp(0, NODES - 1 - 1e-9)
@@ -128,6 +128,4 @@ class GaussianTail(FromBank):
         )
 
     def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
-        points = self.tail(bank_CND, generator)
-        classes = torch.arange(len(points), device=points.device).repeat_interleave(self.per_class)
-        return Outliers(points.flatten(0, 1), classes, {})
+        return by_class(self.tail(bank_CND, generator))

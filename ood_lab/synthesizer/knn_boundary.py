@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ood_lab.config.ranges import PositiveFloat, PositiveInt
 from ood_lab.kth import kth_largest
-from ood_lab.synthesizer.base import FromBank
+from ood_lab.synthesizer.base import FromBank, by_class
 from ood_lab.types import Outliers
 
 Keeping = Literal["each", "released"]
@@ -129,6 +129,4 @@ class KNNBoundary(FromBank):
         classes, _, dim = bank_CND.shape
         noise = torch.randn((self.candidates, dim), generator=generator, device=generator.device).to(bank_CND)
         order = torch.rand((classes, self.boundary), generator=generator, device=generator.device)
-        points = boundary_points(bank_CND, noise_SD=noise, order_CE=order, **self.options)
-        source = torch.arange(classes, device=points.device).repeat_interleave(points.shape[1])
-        return Outliers(points.flatten(0, 1), source, {})
+        return by_class(boundary_points(bank_CND, noise_SD=noise, order_CE=order, **self.options))

@@ -56,7 +56,7 @@ class Cell:
     def exceeds(self) -> bool:
         """Whether ours is not the paper's: the difference is more than the combined spread, sqrt(ours^2 + theirs^2).
 
-        Without any spread nothing is said; a setting is compared as it stands.
+        False without any spread; a setting is compared as it stands.
         """
         if self.text is not None:
             ours, theirs = _number(self.text), _number(self.paper)

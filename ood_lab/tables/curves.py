@@ -102,7 +102,7 @@ def _line(axes: Axes, cells: Sequence[tuple[int, Cell]], label: str, colour: str
         x, mean, std = zip(*ours, strict=True)
         axes.plot(x, mean, color=colour, marker="o", ms=4, lw=1.4, label=label)
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0, label=f"_{label}: mean ± deviation")
     paper = [(x, float(cell.paper)) for x, cell in cells if cell.paper is not None]
     if paper:
         theirs = "paper" if label == "ours" else f"{label}, paper"

@@ -1,4 +1,4 @@
-"""How a table stands on a page, whatever the format: blocks of columns, headings, texts of cells, what stands below."""
+"""Format-independent layout of a table: blocks of columns, headings, texts of cells, captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = "*"
 
 
 class Texts(NamedTuple):
-    """A cell in words: ours, the paper's, the difference; empty where there is none."""
+    """A cell as text: ours, the paper's, the difference; empty where there is none."""
 
     ours: str
     paper: str
@@ -76,7 +76,7 @@ def heading(column: Column) -> tuple[str, str]:
 
 
 def _texts(column: Column, cells: Sequence[Cell], unit: str) -> list[Texts]:
-    """A column in words, with the digits that the paper prints (where it prints nothing: two, of seconds four)."""
+    """A column as text, with the digits that the paper prints (where it prints nothing: two, of seconds four)."""
     printed = [cell.paper for cell in cells if cell.paper is not None]
     digits = max((len(text.partition(".")[2]) for text in printed), default=4 if (column.unit or unit) == "s" else 2)
     means = [cell.mean for cell in cells if cell.mean is not None]
@@ -105,7 +105,7 @@ def caption(filled: Filled) -> list[str]:
     elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind == "results":
         lines.append(f"paper: as printed; {MARK} differs by more than the combined spread sqrt(ours^2 + theirs^2)")
     if table.kind == "config":
-        lines.append(f"ours as composed; {MARK} where it is not the paper's, - where it is no setting here")
+        lines.append(f"ours as composed; {MARK} where it is not the paper's, - where there is no such option")
         return [*lines, *_lacking(filled), *table.remarks]
     seeds = ", ".join(map(str, table.seeds))
     one = len(table.seeds) == 1

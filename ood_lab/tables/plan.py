@@ -100,7 +100,7 @@ class Plan:
 
 
 def _check_stored(request: Request) -> None:
-    """What is in the folders of a run and of those it stands on must be theirs, and readable."""
+    """What is in the folders of a run and of those it depends on must be theirs, and readable."""
     verify(request)
     read_rows(request.run_dir)
     for need in request.needs:

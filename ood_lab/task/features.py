@@ -119,7 +119,7 @@ class Features:
 
     @property
     def training_rows(self) -> list[dict[str, Any]]:
-        """In how many steps a term on outliers took part, and how hard its gradient pulled at the features."""
+        """In how many steps a term on outliers took part, and the norm of its gradient on the features."""
         weights = load_file(self.request.run_dir / FINAL)
         measured = {"outlier_steps": "steps", "outlier_gradient": "norm"}
         return [{"metric": key, "value": float(weights[key]), "unit": unit} for key, unit in measured.items()]
@@ -216,7 +216,9 @@ def trained_method(request: Request) -> Method:
     missing, unexpected = method.load_state_dict(load_file(request.run_dir / FINAL), strict=False)
     lost = [name for name in missing if not name.startswith(EPOCH_METRICS)]
     if lost or unexpected:
-        raise RunError(f"{request.run_dir / FINAL} is not this method's: lacks {lost}, has besides {unexpected}")
+        raise RunError(
+            f"{request.run_dir / FINAL} does not match this method: missing {lost}, unexpected {list(unexpected)}"
+        )
     return method.to(device(request.cfg))
 
 

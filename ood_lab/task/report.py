@@ -1,4 +1,4 @@
-"""The table and the report of what is stored; nothing is computed."""
+"""The table and the report of what is stored; no network runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ood_lab.config import Request, RequestError
-from ood_lab.evaluation.evaluator import SYNTHESIZED, load_scores
+from ood_lab.evaluation.evaluator import load_scores
 from ood_lab.evaluation.extract import Extracted, features_path, load_features
 from ood_lab.figure.base import as_csv, files_of
 from ood_lab.progress import track
-from ood_lab.results.material import Material, RunMaterial
+from ood_lab.results.material import SYNTHESIZED, Material, RunMaterial
 from ood_lab.results.page import render_page
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import STAGES, Selection, lines
@@ -42,7 +42,7 @@ def run(request: Request) -> Results:
     results = stored(request)
     if not lines(results, Selection.of(request)):
         raise RequestError(
-            f"{request.run_id} has results, but none of these detectors on these images as the protocol counts them "
+            f"{request.run_id} has results, but none for these detectors, images and protocol options "
             f"({request.convention()}); task=evaluate makes them"
         )
     write(request, results)
@@ -81,7 +81,7 @@ def write(request: Request, results: Results) -> list[dict[str, Any]]:
 
 
 def gather(request: Request) -> Material:
-    """Curves, scores and features of a run and of those it stands on."""
+    """Curves, scores and features of a run and of those it depends on."""
     runs = (*_ancestors(request), request)
     return Material([_run_material(r, Selection.of(request)) for r in runs], request.groups)
 
@@ -142,7 +142,8 @@ def _points(outliers: Extracted | None) -> np.ndarray | None:
 
 
 def _newest(folder: Path, name: str) -> Path | None:
-    return max(folder.glob(f"{short_name(name)}-*.safetensors"), key=lambda path: path.stat().st_mtime, default=None)
+    files = [file for file in folder.glob("*.safetensors") if file.stem.rpartition("-")[0] == short_name(name)]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _columns(outliers: Extracted) -> list[str]:

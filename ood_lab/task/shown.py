@@ -35,7 +35,7 @@ def _is_finished(request: Request) -> bool:
 
 
 def stored(request: Request) -> Results:
-    """What a run and those it stands on have in store."""
+    """What a run and those it depends on have in store."""
     return Results(request.run_id, request.run_dir, read_rows(request.run_dir), [stored(n) for n in request.needs])
 
 

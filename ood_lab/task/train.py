@@ -60,7 +60,7 @@ def run(request: Request) -> Results:
         enter_training_images(request)
         request = with_normalisation(request)
         cfg = claim(request)
-        stands_on = ensure(request)
+        needed = ensure(request)
         refused: dict[str, str] = {}
         if outstanding(request):
             for note in (note for use in request.image_sets for note in use.notes()):
@@ -71,10 +71,10 @@ def run(request: Request) -> Results:
                     with _nothing_left_of_a_refusal(request):
                         fit(request, cfg, log.loggers)
                 refused = evaluate.measure(request)
-                results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
+                results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), needed)
                 log.publish(results, report.write(request, results))
             mark_done(request.run_dir, None if began is None else time.monotonic() - began)
-        results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), stands_on)
+        results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), needed)
         report.show(request, results)
         evaluate.fail(refused)
         return results
@@ -154,12 +154,13 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
     for term in method.parts.terms.values():
         if term.group == "outlier_loss" and rank() == 0:
-            told = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
+            message = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
             late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
             hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
             if lacking := method.classes_without_rows():
-                hint = f" (none before every class is there: no image of class {', '.join(map(str, lacking))} came)"
-            print(told + (hint if late and term.start == 0 else ""), flush=True)
+                absent = ", ".join(map(str, lacking))
+                hint = f" (the bank needs rows of every class: class {absent} had no training image)"
+            print(message + (hint if late and term.start == 0 else ""), flush=True)
 
 
 def load_initial(method: Method, request: Request) -> None:
@@ -188,7 +189,7 @@ def load_initial(method: Method, request: Request) -> None:
 def _load_projector(method: Method, path: Path) -> None:
     projector, mark = method.head.projector, "head.projector."
     if projector is None:
-        raise RequestError("init.projector=true: nothing of this method reads projections; leave it out")
+        raise RequestError("init.projector=true: no part of this method uses the projector; set init.projector=false")
     found = load_file(path) if path.suffix == ".safetensors" else {}
     theirs = {name.removeprefix(mark): value for name, value in found.items() if name.startswith(mark)}
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
@@ -196,7 +197,7 @@ def _load_projector(method: Method, path: Path) -> None:
     if shapes != wanted:
         raise RequestError(
             f"init.projector=true: {path} has {shapes or 'no projector'}, this method's is {wanted}; start from the "
-            "final weights of a run that trained one (method=csi_contrast)"
+            "final weights (.safetensors) of a run that trained one (method=csi_contrast)"
         )
     projector.load_state_dict(theirs)
 

@@ -54,7 +54,8 @@ def test_figures_of_runs_or_settings_that_are_not_there_are_refused_before_any_t
     prepare(["method=ce", f"figure.feature_map.beside=[{tmp_path}]"])
     steps = ["figure=[rounds]", "figure.rounds.leapfrog_steps=[1,2]"]
     assert "synthesizer=random_walk has no leapfrog_steps" in refusal("method=hamos", "synthesizer=random_walk", *steps)
-    assert "synthesizer=null has no leapfrog_steps" in refusal("method=ce", *steps)
+    assert "synthesizer=null has none; use hmc" in refusal("method=ce", "figure=[rounds]")
+    assert "synthesizer=gaussian_tail has none" in refusal("method=vos", "figure=[rounds]")
     prepare(["method=hamos", *steps])
 
 

@@ -17,7 +17,8 @@ TUNE = ["method=ce", "tuning=openood"]
     [
         (
             ["scorer=godin"],
-            "scorer=godin reads numerator, which method=hamos (head=linear) does not give; no method of today does",
+            "scorer=godin reads numerator, which method=hamos (head=linear) does not give; "
+            "no built-in method provides it",
         ),
         (
             ["method=ce", "scorer=[msp,csi]"],

@@ -105,3 +105,12 @@ def test_one_class_has_no_dispersion() -> None:
 def test_the_angles_of_the_id_set_by_name() -> None:
     names = [name for name, _ in id_angles(TRAIN, LABELS, Centroids(TRAIN, LABELS))]
     assert names == ["dispersion", "compactness", "compactness_released"]
+
+
+def test_features_that_are_not_finite_have_no_angle() -> None:
+    broken = TRAIN.clone()
+    broken[0, 0] = math.nan
+    centroids = Centroids(TRAIN, LABELS)
+    assert math.isnan(separation(broken, centroids))
+    assert math.isnan(compactness(broken, LABELS, centroids))
+    assert all(math.isnan(value) for _, value in id_angles(broken, LABELS, Centroids(broken, LABELS)))

@@ -82,7 +82,7 @@ def test_it_reads_turned_projections_of_two_views_alone() -> None:
     assert CSI.reads_shifted == ("z",)
     assert not CSI.waits_for_outliers
     assert csi().keeps() == {}
-    with pytest.raises(LookupError, match="shifted images"):
+    with pytest.raises(LookupError, match="declare reads_shifted"):
         csi().losses(View(id=Rows(), labels=LABELS, kept={}))
 
 

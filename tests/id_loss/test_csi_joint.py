@@ -76,7 +76,7 @@ def test_it_reads_turned_joint_outputs_alone() -> None:
     assert_reads_exactly(csi_joint(), LABELS, {"joint": normal(N, C * SHIFTS)}, {}, {})
     assert (CSIJoint.reads, CSIJoint.reads_whole, CSIJoint.reads_outliers, CSIJoint.views) == ((), (), (), 1)
     assert CSIJoint.reads_shifted == ("joint",)
-    with pytest.raises(LookupError, match="shifted images"):
+    with pytest.raises(LookupError, match="declare reads_shifted"):
         csi_joint().losses(View(id=Rows(), labels=LABELS, kept={}))
 
 

@@ -1,4 +1,4 @@
-"""A table of three rows on three runs, of which two stand on the first, made in a process of its own."""
+"""A table of three rows on three runs, of which two depend on the first, made in a process of its own."""
 
 from __future__ import annotations
 

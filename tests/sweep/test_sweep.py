@@ -71,15 +71,14 @@ def test_a_failure_is_not_repeated(requests: list[Request], tmp_path: Path) -> N
     assert len(engine.launched) == 2
 
 
-def test_what_stands_on_a_failure_is_not_started(requests: list[Request], tmp_path: Path) -> None:
+def test_what_needed_a_failure_is_not_started(requests: list[Request], tmp_path: Path) -> None:
     engine = Scripted({"ce": [["no space left"]]})
     failures = {failure.run_id: failure.reason for failure in sweep(requests, engine, tmp_path).runs}
     below = requests[0].needs[0].run_id
     assert len(engine.launched) == 1
     assert failures[below] == "no space left"
-    assert (
-        failures[requests[0].run_id] == failures[requests[1].run_id] == f"it stands on {below}, which could not be made"
-    )
+    reason = f"it depends on {below}, which could not be made"
+    assert failures[requests[0].run_id] == failures[requests[1].run_id] == reason
 
 
 def test_an_engine_that_can_start_nothing_fails_what_it_was_given(requests: list[Request], tmp_path: Path) -> None:

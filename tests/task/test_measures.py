@@ -138,6 +138,14 @@ def test_figures_get_columns_of_the_outliers_and_a_run_beside(output: Path, requ
     assert classifier.outliers is None
 
 
+def test_a_set_whose_name_begins_like_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    for name, value in (("test-0", 1.0), ("svhn-1", 2.0), ("svhn-crop-2", 3.0)):
+        tensors = {"features": torch.full((2, 3), value), "labels": torch.zeros(2, dtype=torch.int64)}
+        save_file(tensors, tmp_path / "features" / f"{name}.safetensors")
+    assert beside(tmp_path, ["svhn"]).features["svhn"].max() == 2
+
+
 def test_a_folder_without_features_of_a_test_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     with pytest.raises(RequestError, match=r"no features of a finished run in this folder"):
@@ -170,7 +178,7 @@ def test_a_projector_is_taken_over_whole_or_refused(request_of: Request, tmp_pat
     for path, more, said in (
         (bare, [], "has no projector, this method's is"),
         (final, ["head.projection_dim=64"], r"has .*128.*, this method's is .*64"),
-        (final, ["method=ce"], "nothing of this method reads projections"),
+        (final, ["method=ce"], "no part of this method uses the projector"),
     ):
         request = with_projector(path, *more)
         with pytest.raises(RequestError, match=said):
@@ -183,7 +191,7 @@ def test_an_outlier_term_that_waited_long_says_for_what(
     request = prepare(hamos(output, "synthesizer.bank_size=100"))
     for lacking, reason in (
         ([], "(a bank has to be filled first: lower synthesizer.bank_size, or train longer)"),
-        ([3, 7], "(none before every class is there: no image of class 3, 7 came)"),
+        ([3, 7], "(the bank needs rows of every class: class 3, 7 had no training image)"),
     ):
         monkeypatch.setattr(Method, "classes_without_rows", lambda _, given=lacking: given)
         fit(request, claim(request))  # the second time it goes on from the end
