@@ -112,7 +112,8 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
                 where = ".".join(walked) or "the configuration"
                 chosen = base.choices.get(walked[0]) if walked else None
                 at = f" ({walked[0]}={chosen})" if chosen else ""
-                raise RequestError(f"unknown option {key!r}: {where}{at} has no {part!r}.{nearest(part, names)}")
+                options = [name for name in names if name != "_target_"]
+                raise RequestError(f"unknown option {key!r}: {where}{at} has no {part!r}.{nearest(part, options)}")
             walked.append(part)
             try:
                 node = node[part]
