@@ -243,7 +243,8 @@ def test_a_run_of_before_methods_were_rows_of_parts_is_to_be_made_again(output: 
 
 
 def test_a_sweep_over_auxiliary_sets(tmp_path: Path) -> None:
-    small = ["init=random", "trainer.max_epochs=1", "scorer=[msp]", "figure=[training_curves]", "auxiliary.count=50"]
-    request = ["-m", "method=oe", "auxiliary=fractals,uniform_noise", *small, f"paths.output={tmp_path}"]
+    small = ["init=random", "trainer.max_epochs=1", "scorer=[msp]", "figure=[]", "protocol.far=[]"]
+    few = ["auxiliary.count=50", "trainer.auxiliary_batch_size=32"]
+    request = ["-m", "method=oe", "auxiliary=fractals,uniform_noise", *small, *few, f"paths.output={tmp_path}"]
     assert main([*request, "backbone.width=4", "trainer.threads=1"]) == 0
     assert len(list(tmp_path.glob("oe-digits-*/DONE"))) == 2

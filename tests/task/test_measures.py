@@ -37,7 +37,6 @@ SMALL = [
     "figure=[rounds]",
     "trainer.threads=1",
 ]
-ANGLES = ("separation", "dispersion", "compactness")
 
 
 def hamos(folder: Path, *more: str) -> list[str]:
