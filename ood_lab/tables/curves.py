@@ -71,6 +71,8 @@ def draw(filled: Filled) -> Figure | None:
         return None
     from matplotlib.figure import Figure  # takes a second, and most commands draw nothing
 
+    from ood_lab.figure.base import legend_below, tidy
+
     across = min(ACROSS, len(sweeps))
     down = -(-len(sweeps) // across)
     figure = Figure(figsize=(2.9 * across, 2.3 * down + 0.5), layout="constrained")
@@ -84,12 +86,10 @@ def draw(filled: Filled) -> Figure | None:
             cells = [(places.index(value), filled.cells[number][i]) for number, value in values.items()]
             _line(axes, sorted(cells, key=lambda point: point[0]), label, colour)
         axes.set_xticks(range(len(places)), [f"{value:g}" for value in places])
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        tidy(axes)
     for axes in panels.flat[len(sweeps) :]:
         axes.set_visible(False)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    legend_below(figure)
     keys = ", ".join(dict.fromkeys(sweep.key for sweep in sweeps.values()))
     figure.suptitle(f"{filled.table.source}: {filled.table.title} ({keys})", fontsize=10)
     return figure
