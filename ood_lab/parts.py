@@ -249,6 +249,7 @@ class Term(nn.Module):
     views: ClassVar[int] = 1
     memories: ClassVar[tuple[str, ...]] = ()
     scalars: ClassVar[tuple[str, ...]] = ()
+    least_classes: ClassVar[int] = 1
 
     group, name = "", ""  # by which it is chosen; losses are logged by name
 
@@ -300,6 +301,7 @@ class Synthesizer:
     space: ClassVar[str] = "projection"
     at_most: ClassVar[tuple[tuple[str, str], ...]] = ()
     caveat: ClassVar[str] = ""
+    least_classes: ClassVar[int] = 1
 
     def keeps(self) -> Memories:
         """The memories that it draws from, by name."""

@@ -183,9 +183,15 @@ def check_figures(composed: Composed) -> None:
     synthesizer = composed.plain("synthesizer") or {}
     for name, node in (composed.plain("figure") or {}).items():
         for folder in node.get("beside", []):
-            if not (Path(folder) / "features").is_dir():
+            if not any((Path(folder) / "features").glob("test-*.safetensors")) or not _config_of(folder).is_file():
                 raise RequestError(
                     f"figure.{name}.beside={folder}: not the folder of a finished run; expected outputs/<run id>"
+                )
+            theirs = OmegaConf.select(OmegaConf.load(_config_of(folder)), "dataset.name")
+            if theirs != composed.plain("dataset.name"):
+                raise RequestError(
+                    f"figure.{name}.beside={folder}: a run on dataset {theirs}, this one is on "
+                    f"{composed.plain('dataset.name')}; give runs on the same ID set"
                 )
         if str(node["_target_"]).endswith(".Rounds") and "rounds" not in synthesizer:
             source = composed.choices.get("synthesizer") or "null"
@@ -199,6 +205,10 @@ def check_figures(composed: Composed) -> None:
                 raise RequestError(
                     f"figure.{name}.{option}={node[option]}: synthesizer={source} has no {option}; leave it out"
                 )
+
+
+def _config_of(folder: str) -> Path:
+    return Path(folder) / "config.yaml"
 
 
 def check_machine(composed: Composed) -> None:

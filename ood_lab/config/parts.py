@@ -9,7 +9,7 @@ from typing import Any
 
 from ood_lab.config.compose import Composed, target
 from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups, nearest
-from ood_lab.config.identity import reads_projections
+from ood_lab.config.identity import read_by, reads_projections
 from ood_lab.config.recipe import METHOD
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
@@ -84,25 +84,55 @@ def check_parts(composed: Composed, folder: Path | None = None, given: Collectio
     _check_sources(composed, folder)
     _check_images(composed)
     _check_frozen(composed)
+    _check_projector(composed)
+    _check_classes(composed)
     _check_schedules(composed)
     _check_memories(composed)
 
 
 def _check_frozen(composed: Composed) -> None:
-    """Heads alone are trained on a network that is trained already."""
-    init, name = composed.plain("init"), composed.choices["method"]
-    if composed.plain("method.trainable") != "heads":
+    """What is left as it is must be trained already."""
+    init, name, trainable = composed.plain("init"), composed.choices["method"], composed.plain("method.trainable")
+    if trainable == "whole":
         return
     if init["method"] is None and init["checkpoint"] is None and init["weights"] is None:
         raise RequestError(
-            f"method={name} trains heads alone (method.trainable=heads), on weights that "
+            f"method={name} trains a part of the network (method.trainable={trainable}), on weights that "
             f"init={composed.choices['init']} does not give; leave init out, or give init.checkpoint=FILE"
         )
+    if trainable != "heads":
+        return
     if "shifts" in _of_head(composed, "gives") and not init.get("projector"):
         raise RequestError(
             f"method={name} is scored by the projector of its first stage, and init={composed.choices['init']} takes "
             "none over; use init=csi_contrast, alone or with init.checkpoint=FILE, the final weights of that stage"
         )
+
+
+def _check_projector(composed: Composed) -> None:
+    """Detectors score in the space of a projector where there is one: it must be trained, or left as its stage was."""
+    if not reads_projections(composed) or not composed.plain("trainer.max_epochs"):
+        return
+    kept = composed.plain("init").get("projector") and composed.plain("method.trainable") == "heads"
+    terms = [part for part in chosen_parts(composed) if part.group in TERM_GROUPS and _weighs(part)]
+    if not kept and not any("z" in read_by(str(part.node["_target_"])) for part in terms):
+        raise RequestError(
+            f"method={composed.choices['method']} has a projector that nothing trains: no term with a weight above 0 "
+            "reads z, and detectors would score in its space; give such a term a weight, add one (id_loss=[ce,cider]), "
+            "or leave out what only uses z (such as head=shifts)"
+        )
+
+
+def _check_classes(composed: Composed) -> None:
+    """Some parts are about pairs of classes."""
+    classes = composed.plain("dataset.recipe.num_classes")
+    for part in chosen_parts(composed):
+        least = int(part.declared.get("least_classes", 1))
+        if classes is not None and classes < least:
+            raise RequestError(
+                f"{part.path} needs {least} ID classes, and dataset={composed.choices['dataset']} has {classes}; use "
+                "parts that work with one, for example method=vos, or method=ce"
+            )
 
 
 def _of_head(composed: Composed, key: str) -> tuple[str, ...]:

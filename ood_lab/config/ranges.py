@@ -17,6 +17,7 @@ PositiveFraction = float
 Percentile = float
 Moment = float
 WideResNetDepth = int
+MapPoints = int
 StageDepths = list[int]
 PositiveInts = list[int]
 PositiveFloats = list[float]
@@ -57,6 +58,7 @@ RANGES: dict[str, tuple[str, type_check]] = {
         "6 n + 4 with n of at least 1 (10, 16, ..., 40)",
         lambda v: _is_int(v) and v > 9 and v % 6 == 4,
     ),
+    "MapPoints": ("a whole number of at least 20", lambda v: _is_int(v) and v >= 20),
     "PositiveInts": (
         "a list of whole numbers above 0",
         lambda v: isinstance(v, list) and all(_is_int(n) and n > 0 for n in v),

@@ -26,6 +26,7 @@ DECLARED = (
     "scalars",
     "caveat",
     "at_most",
+    "least_classes",
     "trained_through",
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ood_lab.config.ranges import NonNegativeInt, PositiveInt
+from ood_lab.config.ranges import MapPoints, NonNegativeInt
 from ood_lab.errors import RunError
 from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, tidy
 from ood_lab.results.material import SYNTHESIZED, Array, Material, RunMaterial
@@ -31,11 +31,12 @@ def flatten(points: Array, projection: Literal["tsne", "pca", "umap"], seed: int
     centred = points - points.mean(0)
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     plane: Array = centred @ axes.T
-    if projection == "pca":
+    spread = plane[:, 0].std()
+    if projection == "pca" or not spread > 0:  # collapsed features are one point, and t-SNE divides by their spread
         return plane
     from sklearn.manifold import TSNE
 
-    scaled = plane / plane[:, 0].std() * 1e-4  # scikit-learn's own PCA start, here without its randomised solver
+    scaled = plane / spread * 1e-4  # scikit-learn's own PCA start, here without its randomised solver
     tsne = TSNE(perplexity=min(30, (len(points) - 1) / 3), init=scaled.astype(np.float32), random_state=seed, n_jobs=1)
     flat: Array = tsne.fit_transform(points)
     return flat
@@ -62,7 +63,7 @@ class FeatureMap(FigureKind):
         self,
         *,
         projection: Literal["tsne", "pca", "umap"],
-        points: PositiveInt,
+        points: MapPoints,
         seed: NonNegativeInt,
         beside: list[str],
     ) -> None:

@@ -27,6 +27,7 @@ class CIDER(Term):
 
     reads: ClassVar = ("z", "prototypes")
     views: ClassVar = 2
+    least_classes: ClassVar = 2
     scalars: ClassVar = ("compactness", "dispersion")
 
     def __init__(

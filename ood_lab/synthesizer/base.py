@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -103,6 +103,8 @@ class FromChains(FromBank):
         midpoint_noise: deviation of Gaussian noise on the midpoints, which are then unit vectors again (Table 16).
         bank: see `FromBank`.
     """
+
+    least_classes: ClassVar = 2
 
     def __init__(
         self,

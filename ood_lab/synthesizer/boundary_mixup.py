@@ -40,6 +40,7 @@ class BoundaryMixup(GaussianTail):
         tail: see `GaussianTail`.
     """
 
+    least_classes: ClassVar = 2
     caveat: ClassVar = (
         "RONF has no public code: outliers are VOS's points mixed between classes, as ARES describes it; its parameter "
         "selection and energy discrepancy are left out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class Midpoints(FromBank):
         adjacent: near classes paired with each class; clipped to C - 1.
         bank: see `FromBank`.
     """
+
+    least_classes: ClassVar = 2
 
     def __init__(self, *, adjacent: PositiveInt, **bank: Any) -> None:
         super().__init__(**bank)

@@ -51,6 +51,12 @@ def test_figures_of_runs_or_settings_that_are_not_there_are_refused_before_any_t
     message = refusal("method=ce", f"figure.feature_map.beside=[{tmp_path}]")
     assert f"figure.feature_map.beside={tmp_path}: not the folder of a finished run" in message
     (tmp_path / "features").mkdir()
+    (tmp_path / "config.yaml").write_text("dataset: {name: cifar10}")
+    assert "not the folder of a finished run" in refusal("method=ce", f"figure.feature_map.beside=[{tmp_path}]")
+    (tmp_path / "features" / "test-0.safetensors").touch()
+    message = refusal("method=ce", f"figure.feature_map.beside=[{tmp_path}]")
+    assert "a run on dataset cifar10, this one is on digits" in message
+    (tmp_path / "config.yaml").write_text("dataset: {name: digits}")
     prepare(["method=ce", f"figure.feature_map.beside=[{tmp_path}]"])
     steps = ["figure=[rounds]", "figure.rounds.leapfrog_steps=[1,2]"]
     assert "synthesizer=random_walk has no leapfrog_steps" in refusal("method=hamos", "synthesizer=random_walk", *steps)

@@ -33,6 +33,10 @@ def test_pca_keeps_the_distances_of_points_on_a_plane() -> None:
     np.testing.assert_allclose(distances, np.linalg.norm(flat[:, None] - flat[None], axis=-1), atol=1e-9)
 
 
+def test_collapsed_features_are_one_point() -> None:
+    assert not flatten(np.ones((60, 16), np.float32), "tsne", seed=0).any()
+
+
 def test_outliers_are_shown_where_there_are_any() -> None:
     kind = FeatureMap(projection="pca", points=60, seed=0, beside=[])
     shown = kind.draw(material())

@@ -56,7 +56,7 @@ def test_detectors_of_turned_images_are_asked_of_the_stages_and_not_of_the_class
         (["method=ce", "scorer=[csi]"], "use method=csi"),
         (["method=ce", "scorer=[csi_joint]"], "scorer=csi_joint reads joint, .*; use method=csi$"),
         (["method=csi_contrast", "scorer=[csi,csi_joint]"], "scorer=csi_joint would score what nothing trains"),
-        (["method=ce", "head=shifts", "scorer=[csi]"], "no term of method=ce reads z"),
+        (["method=ce", "head=shifts", "scorer=[csi]"], "method=ce has a projector that nothing trains"),
         (["id_loss=[ce,csi_joint]"], "id_loss.csi_joint reads joint, which head=linear does not give; use head=shifts"),
     ],
 )
