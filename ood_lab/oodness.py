@@ -19,13 +19,10 @@ AT_ONCE = 2**26  # similarities at a time on a device (256 MiB of float32)
 ROWS = 128  # points a block in the kernel density: 128 x 1000 similarities stay in a core's cache
 
 
-def oodness(z_BD: Tensor, neighbours_B2D: Tensor) -> Tensor:
-    """P^OOD(z; u, v) = (|z - z_u(k)| + |z - z_v(k)|) / 2 [B] (HamOS, Eq. 1)."""
-    return (z_BD[:, None] - neighbours_B2D).norm(dim=-1).mean(1)
-
-
 def potential_and_gradient(z_BD: Tensor, neighbours_B2D: Tensor) -> tuple[Tensor, Tensor]:
     """U = -log P^OOD [B] (HamOS, Eq. 2) and its gradient [B, D] with the neighbours held fixed.
+
+    P^OOD = (|z - z_u(k)| + |z - z_v(k)|) / 2, the OOD-ness (Eq. 1).
 
     grad U = -(n_u + n_v) / (d_u + d_v), n_i the unit vector from the neighbour to z and d_i its length. The paper's
     Eq. 4 has exp(-U) where the derivative of Eq. 2 has exp(U) / 2; the release differentiates Eq. 2, as here.

@@ -13,7 +13,11 @@ from torch import Tensor
 from ood_lab.chain import Chains, Proposal, State, run
 from ood_lab.synthesizer import hmc, random_walk, rmhmc
 from ood_lab.synthesizer.base import class_midpoints, reports
-from tests.synthesizer.test_hmc import clusters, draws, normal
+from tests.synthesizer.test_hmc import draws
+from tests.test_oodness import (
+    clusters,
+    normal,
+)
 
 ROUNDS, CHAINS = 12, 30
 

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from ood_lab.chain import Chains
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.random_walk import RandomWalk, run_chains
-from tests.synthesizer.test_hmc import (
-    assert_mean,
+from tests.synthesizer.test_hmc import assert_mean, draws
+from tests.test_oodness import (
     clusters,
-    draws,
     kth_neighbour_naive,
     normal,
     oodness_naive,

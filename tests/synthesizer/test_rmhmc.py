@@ -19,17 +19,7 @@ from ood_lab.synthesizer import hmc
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.hmc import leapfrog
 from ood_lab.synthesizer.rmhmc import RMHMC, Metric, run_chains
-from tests.synthesizer.test_hmc import (
-    assert_mean,
-    at,
-    clusters,
-    draws,
-    gradient_naive,
-    kth_neighbour_naive,
-    normal,
-    pole,
-    unit,
-)
+from tests.synthesizer.test_hmc import assert_mean, at, draws, pole
 from tests.synthesizer.test_random_walk import (
     assert_all_fates,
     assert_same_chains,
@@ -37,6 +27,13 @@ from tests.synthesizer.test_random_walk import (
     metropolis_naive,
     potential_at,
     scene,
+)
+from tests.test_oodness import (
+    clusters,
+    gradient_naive,
+    kth_neighbour_naive,
+    normal,
+    unit,
 )
 
 Array = np.ndarray
