@@ -232,7 +232,8 @@ class Term(nn.Module):
     - `reads_shifted`: of turned copies of the ID images of all devices, which then go through the network, too;
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
     - `views`: augmented copies of each ID image that it needs;
-    - `scalars`: the names of several scalars, whose weights are options `w_<name>`.
+    - `scalars`: the names of several scalars, whose weights are options `w_<name>`;
+    - `least_classes`: how many ID classes it needs.
 
     Args:
         dims: of the network's outputs.
@@ -295,7 +296,8 @@ class Synthesizer:
     - `space`: where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits and
       the projector z);
     - `at_most`: pairs of options of which the first must not exceed the second;
-    - `caveat`: what every result must say of a source that is not what its paper has.
+    - `caveat`: what every result must say of a source that is not what its paper has;
+    - `least_classes`: how many ID classes it needs.
     """
 
     space: ClassVar[str] = "projection"

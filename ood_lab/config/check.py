@@ -180,7 +180,7 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
 
 def check_figures(composed: Composed) -> None:
     """What figures show of other runs and other settings: asked for before hours of training, not after."""
-    synthesizer = composed.plain("synthesizer") or {}
+    synthesizer, source = composed.plain("synthesizer") or {}, composed.choices.get("synthesizer") or "null"
     for name, node in (composed.plain("figure") or {}).items():
         for folder in node.get("beside", []):
             if not any((Path(folder) / "features").glob("test-*.safetensors")) or not _config_of(folder).is_file():
@@ -194,14 +194,12 @@ def check_figures(composed: Composed) -> None:
                     f"{composed.plain('dataset.name')}; give runs on the same ID set"
                 )
         if str(node["_target_"]).endswith(".Rounds") and "rounds" not in synthesizer:
-            source = composed.choices.get("synthesizer") or "null"
             raise RequestError(
                 f"figure={name} draws the rounds of chains, and synthesizer={source} has none; use hmc, mala, mmala, "
                 "rmhmc or random_walk"
             )
         for option in ("leapfrog_steps", "step_size"):
             if node.get(option) and option not in synthesizer:
-                source = composed.choices.get("synthesizer") or "null"
                 raise RequestError(
                     f"figure.{name}.{option}={node[option]}: synthesizer={source} has no {option}; leave it out"
                 )

@@ -80,14 +80,18 @@ def score_panels(material: Material, size: tuple[float, float], **shared: Any) -
     return figure, panels
 
 
-def legend_below(figure: Figure) -> None:
-    """One legend for all panels, each entry once."""
+def shared_legend(
+    figure: Figure,
+    place: Literal["outside lower center", "outside right upper"] = "outside lower center",
+    columns: int = 7,
+) -> None:
+    """One legend for all panels, each entry once, in at most so many columns."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = min(7, len(entries))
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    columns = min(columns, len(entries))
+    figure.legend(entries.values(), entries, loc=place, ncols=columns, fontsize=8, frameon=False)
 
 
 def values_of(figure: Figure) -> list[dict[str, Any]]:
@@ -108,8 +112,8 @@ def _series(axes: Axes) -> Iterator[tuple[str, list[tuple[float, float]]]]:
         yield str(line.get_label()), [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
     for container in axes.containers:
         bars = [bar for bar in container if isinstance(bar, Rectangle)]
-        label = container.get_label() if str(container.get_label())[0] != "_" else bars[0].get_label()
-        yield str(label), [(bar.get_x(), bar.get_height()) for bar in bars]
+        named = bars[0] if str(container.get_label()).startswith("_") else container  # a histogram names its first bar
+        yield str(named.get_label()), [(bar.get_x(), bar.get_height()) for bar in bars]
     for patch in axes.patches:
         if isinstance(patch, Polygon):
             yield str(patch.get_label()), [(float(x), float(y)) for x, y in patch.get_xy()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import MapPoints, NonNegativeInt
 from ood_lab.errors import RunError
-from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, tidy
+from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, shared_legend, tidy
 from ood_lab.results.material import SYNTHESIZED, Array, Material, RunMaterial
 
 
@@ -79,8 +79,7 @@ class FeatureMap(FigureKind):
             self._panel(axes, run, colours(material.groups))
             if len(runs) > 1:
                 axes.set_title(run.label, fontsize=9)
-        entries = {label: handle for axes in panels for handle, label in zip(*_entries(axes), strict=True)}
-        figure.legend(entries.values(), entries, loc="outside right upper", fontsize=8, frameon=False)
+        shared_legend(figure, "outside right upper", columns=1)
         return figure
 
     def _panel(self, axes: Axes, run: RunMaterial, palette: Mapping[str, str]) -> None:
@@ -121,8 +120,3 @@ class FeatureMap(FigureKind):
         if run.outliers is not None:
             parts[SYNTHESIZED] = unit(run.outliers[some(run.outliers, rest)])
         return parts, run.labels[rows]
-
-
-def _entries(axes: Axes) -> tuple[list[Any], list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return list(handles), list(labels)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import FigureKind, colours, legend_below, score_panels
+from ood_lab.figure.base import FigureKind, colours, score_panels, shared_legend
 from ood_lab.results.material import Array, Material
 
 
@@ -48,5 +48,5 @@ class ROC(FigureKind):
                 if name in scores:
                     curve = roc_curve(scores["test"], scores[name], self.points)
                     axes.plot(*curve, color=colour, lw=1.3, label=name)
-        legend_below(figure)
+        shared_legend(figure)
         return figure

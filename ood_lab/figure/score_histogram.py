@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import ID_COLOUR, OUTLIER_COLOUR, FigureKind, colours, legend_below, score_panels
+from ood_lab.figure.base import ID_COLOUR, OUTLIER_COLOUR, FigureKind, colours, score_panels, shared_legend
 from ood_lab.results.material import SYNTHESIZED, Material
 
 
@@ -49,5 +49,5 @@ class ScoreHistogram(FigureKind):
             if SYNTHESIZED in scores:
                 axes.hist(scores[SYNTHESIZED], edges, density=True, histtype="step", color=OUTLIER_COLOUR, lw=1.3,
                           ls="--", label="synthesized outliers")  # fmt: skip
-        legend_below(figure)
+        shared_legend(figure)
         return figure

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveFloat
-from ood_lab.loss.logistic import binary_losses, over_both_sides
+from ood_lab.loss.logistic import Reduction, binary_losses, over_both_sides
 from ood_lab.memory import Prototypes
 from ood_lab.parts import Dimensions, Memories, Rows, Term, View
 
@@ -57,7 +57,7 @@ class LogisticTerm(Term):
         dims: Dimensions,
         *,
         hidden: NonNegativeInt = 0,
-        reduction: Literal["joint", "sum", "mean"] = "mean",
+        reduction: Reduction = "mean",
         **schedule: Any,
     ) -> None:
         super().__init__(dims, **schedule)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import NonNegativeInt
-from ood_lab.loss.logistic import over_both_sides, weighted_energy
+from ood_lab.loss.logistic import Reduction, over_both_sides, weighted_energy
 from ood_lab.outlier_loss.base import small_network
 from ood_lab.parts import Dimensions, Term, View
 
@@ -37,7 +37,7 @@ class EnergyLogistic(Term):
         *,
         energy: Literal["weighted", "plain"],
         hidden: NonNegativeInt,
-        reduction: Literal["joint", "sum", "mean"],
+        reduction: Reduction,
         **schedule: Any,
     ) -> None:
         super().__init__(dims, **schedule)

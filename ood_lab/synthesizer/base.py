@@ -14,8 +14,11 @@ from ood_lab.chain import Chains, Fate
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from ood_lab.errors import RunError
 from ood_lab.memory import Bank, FeatureBank
+from ood_lab.oodness import Density
 from ood_lab.parts import Dimensions, Memories, Synthesizer
 from ood_lab.types import Outliers
+
+Centroids = Literal["unit", "raw"]
 
 
 class FromBank(Synthesizer):
@@ -67,9 +70,7 @@ def by_class(points_CKD: Tensor) -> Outliers:
 
 
 @torch.no_grad()
-def class_midpoints(
-    bank_CND: Tensor, adjacent: int, centroids: Literal["unit", "raw"] = "unit"
-) -> tuple[Tensor, Tensor]:
+def class_midpoints(bank_CND: Tensor, adjacent: int, centroids: Centroids = "unit") -> tuple[Tensor, Tensor]:
     """Midpoints b = (mu_u + mu_v) / |mu_u + mu_v| of near class pairs [P, D] (HamOS, section 3.2), and pairs [P, 2].
 
     The centroids are the bank's class means: scaled to unit length (the paper's prototypes lie on the sphere), or raw,
@@ -114,10 +115,10 @@ class FromChains(FromBank):
         rounds: PositiveInt,
         step_size: PositiveFloat,
         momentum: Literal["standard", "sphere"],
-        centroids: Literal["unit", "raw"],
+        centroids: Centroids,
         kappa: PositiveFloat,
         margin: NonNegativeFloat,
-        density: Literal["paper", "released"],
+        density: Density,
         midpoint_noise: NonNegativeFloat,
         **bank: Any,
     ) -> None:

@@ -112,7 +112,7 @@ class KNNBoundary(FromBank):
         candidates: PositiveInt,
         per_anchor: PositiveInt,
         deviation: PositiveFloat,
-        keeping: Literal["each", "released"],
+        keeping: Keeping,
         **bank: Any,
     ) -> None:
         super().__init__(**bank)

@@ -49,7 +49,7 @@ class Cell:
     @property
     def difference(self) -> float | None:
         """Ours less the paper's."""
-        number = _number(self.paper)
+        number = as_number(self.paper)
         return None if number is None or self.mean is None else self.mean - number
 
     @property
@@ -59,10 +59,10 @@ class Cell:
         False without any spread; a setting is compared as it stands.
         """
         if self.text is not None:
-            ours, theirs = _number(self.text), _number(self.paper)
+            ours, theirs = as_number(self.text), as_number(self.paper)
             same = self.text == self.paper if ours is None else ours == theirs
             return self.paper is not None and not same
-        spreads = [spread for spread in (self.std, _number(self.paper_std)) if spread is not None]
+        spreads = [spread for spread in (self.std, as_number(self.paper_std)) if spread is not None]
         return bool(spreads) and self.difference is not None and abs(self.difference) > math.hypot(*spreads)
 
 
@@ -218,7 +218,8 @@ def _comparable(table: Table, row: TableRow, column: Column, request: Request, r
     return all(name in request.groups and name not in partial for name in wanted)
 
 
-def _number(printed: Any) -> float | None:
+def as_number(printed: Any) -> float | None:
+    """A printed figure, or the value of an override, as a number; None for anything else."""
     try:
         return None if printed is None else float(printed)
     except ValueError:

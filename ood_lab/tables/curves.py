@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
-from ood_lab.tables.cells import Cell, Filled
+from ood_lab.tables.cells import Cell, Filled, as_number
 from ood_lab.tables.layout import heading
 from ood_lab.tables.spec import Table, key_of
 
@@ -38,7 +38,9 @@ def sweep_of(table: Table, dataset: str) -> Sweep | None:
         for row in table.rows
     ]
     replaced = {key_of(word) for word in table.words}
-    numbers = [{k: float(v) for k, v in own.items() if k not in replaced and _is_number(v)} for own in options]
+    numbers = [
+        {k: n for k, v in own.items() if k not in replaced and (n := as_number(v)) is not None} for own in options
+    ]
     swept = [k for k in (numbers[0] if numbers else ()) if all(k in own for own in numbers)]
     swept = [k for k in swept if len({own[k] for own in numbers}) > 1]
     if len(swept) != 1:
@@ -52,14 +54,6 @@ def sweep_of(table: Table, dataset: str) -> Sweep | None:
     return Sweep(key, lines) if distinct and len(lines) == len(found) else None
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def draw(filled: Filled) -> Figure | None:
     """A panel for each column with figures of ours: mean and population deviation, the paper's dashed.
 
@@ -71,7 +65,7 @@ def draw(filled: Filled) -> Figure | None:
         return None
     from matplotlib.figure import Figure  # takes a second, and most commands draw nothing
 
-    from ood_lab.figure.base import legend_below, tidy
+    from ood_lab.figure.base import shared_legend, tidy
 
     across = min(ACROSS, len(sweeps))
     down = -(-len(sweeps) // across)
@@ -89,7 +83,7 @@ def draw(filled: Filled) -> Figure | None:
         tidy(axes)
     for axes in panels.flat[len(sweeps) :]:
         axes.set_visible(False)
-    legend_below(figure)
+    shared_legend(figure)
     keys = ", ".join(dict.fromkeys(sweep.key for sweep in sweeps.values()))
     figure.suptitle(f"{filled.table.source}: {filled.table.title} ({keys})", fontsize=10)
     return figure

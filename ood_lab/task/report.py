@@ -91,12 +91,12 @@ def _ancestors(request: Request) -> list[Request]:
 
 
 def _run_material(request: Request, chosen: Selection) -> RunMaterial:
-    keys = chosen.feature_keys(read_rows(request.run_dir))
+    rows = read_rows(request.run_dir)
+    keys, fits = chosen.feature_keys(rows), chosen.fits(rows)
     outliers = load_outliers(request.run_dir)
     paths = {name: features_path(request.run_dir, name, key) for name, key in keys.items()}
     sets = {name: load_features(path) for name, path in paths.items() if path.is_file()}
     features = {name: extracted.features("method").features.numpy() for name, extracted in sets.items()}
-    fits = chosen.fits(read_rows(request.run_dir))
     scored = keys if outliers is None else {**keys, SYNTHESIZED: outliers.key}
     loaded = {
         name: load_scores(request.run_dir, name, text, scored, fits[name])
