@@ -111,7 +111,7 @@ def _check_frozen(composed: Composed) -> None:
 
 def _check_projector(composed: Composed) -> None:
     """Detectors score in the space of a projector where there is one: it must be trained, or left as its stage was."""
-    if not reads_projections(composed) or not composed.plain("trainer.max_epochs"):
+    if not reads_projections(composed):
         return
     kept = composed.plain("init").get("projector") and composed.plain("method.trainable") == "heads"
     terms = [part for part in chosen_parts(composed) if part.group in TERM_GROUPS and _weighs(part)]

@@ -81,8 +81,7 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
         )
     nodes = [node for group in TERM_GROUPS for node in nodes_of(composed, group)]
     through = _trained_through(str(composed.plain("head._target_")), space)
-    taken_over = through == "z" and composed.plain("init.projector")
-    if through is not None and not taken_over and not any(through in read_by(term["_target_"]) for term in nodes):
+    if through is not None and not any(through in read_by(term["_target_"]) for term in nodes):
         raise RequestError(
             f"scorer={name} would score what nothing trains: no term of method={chosen} reads {through}; leave it out, "
             f"or {_remedy(node)}"

@@ -20,7 +20,7 @@ class Shifts(Head):
 
     gives: ClassVar[tuple[str, ...]] = ("shifts", "joint")
     adds: ClassVar[tuple[str, ...]] = ("joint",)
-    trained_through: ClassVar[tuple[tuple[str, str], ...]] = (("shifts", "z"), ("joint", "joint"))
+    trained_through: ClassVar[tuple[tuple[str, str], ...]] = (("joint", "joint"),)  # a projector is checked by itself
     reads: ClassVar[tuple[str, ...]] = ("z",)  # its detectors read projections
     TURNS: ClassVar[int] = SHIFTS
 
