@@ -6,7 +6,7 @@ takes rows r, r + W, ... of every batch), not the auxiliary set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import lightning as L
@@ -39,11 +39,16 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images a step: `batch` before views and `auxiliary`, both over all devices, and `evaluation`."""
+    """Images a step: `batch` before views and `auxiliary`, both over all devices, and `evaluation`.
+
+    With `candidates` a step is served so many auxiliary images, of which `auxiliary` are taken; 0 stands for so many
+    that each is served once an epoch.
+    """
 
     batch: int
     auxiliary: int
     evaluation: int
+    candidates: int | None = None
 
 
 class Order:
@@ -100,6 +105,7 @@ class TrainLoader:
         self.id_order = Order(module.train_images.count, module.seed, "order")
         auxiliary = module.auxiliary_images
         self.auxiliary_order = Order(auxiliary.count, module.seed, "auxiliary order") if auxiliary else None
+        self._order_of_chosen: tuple[int, Order] | None = None  # of one epoch
 
     def __len__(self) -> int:
         return self.module.steps_per_epoch
@@ -109,6 +115,8 @@ class TrainLoader:
         assert trainer is not None
         epoch = trainer.current_epoch
         start = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if self.module.choose is not None:
+            self.module.chosen = self.module.choose(epoch)
         steps = range(start, len(self))
         if not self.module.streams:
             for step in steps:
@@ -166,8 +174,13 @@ class TrainLoader:
 
     def _auxiliary_rows(self, epoch: int, step: int) -> Tensor:
         assert self.auxiliary_order is not None
-        size = self.module.sizes.auxiliary
-        return self.auxiliary_order.rows((epoch * len(self) + step) * size, size)[self.module.mine]
+        m, size = self.module, self.module.auxiliary_size
+        chosen = m.chosen
+        if chosen is None:
+            return self.auxiliary_order.rows((epoch * len(self) + step) * size, size)[m.mine]
+        if self._order_of_chosen is None or self._order_of_chosen[0] != epoch:
+            self._order_of_chosen = epoch, Order(len(chosen), m.seed, "chosen order", epoch)
+        return chosen[self._order_of_chosen[1].rows(step * size, size)][m.mine]
 
     def _views(self, epoch: int, step: int) -> list[Draws]:
         m = self.module
@@ -177,7 +190,7 @@ class TrainLoader:
     def _auxiliary_draws(self, epoch: int, step: int) -> Draws:
         m = self.module
         draw = generator(m.seed, "augment auxiliary", epoch, step)
-        return share(m.augmentation.draw(m.sizes.auxiliary, draw), *m.place)
+        return share(m.augmentation.draw(m.auxiliary_size, draw), *m.place)
 
     def _augmented(self, pictures: list[Tensor], source: TrainingImages, views: list[Draws]) -> Tensor:
         m = self.module
@@ -261,11 +274,23 @@ class DataModule(L.LightningDataModule):
             self.auxiliary_images = training_images(
                 auxiliary.listing("auxiliary"), auxiliary.name, reading, augmentation, stream=False, device=device
             )
+        # A method that chooses the auxiliary images of an epoch beforehand gives their rows when an epoch is begun.
+        self.choose: Callable[[int], Tensor] | None = None
+        self.chosen: Tensor | None = None
         self.batch_size = min(sizes.batch, len(self.train_labels))
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self.train_labels) // self.batch_size
+
+    @property
+    def auxiliary_size(self) -> int:
+        """Auxiliary images that a step is served, over all devices; of candidates as many for each device."""
+        if self.sizes.candidates is None or self.auxiliary_images is None:
+            return self.sizes.auxiliary
+        once = self.auxiliary_images.count * self.batch_size // len(self.train_labels)
+        size = max(self.sizes.candidates or once, self.sizes.auxiliary)
+        return size - size % self.place[1]
 
     @property
     def streams(self) -> bool:

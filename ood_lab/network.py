@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ood_lab.types import BackboneOutput
 
@@ -16,34 +19,60 @@ class Network:
     """Further passes through a network within a training step.
 
     `network(images, mode, grad)` leaves batch statistics, dropout's random stream and the mode of every module as they
-    were. With mode "train" batch statistics are those of the images; with "eval" the running ones are taken.
+    were. With mode "train" batch statistics are those of the images; with "held" they are, too, but count as constants,
+    so that a row's output has no derivative with respect to another row's image; with "eval" the running ones count.
 
     Args:
         modules: whose modes and batch statistics are kept.
         forward: the pass.
+        classify: the outputs for penultimate features.
     """
 
-    def __init__(self, modules: nn.Module, forward: Callable[[Tensor], BackboneOutput]) -> None:
-        self._modules, self._forward = modules, forward
+    def __init__(
+        self,
+        modules: nn.Module,
+        forward: Callable[[Tensor], BackboneOutput],
+        classify: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._modules, self._forward, self._classify = modules, forward, classify
 
-    def __call__(self, images: Tensor, mode: Literal["train", "eval"] = "eval", grad: bool = False) -> BackboneOutput:
+    def __call__(
+        self, images: Tensor, mode: Literal["train", "held", "eval"] = "eval", grad: bool = False
+    ) -> BackboneOutput:
         """Features and logits; with `grad` the graph reaches back to the images and the weights."""
         with self._kept(mode), torch.set_grad_enabled(grad), torch.random.fork_rng(_devices(images)):
             return self._forward(images)
 
+    def classify(self, features: Tensor) -> Tensor:
+        """The outputs of the head for penultimate features, with their graph."""
+        assert self._classify is not None
+        return self._classify(features)
+
     @contextmanager
     def _kept(self, mode: str) -> Iterator[None]:
-        before = [(module, module.training, dict(module._buffers)) for module in self._modules.modules()]
+        before = [(m, m.training, dict(m._buffers), m.__dict__.get("forward")) for m in self._modules.modules()]
         try:
-            self._modules.train(mode == "train")
-            for module, _, buffers in before if mode == "train" else ():
+            self._modules.train(mode != "eval")
+            for module, _, buffers, _ in before if mode != "eval" else ():
                 # A normalisation writes its statistics into copies, which are thrown away.
                 module._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
+                if mode == "held" and isinstance(module, _BatchNorm):
+                    module.__dict__["forward"] = partial(_with_statistics_held, module)  # before that of its class
             yield
         finally:
-            for module, training, buffers in before:
+            for module, training, buffers, forward in before:
                 module.training = training
                 module._buffers.update(buffers)
+                module.__dict__.pop("forward", None)
+                if forward is not None:
+                    module.__dict__["forward"] = forward
+
+
+def _with_statistics_held(module: _BatchNorm, rows: Tensor) -> Tensor:
+    """A batch normalisation by the mean and variance of these rows, as constants."""
+    others = [dim for dim in range(rows.dim()) if dim != 1]
+    variance, mean = torch.var_mean(rows.detach(), others, correction=0)
+    return F.batch_norm(rows, mean, variance, module.weight, module.bias, False, 0.0, module.eps)
 
 
 def _devices(images: Tensor) -> list[torch.device]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ood_lab.config.ranges import Moment, NonNegativeFloat, PositiveFloat
 from ood_lab.errors import RunError
 from ood_lab.moment import Progress
+from ood_lab.network import Network
 from ood_lab.types import Outliers
 
 
@@ -52,14 +53,20 @@ class Rows:
     """What the network gives for some images or points: features, logits, z, images; only what is read is there."""
 
     owner = "a term"
+    classes: int | None = None  # outputs of the head that stand for ID classes; None: all
 
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
 
+    def of_classes(self, classes: int) -> Rows:
+        """The same rows, of whose logits the first so many stand for ID classes."""
+        self.classes = classes
+        return self
+
     def only(self, names: Collection[str], owner: str) -> Rows:
         """Of these tensors those that are named, for the term that declares them."""
         rows = Rows(**{name: tensor for name, tensor in self._tensors.items() if name in names})
-        rows.owner = owner
+        rows.owner, rows.classes = owner, self.classes
         return rows
 
     def _of(self, name: str) -> Tensor:
@@ -76,6 +83,21 @@ class Rows:
     def logits(self) -> Tensor:
         """Outputs of the head, [.., C] or as many as it has."""
         return self._of("logits")
+
+    @property
+    def class_logits(self) -> Tensor:
+        """Of the logits those of the ID classes."""
+        return self.logits[:, : self.classes]
+
+    @property
+    def absent(self) -> Tensor:
+        """The last output of a head with one for none of the classes [.., 1]."""
+        return self._of("absent")
+
+    @property
+    def targets(self) -> Tensor:
+        """Soft labels of images that a perturbation has made, as wide as the logits."""
+        return self._of("targets")
 
     @property
     def z(self) -> Tensor:
@@ -137,6 +159,8 @@ class View:
         shifted: those of the turned copies of the ID images, where a term reads them: a block for each of `SHIFTS`, the
             images as they are first; its labels are y + C s.
         id_share: of all ID and outlier rows together, those that are ID; None counts the rows of this view.
+        network: for further passes, which leave no trace.
+        devices: that share the step.
     """
 
     id: Rows
@@ -146,6 +170,8 @@ class View:
     whole: WholeBatch | None = None
     shifted: WholeBatch | None = None
     id_share: float | None = None
+    network: Network | None = None
+    devices: int = 1
 
     def of(self, term: Term) -> View:
         """What one term sees: what it declares, and nothing else."""
@@ -166,6 +192,12 @@ class View:
         """The outliers, for a term that is called only where there are some."""
         assert self.outliers is not None
         return self.outliers
+
+    @property
+    def further_passes(self) -> Network:
+        """The network, for a term that passes images or features through it once more."""
+        assert self.network is not None
+        return self.network
 
     @property
     def whole_batch(self) -> WholeBatch:
@@ -233,7 +265,8 @@ class Term(nn.Module):
     - `reads_outliers`: of the outliers; a term with any, or that `waits_for_outliers`, runs only in steps with some;
     - `views`: augmented copies of each ID image that it needs;
     - `scalars`: the names of several scalars, whose weights are options `w_<name>`;
-    - `least_classes`: how many ID classes it needs.
+    - `least_classes`: how many ID classes it needs;
+    - `at_most`: pairs of options of which the first must not exceed the second.
 
     Args:
         dims: of the network's outputs.
@@ -251,6 +284,7 @@ class Term(nn.Module):
     memories: ClassVar[tuple[str, ...]] = ()
     scalars: ClassVar[tuple[str, ...]] = ()
     least_classes: ClassVar[int] = 1
+    at_most: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     group, name = "", ""  # by which it is chosen; losses are logged by name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ood_lab.augmentation.base import Augmentation, Draws
 from ood_lab.augmentation.simclr import crop_boxes
-from ood_lab.pixels import Decoded, Reading
+from ood_lab.pixels import Decoded, Reading, Streamed
 from ood_lab.reader.base import Listing
 from ood_lab.transform import Transform
 
@@ -32,6 +32,10 @@ class TrainingImages:
         """The images of `rows`, once for each of `views`."""
         raise NotImplementedError(f"{type(self).__name__} must define pixels()")
 
+    def plain(self, rows: Tensor, size: int) -> Iterator[Tensor]:
+        """The images of `rows` as evaluation sees them, uint8 [n, 3, S, S], `size` at a time."""
+        raise NotImplementedError(f"{type(self).__name__} must define plain()")
+
 
 class Resident(TrainingImages):
     """One uint8 tensor on the device; the augmentation crops there."""
@@ -46,6 +50,10 @@ class Resident(TrainingImages):
         taken = self.tensor[rows.to(self.tensor.device)]
         return [taken for _ in views]
 
+    def plain(self, rows: Tensor, size: int) -> Iterator[Tensor]:
+        for part in rows.split(size):
+            yield self.tensor[part.to(self.tensor.device)]
+
 
 @dataclass
 class Streaming(TrainingImages):
@@ -54,6 +62,7 @@ class Streaming(TrainingImages):
     listing: Listing
     transform: Transform
     crops: bool
+    workers: int = 0
     resident = False
 
     @property
@@ -71,6 +80,9 @@ class Streaming(TrainingImages):
             for out, draws in zip(pictures, views, strict=True):
                 out.append(self._square(image, {k: v[place : place + 1] for k, v in draws.items()}, row))
         return [torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).contiguous() for out in pictures]
+
+    def plain(self, rows: Tensor, size: int) -> Iterator[Tensor]:
+        return Streamed(self.listing.take(rows.numpy()), self.transform, self.workers).chunks(size)
 
     def _square(self, image: Image.Image, draws: Draws, row: int) -> np.ndarray:
         if not self.crops:
@@ -90,4 +102,5 @@ def training_images(
         opened = reading.open(listing, name)
         if isinstance(opened, Decoded):
             return Resident(opened, device)
-    return Streaming(listing, Transform("short_side", reading.resize, reading.side), augmentation.crops)
+    transform = Transform("short_side", reading.resize, reading.side)
+    return Streaming(listing, transform, augmentation.crops, reading.workers)

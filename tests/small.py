@@ -26,6 +26,7 @@ from ood_lab.outlier_loss.outlier_exposure import OutlierExposure
 from ood_lab.outlier_loss.paper_eq7 import PaperEq7
 from ood_lab.outlier_loss.released import Released
 from ood_lab.parts import Dimensions, Memories, Parts, Synthesizer, Term
+from ood_lab.perturbation.base import OutlierImages
 from ood_lab.types import Batch, Outliers
 
 C, D, SIZE, M, TAU = 3, 6, 4, 0.9, 0.2
@@ -122,10 +123,15 @@ def batch(rows: int = 8, seed: int = 0, outliers: int = 0) -> Batch:
     return Batch(images, labels.repeat(2), auxiliary)
 
 
+def images_of(data: Batch) -> OutlierImages | None:
+    """The outlier images of a batch."""
+    return None if data.auxiliary is None else OutlierImages(data.auxiliary)
+
+
 def losses(module: Method, data: Batch, step: int = 0) -> dict[str, Tensor]:
     """The terms of one step, the memories written."""
     inputs = data.images if data.auxiliary is None else torch.cat([data.images, data.auxiliary])
-    found, store = module.losses(data, module(inputs), Progress(step, 100, 10), data.auxiliary)
+    found, store = module.losses(data, module(inputs), Progress(step, 100, 10), images_of(data))
     store()
     return found
 

@@ -93,8 +93,8 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     assert main([flag]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
-    assert "method: ce, cider, csi, csi_contrast, hamos, hamos_released" in shown
-    assert "scorer: ash, csi, csi_joint, dice, energy" in shown
+    assert "method: ce, cider, csi, csi_contrast, dos, energy, greg, greg_plus, hamos, hamos_released" in shown
+    assert "scorer: absent_class, ash, csi, csi_joint, dice, energy" in shown
 
 
 def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[st
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text("# Mine.\ndefaults: [ce, _self_]\nstage: finetune\n")
     assert main(["--help", f"--config-dir={tmp_path}"]) == 0
-    assert "knn_plus, mine, npos" in capsys.readouterr().out
+    assert "knn_plus, mine, mixoe, npos" in capsys.readouterr().out
     assert main(["--help", "method=mine", f"--config-dir={tmp_path}"]) == 0
     assert "    Mine.\n" in capsys.readouterr().out
     assert main(["--help", "method=hamoss"]) == 2

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ood_lab.network import Network
 from ood_lab.types import BackboneOutput
 
-Mode = Literal["train", "eval"]
-MODES: tuple[Mode, ...] = ("train", "eval")
+Mode = Literal["train", "held", "eval"]
+MODES: tuple[Mode, ...] = ("train", "held", "eval")
 
 
 def images(rows: int = 6, seed: int = 0) -> Tensor:
@@ -68,6 +68,8 @@ def no_trace(net: Small) -> Iterator[None]:
     def seen() -> dict[str, Any]:
         return {
             "modes": [module.training for module in net.modules()],
+            "attributes": [sorted(module.__dict__) for module in net.modules()],
+            "buffers": [id(buffer) for buffer in net.buffers()],
             "tracking": [getattr(module, "track_running_stats", None) for module in net.modules()],
             "gradients": [p.grad for p in net.parameters()],
             "requires": [p.requires_grad for p in net.parameters()],
@@ -169,6 +171,7 @@ def test_dropout_drops_in_training_mode_alone_and_each_pass_alike() -> None:
     first = network(ones, "train").features
     assert 0.2 < (first == 0).double().mean() < 0.8
     assert torch.equal(network(ones, "train").features, first)
+    assert torch.equal(network(ones, "held").features, first)
     assert torch.equal(network(ones, "eval").features, ones)
 
 
@@ -186,7 +189,7 @@ def test_with_grad_the_graph_reaches_images_and_weights(mode: Mode, ambient: boo
     assert net.body[0].weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["train", "eval"])
 def test_gradients_on_the_images_match_finite_differences_of_the_pass(mode: Mode) -> None:
     net = Small().double()
     network, given = Network(net, net), images(rows=3).double().requires_grad_()
@@ -210,3 +213,138 @@ def test_without_grad_there_is_none(mode: Mode) -> None:
     assert not found.features.requires_grad
     assert not found.logits.requires_grad
     assert torch.is_grad_enabled()
+
+
+NORMS = {
+    "of images": (nn.BatchNorm2d(3), (6, 3, 2, 2)),
+    "of images, not affine": (nn.BatchNorm2d(3, affine=False), (6, 3, 2, 2)),
+    "of features": (nn.BatchNorm1d(3, eps=0.1), (6, 3)),
+    "of features, not affine": (nn.BatchNorm1d(3, affine=False), (6, 3)),
+    "of sequences": (nn.BatchNorm1d(3), (6, 3, 5)),
+    "without running statistics": (nn.BatchNorm2d(3, track_running_stats=False), (6, 3, 2, 2)),
+}
+
+
+def some_norm(kind: str) -> tuple[Any, Tensor]:
+    """In float64 and in evaluation mode, with a slope and running statistics of its own."""
+    norm, shape = NORMS[kind]
+    norm, draw = copy.deepcopy(norm).double().eval(), torch.Generator().manual_seed(0)
+    for values in (*norm.parameters(), *(b for b in norm.buffers() if b.is_floating_point())):
+        values.data.copy_(torch.rand(3, generator=draw) + 0.5)
+    return norm, 2 * torch.randn(shape, generator=draw, dtype=torch.float64) + 1
+
+
+def alone(module: nn.Module) -> Network:
+    return Network(module, lambda x: BackboneOutput(module(x), x))
+
+
+def statistics(given: Tensor, channel: int) -> tuple[float, float]:
+    """Mean and variance of a channel over rows and places, value by value."""
+    values = given[:, channel].flatten().tolist()
+    mean = sum(values) / len(values)
+    return mean, sum((x - mean) ** 2 for x in values) / len(values)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_held_statistics_are_those_of_the_rows_as_in_training_mode(kind: str) -> None:
+    norm, given = some_norm(kind)
+    held, trained = (alone(norm)(given, mode).features for mode in ("held", "train"))
+    torch.testing.assert_close(held, trained, atol=1e-12, rtol=0)
+    for channel in range(3):
+        mean, variance = statistics(given, channel)
+        slope, offset = (values[channel].item() for values in norm.parameters()) if norm.affine else (1.0, 0.0)
+        expected = slope * (given[:, channel] - mean) / math.sqrt(variance + norm.eps) + offset
+        torch.testing.assert_close(held[:, channel], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_row_whose_statistics_are_held_has_no_derivative_with_respect_to_another_row(kind: str) -> None:
+    norm, given = some_norm(kind)
+    given.requires_grad_()
+    for row in range(len(given)):
+        others = [i for i in range(len(given)) if i != row]
+        slopes = {}
+        for mode in ("held", "train"):
+            output = alone(norm)(given, mode, grad=True).features[row]
+            weights = torch.arange(1.0, output.numel() + 1).view(output.shape)
+            (slopes[mode],) = torch.autograd.grad((output * weights).sum(), given)
+        assert slopes["held"][others].abs().max() == 0
+        assert slopes["train"][others].abs().max() > 1e-3
+        for channel in range(3):
+            slope = norm.weight[channel].item() if norm.affine else 1.0
+            scale = slope / math.sqrt(statistics(given, channel)[1] + norm.eps)
+            expected = weights[channel].double() * scale
+            torch.testing.assert_close(slopes["held"][row, channel], expected, atol=1e-12, rtol=0)
+
+
+def constants(net: Small, given: Tensor) -> Small:
+    """The network whose normalisations count the statistics of these images as constants, one layer after the other."""
+    frozen = copy.deepcopy(net).eval()
+    rows = given
+    for number, layer in enumerate(frozen.body):
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            found = torch.tensor([statistics(rows, channel) for channel in range(rows.shape[1])], dtype=torch.float64)
+            layer.track_running_stats = True
+            layer.running_mean, layer.running_var = found.T.contiguous()
+        rows = frozen.body[number](rows).detach()
+    return frozen
+
+
+def without_dropout() -> Small:
+    """Smooth, too."""
+    net = Small().double().train()
+    net.body[2], net.body[4] = nn.Tanh(), nn.Identity()
+    return net
+
+
+def slopes_of(logits: Tensor, given: Tensor) -> Tensor:
+    """The norm of each row's gradient, of a score that is not linear."""
+    (slope,) = torch.autograd.grad(logits.square().sum(), given, create_graph=True)
+    return slope.flatten(1).norm(dim=1)
+
+
+def test_first_and_second_derivatives_are_those_with_constant_statistics_in_all_layers() -> None:
+    net, given = without_dropout(), images(rows=4).double()
+    frozen = constants(net, given)
+    first, second = given.clone().requires_grad_(), given.clone().requires_grad_()
+    held = Network(net, net)(first, "held", grad=True).logits
+    torch.testing.assert_close(held, net(given).logits, atol=1e-10, rtol=0)
+    found, expected = slopes_of(held, first), slopes_of(frozen(second).logits, second)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    third = given.clone().requires_grad_()
+    assert (found - slopes_of(net(third).logits, third)).abs().max() > 1e-2
+    found.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(first.grad, second.grad, atol=1e-9, rtol=1e-9)
+    for (name, parameter), other in zip(net.named_parameters(), frozen.parameters(), strict=True):
+        assert parameter.grad is not None, name
+        assert name == "fc.bias" or parameter.grad.abs().max() > 1e-4, name
+        torch.testing.assert_close(parameter.grad, other.grad, atol=1e-9, rtol=1e-9)
+
+
+def test_a_normalisation_that_is_used_twice_is_as_before_after_a_held_pass() -> None:
+    norm, given = some_norm("of images")
+    norm.train()
+    twice = nn.ModuleList([norm, norm])
+    before = norm(given)
+    Network(twice, lambda x: BackboneOutput(twice[1](twice[0](x)), x))(given, "held")
+    assert "forward" not in vars(norm)
+    means = norm.running_mean.clone()
+    assert torch.equal(norm(given), before)
+    assert (norm.running_mean - means).abs().max() > 1e-3
+
+
+def test_other_normalisations_are_not_changed_by_held_statistics() -> None:
+    net = nn.Sequential(nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm([4, 4])).double()
+    given = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    held, expected = (alone(net)(given, mode).features for mode in ("held", "eval"))
+    assert torch.equal(held, expected)
+
+
+def test_outputs_of_the_head_for_features_have_their_graph() -> None:
+    net, features = Small(), torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = Network(net, net, net.fc).classify(features)
+    torch.testing.assert_close(found, features @ net.fc.weight.T + net.fc.bias)
+    found.sum().backward()
+    torch.testing.assert_close(features.grad, net.fc.weight.sum(0).expand(3, -1))
+    assert net.fc.weight.grad.abs().max() > 0

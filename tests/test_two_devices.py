@@ -20,12 +20,27 @@ SMALL = [
     "init=random",
 ]
 
-
+FRACTALS = ("auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16", "augmentation=crop_flip")
+SLOW = "method.optimizer.lr=0.001"  # so that a difference in the last digit does not grow
+EVERY_IMAGE = ("regularizer=[gradient]", "regularizer.gradient.m_in=null", "regularizer.gradient.m_out=null")
 CASES = {
-    "oe and its gradients": (
-        "method=oe", "auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16",
-        "regularizer=[gradient]", "regularizer.gradient.m_in=100", "regularizer.gradient.m_out=-100",
+    "oe and its gradients": ("method=oe", *FRACTALS, *EVERY_IMAGE),
+    # Candidates of both devices are compared, and each trains on its share of what is chosen.
+    "greg_plus": (
+        "method=greg_plus", *FRACTALS, *EVERY_IMAGE, "regularizer.gradient.reading=sample", "selector.candidates=40",
+        "selector.clusters=5", "trainer.auxiliary_batch_size=20", "trainer.batch_size=300", SLOW,
     ),
+    "dos": (
+        "method=dos", *FRACTALS, "selector.candidates=40", "selector.clusters=5", "trainer.auxiliary_batch_size=20",
+        SLOW,
+    ),
+    # Both devices pass their shares of the pool before an epoch, and have the same rows.
+    "poem": (
+        "method=poem", *FRACTALS, "selector.pool=50", "selector.take=20", "trainer.auxiliary_batch_size=12",
+        "trainer.batch_size=598", "trainer.max_epochs=3", SLOW,
+    ),
+    "mixed images": ("method=openmix", *FRACTALS, "trainer.batch_size=300", SLOW),
+    "mixed images with statistics of their own": ("method=mixoe", *FRACTALS, "trainer.batch_size=300"),
     # The projector idles in the first step, the logistic head while the bank fills: no weight decay moves them.
     "parts that start late": (
         "method=hamos", "synthesizer=random_walk", "outlier_loss=logistic", "id_loss.cider.start=0.5",

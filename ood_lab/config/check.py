@@ -223,6 +223,11 @@ def check_machine(composed: Composed) -> None:
             f"trainer.batch_size={composed.cfg.trainer.batch_size} is shared by "
             f"trainer.devices={composed.cfg.trainer.devices}; choose a multiple"
         )
+    if composed.plain("auxiliary") and composed.cfg.trainer.auxiliary_batch_size % composed.cfg.trainer.devices:
+        raise RequestError(
+            f"trainer.auxiliary_batch_size={composed.cfg.trainer.auxiliary_batch_size} is shared by "
+            f"trainer.devices={composed.cfg.trainer.devices}; choose a multiple"
+        )
     if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() < composed.cfg.trainer.devices:
         raise RequestError(f"trainer.devices={composed.cfg.trainer.devices}: this machine shows {cuda_devices()} GPUs")
 

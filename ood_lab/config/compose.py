@@ -54,6 +54,12 @@ def _of_recipe(key: str, default: Any, *, _root_: DictConfig) -> Any:
     return default if stated is None else stated
 
 
+def _times(number: int, factor: int) -> int:
+    """`${times:number,factor}`."""
+    return int(number) * int(factor)
+
+
+OmegaConf.register_new_resolver("times", _times, replace=True)
 OmegaConf.register_new_resolver("for_id_set", _for_id_set, replace=True)
 OmegaConf.register_new_resolver("of_recipe", _of_recipe, replace=True)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ SOURCES = ("synthesizer", "auxiliary")
 GIVES = {
     "projection": ("z",),
     "penultimate": ("features", "logits", "z"),
-    "images": ("images", "features", "logits", "z"),
+    "images": ("images", "features", "logits", "z", "targets"),
 }
 # Options of memories, which parts that read the same memory must agree in.
 MEMORY_OPTIONS = {"prototypes": "prototype_momentum", "bank": "bank_size", "feature_bank": "bank_size"}
@@ -82,7 +84,7 @@ def check_parts(composed: Composed, folder: Path | None = None, given: Collectio
     _check_declarations(composed, folder)
     _check_pairs(composed)
     _check_sources(composed, folder)
-    _check_images(composed)
+    _check_images(composed, folder)
     _check_frozen(composed)
     _check_projector(composed)
     _check_classes(composed)
@@ -140,6 +142,16 @@ def _of_head(composed: Composed, key: str) -> tuple[str, ...]:
     return tuple(next(_of_group(composed, "head")).declared.get(key, ()))
 
 
+def _called(part: Part, composed: Composed) -> str:
+    """A part as it is chosen: group=name, of a list group.name."""
+    return part.path if part.group in LIST_GROUPS else f"{part.group}={composed.choices[part.group]}"
+
+
+def _made(composed: Composed) -> tuple[str, ...]:
+    """What the perturbation makes besides images."""
+    return tuple(name for part in _of_group(composed, "perturbation") for name in part.declared.get("gives", ()))
+
+
 def _heads_that_add(name: str, folder: Path | None) -> str:
     """The heads that give a tensor of this name, as they are typed."""
     adding = [
@@ -150,19 +162,27 @@ def _heads_that_add(name: str, folder: Path | None) -> str:
 
 def _check_declarations(composed: Composed, folder: Path | None) -> None:
     """What a class says that it reads must be there: tensors of the network, and memories that it declares."""
+    added, made = _of_head(composed, "adds"), _made(composed)
     for part in chosen_parts(composed):
-        tensors = GIVES["images"]
+        tensors = GIVES["images"][:-1]
         kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
         for key, known in (
-            ("reads", (*tensors, *kept)),
+            ("reads", (*tensors, *added, *kept)),
             ("reads_whole", tensors[1:]),
-            ("reads_shifted", (*tensors[1:], *_of_head(composed, "adds"))),
-            ("reads_outliers", tensors),
+            ("reads_shifted", (*tensors[1:], *added)),
+            ("reads_outliers", (*tensors, *added, *made)),
         ):
             for name in part.declared.get(key, ()):
+                if name == "targets" and name not in known:
+                    source = composed.choices.get("perturbation") or "null"
+                    raise RequestError(
+                        f"{_called(part, composed)} reads targets, the labels of mixed images, and "
+                        f"perturbation={source} makes none; use perturbation=mix"
+                    )
                 if name not in known and (heads := _heads_that_add(name, folder)):
                     raise RequestError(
-                        f"{part.path} reads {name}, which head={composed.choices['head']} does not give; use {heads}"
+                        f"{_called(part, composed)} reads {name}, which head={composed.choices['head']} does not give; "
+                        f"use {heads}"
                     )
                 if name not in known:
                     raise RequestError(
@@ -172,10 +192,11 @@ def _check_declarations(composed: Composed, folder: Path | None) -> None:
 
 
 def _check_pairs(composed: Composed) -> None:
-    """Of options that a class pairs, the first must not exceed the second."""
+    """Of options that a class pairs, the first must not exceed the second; one that is null has no limit."""
     for part in chosen_parts(composed):
         for lower, upper in part.declared.get("at_most", ()):
-            if part.node[lower] > part.node[upper]:
+            values = part.node[lower], part.node[upper]
+            if None not in values and values[0] > values[1]:
                 raise RequestError(
                     f"{part.path}.{lower}={part.node[lower]}: expected at most {part.node[upper]}, the value of "
                     f"{part.path}.{upper}; lower the one or raise the other"
@@ -193,6 +214,10 @@ def _check_sources(composed: Composed, folder: Path | None) -> None:
     loss = next(_of_group(composed, "outlier_loss"), None)
     name = composed.choices.get("outlier_loss")
     wanted = () if loss is None else tuple(loss.declared.get("reads_outliers", ()))
+    wanted = tuple(name for name in wanted if name not in _of_head(composed, "adds"))  # which is checked already
+    about_images = any(composed.plain(group) for group in ("selector", "perturbation")) or any(
+        "images" in part.declared.get("reads_outliers", ()) for part in _of_group(composed, "regularizer")
+    )
     if loss is None and not chosen:
         return
     if loss is None:
@@ -203,7 +228,7 @@ def _check_sources(composed: Composed, folder: Path | None) -> None:
             f"nothing reads; add {works}, or remove it: {group}=null"
         )
     if not chosen:
-        works = _first(folder, "synthesizer", lambda n: _covers(_space(n, folder), wanted))
+        works = "" if about_images else _first(folder, "synthesizer", partial(_covers_space, folder, wanted))
         images = f"auxiliary={EXAMPLES['auxiliary']}"
         raise RequestError(
             f"method={composed.choices['method']} needs a source of outliers (outlier_loss={name}); add "
@@ -214,7 +239,7 @@ def _check_sources(composed: Composed, folder: Path | None) -> None:
         group, choice = next(iter(chosen.items()))
         lacking = ", ".join(read for read in wanted if read not in GIVES[given])
         works = _first(folder, "outlier_loss", lambda n: _covers(given, _reads(n, folder)))
-        others = _first(folder, "synthesizer", lambda n: _covers(_space(n, folder), wanted))
+        others = _first(folder, "synthesizer", partial(_covers_space, folder, wanted))
         images = f"synthesizer=null auxiliary={EXAMPLES['auxiliary']}"
         instead = f"{others}, or {images}" if others else images
         raise RequestError(
@@ -235,6 +260,10 @@ def _covers(given: str, wanted: tuple[str, ...]) -> bool:
 
 def _reads(name: str, folder: Path | None) -> tuple[str, ...]:
     return tuple(signature(target("outlier_loss", name, folder)).constants.get("reads_outliers", ()))
+
+
+def _covers_space(folder: Path | None, wanted: tuple[str, ...], name: str) -> bool:
+    return _covers(_space(name, folder), wanted)
 
 
 def _space(name: str, folder: Path | None) -> str:
@@ -259,14 +288,37 @@ def _first(folder: Path | None, group: str, works: Callable[[str], bool]) -> str
     return " or ".join([f"{group}={name}" for name in names][:2])
 
 
-def _check_images(composed: Composed) -> None:
+def _check_images(composed: Composed, folder: Path | None) -> None:
     """Selectors, perturbations and penalties on gradients are about images."""
     for part in _of_group(composed, "regularizer"):
-        if "images" in part.declared.get("reads_outliers", ()) and not composed.plain("auxiliary"):
+        wanted = part.declared.get("reads_outliers", ())
+        if "images" in wanted and not composed.plain("auxiliary"):
+            points = composed.plain("synthesizer")
+            instead = f", use {part.group}=[feature_gradient] for points of a feature space" if points else ""
             raise RequestError(
                 f"{part.path} reads images of outliers, and there are none; add auxiliary={EXAMPLES['auxiliary']} "
-                f"(with outlier_loss=outlier_exposure, as in method=oe), or leave it out"
+                f"(with outlier_loss=outlier_exposure, as in method=oe){instead}, or leave it out"
             )
+        lacking = [name for name in wanted if name not in (*GIVES[_given(composed)], *_of_head(composed, "adds"))]
+        if lacking or (wanted and not composed.plain("synthesizer") and not composed.plain("auxiliary")):
+            what = f"{', '.join(lacking or wanted)} of outliers"
+            source = composed.choices.get("synthesizer")
+            given = f"synthesizer={source} gives {', '.join(GIVES[_given(composed)])}" if lacking else "there are none"
+            works = _first(folder, "synthesizer", partial(_covers_space, folder, tuple(wanted)))
+            raise RequestError(f"{part.path} reads {what}, and {given}; use {works}, or leave it out")
+        if part.node.get("reading") == "sample" and composed.plain("method.outlier_statistics") == "own":
+            raise RequestError(
+                f"{part.path}.reading=sample normalises ID and outlier images together, and method.outlier_statistics="
+                "own apart; use reading=batch, or method.outlier_statistics=joint"
+            )
+    label = composed.plain("perturbation.outlier_label") if composed.plain("perturbation") else None
+    if label == "absent" and "absent" not in _of_head(composed, "adds"):
+        raise RequestError(
+            f"perturbation.outlier_label=absent: head={composed.choices['head']} has no output for none of the "
+            "classes; use head=absent_class, or perturbation.outlier_label=uniform"
+        )
+    if composed.plain("selector.engine") == "faiss" and find_spec("faiss") is None:
+        raise RequestError("selector.engine=faiss: faiss is not installed; pip install faiss-cpu, or use engine=torch")
     for group, what in (("selector", "chooses among images"), ("perturbation", "changes images")):
         if composed.plain(group) and not composed.plain("auxiliary"):
             source = composed.choices.get("synthesizer")

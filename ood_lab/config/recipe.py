@@ -32,6 +32,7 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
         values = cfg.method.pop("values", None) or OmegaConf.create()
         stated = of_file("experiment", str(choices["experiment"]), folder) if choices.get("experiment") else {}
         cfg.method.setdefault("_target_", METHOD)
+        _set_outliers_a_step(cfg, stated)
         _check_mapping("method.values", values)
         for key, by_name in values.items():
             group = str(key)
@@ -52,6 +53,13 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
             if OmegaConf.is_dict(node) and "_target_" in node:
                 _with_defaults(node)
     OmegaConf.set_struct(cfg, True)
+
+
+def _set_outliers_a_step(cfg: DictConfig, stated: Mapping[str, Any]) -> None:
+    """A recipe's number of outlier images for each ID image, where nothing else says how many there are."""
+    ratio = cfg.method.pop("outliers_per_image", None)
+    if ratio is not None and "auxiliary_batch_size" not in (stated.get("trainer") or {}):
+        cfg.trainer.auxiliary_batch_size = f"${{times:${{trainer.batch_size}},{ratio}}}"
 
 
 def _check_known(key: str, name: str, known: Sequence[str], what: str) -> None:

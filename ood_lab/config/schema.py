@@ -145,7 +145,7 @@ class Recipe:
     """What training on an image set takes: sizes that the papers give by data set, and how many test images it has.
 
     Without `num_classes` the training split's classes are counted. `batch_size` is the default of trainer.batch_size;
-    without one that is 128.
+    without one that is 128. Below `energy_margin` method=energy pushes ID energies.
     """
 
     num_classes: PositiveInt | None
@@ -159,6 +159,7 @@ class Recipe:
     bank_size: PositiveInt
     neighbor: PositiveInt
     batch_size: PositiveInt | None = None
+    energy_margin: float | None = None
 
 
 @dataclass

@@ -81,10 +81,10 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
         )
     nodes = [node for group in TERM_GROUPS for node in nodes_of(composed, group)]
     through = _trained_through(str(composed.plain("head._target_")), space)
-    if through is not None and not any(through in read_by(term["_target_"]) for term in nodes):
+    if through and not any(through & read_by(term["_target_"]) for term in nodes):
         raise RequestError(
-            f"scorer={name} would score what nothing trains: no term of method={chosen} reads {through}; leave it out, "
-            f"or {_remedy(node)}"
+            f"scorer={name} would score what nothing trains: no term of method={chosen} reads {min(through)}; leave it "
+            f"out, or {_remedy(node)}"
         )
 
 
@@ -105,13 +105,13 @@ def serves(method: str, scorer: dict[str, Any]) -> bool:
     if space not in signature(head).constants.get("gives", ()):
         return False
     through = _trained_through(head, space)
-    return through is None or any(through in read_by(target("id_loss", term)) for term in chosen.get("id_loss", ["ce"]))
+    terms = [target(group, term) for group in TERM_GROUPS for term in {"id_loss": ["ce"], **chosen}.get(group, [])]
+    return not through or any(through & read_by(term) for term in terms)
 
 
-def _trained_through(head: str, space: str) -> str | None:
-    """What a term must read for this output of a head to be trained."""
-    found: str | None = dict(signature(head).constants.get("trained_through", ())).get(space)
-    return found
+def _trained_through(head: str, space: str) -> set[str]:
+    """Of what a term must read something for this output of a head to be trained; empty where that is no question."""
+    return {read for given, read in signature(head).constants.get("trained_through", ()) if given == space}
 
 
 def _check_tuning(composed: Composed) -> None:

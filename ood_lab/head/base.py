@@ -16,7 +16,7 @@ class Head(nn.Module):
     """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`.
 
     `gives` names the tensors that detectors may read besides features, logits and projection, `adds` those that terms
-    may read of turned images; `trained_through` has pairs of what is given and what a term must read to train it. With
+    may read; `trained_through` has pairs of what is given and what a term must read to train it. With
     `TURNS` above 1 detectors are given every image under that many shifts.
 
     Args:
@@ -46,6 +46,10 @@ class Head(nn.Module):
     def added(self, features_BD: Tensor) -> dict[str, Tensor]:
         """The tensors of `adds`."""
         return {}
+
+    def trained(self, features_BD: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """What terms may read of the outputs of the last layer: "logits", all that count in a cross-entropy."""
+        return {"logits": outputs}
 
     def tested_turned(self, features_SBD: Tensor) -> dict[str, Tensor]:
         """What detectors are given besides for the features of each image under each of `TURNS` shifts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from ood_lab.errors import RequestError, RunError
 from ood_lab.memory import Bank
 from ood_lab.method.measured import Measured
+from ood_lab.method.passes import TrainingPasses
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer
 from ood_lab.parts import SHIFTS, Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch, turned
+from ood_lab.perturbation.base import Beside, OutlierImages
 from ood_lab.random import derive_seed, generator
+from ood_lab.selector.base import EpochSelector, StepSelector
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
 
@@ -38,6 +42,8 @@ class Method(Measured):
         trainable: the "whole" network; "layer4_mlp": a ResNet's last stage and the heads, as HamOS's text has it on
             ImageNet-1K (section D.2; its release freezes nothing), where batch statistics below follow the batches all
             the same, as in OpenOOD's trainers; or "heads" alone, on a backbone in evaluation mode (CSI's second stage).
+        outlier_statistics: whether batch normalisation takes ID and outlier images together ("joint": one forward pass)
+            or each by themselves ("own": two, as MixOE's code).
         optimizer: its settings.
 
     Raises:
@@ -50,12 +56,13 @@ class Method(Measured):
         *,
         stage: Literal["pretrain", "finetune"],
         trainable: Literal["whole", "layer4_mlp", "heads"] = "whole",
+        outlier_statistics: Literal["joint", "own"] = "joint",
         optimizer: Optimizer,
     ) -> None:
         super().__init__(parts.classes)
         self.parts, self.stage, self.optimizer_settings = parts, stage, optimizer
         self.backbone, self.head = parts.backbone, parts.head
-        self.frozen = trainable == "heads"
+        self.frozen, self.apart = trainable == "heads", outlier_statistics == "own"
         if trainable == "layer4_mlp":
             self.backbone.freeze_below_last_stage()
         elif self.frozen:
@@ -64,7 +71,8 @@ class Method(Measured):
         self._terms = dict(parts.terms)
         self._memories = memories_of(parts)
         self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
-        self.network = Network(self.backbone, self._output)
+        self.network = Network(self.backbone, self._output, self.backbone.fc)
+        self.selector = parts.selector if isinstance(parts.selector, EpochSelector) else None  # part of a checkpoint
         self._idle: list[nn.Parameter] = []  # parameters that the last step did not use
 
     @property
@@ -84,8 +92,10 @@ class Method(Measured):
         return self.backbone(images)
 
     def _output(self, images: Tensor) -> BackboneOutput:
-        """Features and outputs of the last layer in float32: mixed precision is for the backbone alone."""
-        return _in_float32(self.backbone(images))
+        """A further pass in the precision of training; features and outputs of the last layer in float32."""
+        attached = self._trainer is not None
+        with self.trainer.precision_plugin.forward_context() if attached else nullcontext():
+            return _in_float32(self.backbone(images))
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """What detectors may see of a batch: features, logits, what the head gives, a projection if there is one."""
@@ -105,7 +115,7 @@ class Method(Measured):
         progress = self._progress(batch_idx)
         running = self.running(progress)
         auxiliary = self._outlier_images(batch, batch_idx) if _reads_outliers(running) else None
-        output = self._forward_pass(batch.images, auxiliary, running)
+        output = self._forward_pass(batch.images, None if auxiliary is None else auxiliary.images, running)
         with torch.autocast(self.device.type, enabled=False):
             losses, store = self.losses(batch, output, progress, auxiliary)
             self._finite.check(losses, self.global_step, self.current_epoch)
@@ -135,11 +145,16 @@ class Method(Measured):
             for part in inputs:
                 part.requires_grad_()
         inputs[1:1] = [turned(images, shift) for shift in range(1, _turns(running))]
-        output: BackboneOutput = self.backbone(torch.cat(inputs) if len(inputs) > 1 else images)
+        output: BackboneOutput
+        if self.apart and auxiliary is not None:
+            features = torch.cat([self.backbone(torch.cat(inputs[:-1])).features, self.backbone(auxiliary).features])
+            output = BackboneOutput(features, self.backbone.fc(features))
+        else:
+            output = self.backbone(torch.cat(inputs) if len(inputs) > 1 else images)
         return output
 
     def losses(
-        self, batch: Batch, output: BackboneOutput, progress: Progress, auxiliary: Tensor | None = None
+        self, batch: Batch, output: BackboneOutput, progress: Progress, auxiliary: OutlierImages | None = None
     ) -> tuple[dict[str, Tensor], Callable[[], None]]:
         """The scalars of all terms that take part, and "total", their weighted sum.
 
@@ -175,7 +190,7 @@ class Method(Measured):
         batch: Batch,
         output: BackboneOutput,
         progress: Progress,
-        auxiliary: Tensor | None,
+        auxiliary: OutlierImages | None,
         running: Mapping[str, Term],
     ) -> tuple[View, Callable[[], None]]:
         """What the terms see, and a function that writes what they leave behind."""
@@ -200,16 +215,18 @@ class Method(Measured):
         self.info = {}
         if _reads_outliers(running):
             if auxiliary is not None:
-                outliers = self._rows(auxiliary, BackboneOutput(output.features[behind:], output.logits[behind:]))
-                id_share = count / (count + len(auxiliary))
+                rest = BackboneOutput(output.features[behind:], output.logits[behind:])
+                outliers = self._rows(auxiliary.images, rest, auxiliary.targets)
+                id_share = count / (count + len(auxiliary.images))
             else:
                 outliers, made = self._synthesized(offered, progress)
                 id_share = count * self._world() / (count * self._world() + made)  # all devices have the same points
-        return View(rows, batch.labels, offered, outliers, whole, shifted, id_share), store
+        view = View(rows, batch.labels, offered, outliers, whole, shifted, id_share, self.network, self._world())
+        return view, store
 
     def _shifted(self, features: Tensor, logits: Tensor, labels: Tensor, running: Mapping[str, Term]) -> WholeBatch:
         """Rows of turned images of all devices, a block for each shift; their labels are y + C s."""
-        found = {"features": features, "logits": logits, **self.head.added(features)}
+        found = {"features": features, **self.head.trained(features, logits), **self.head.added(features)}
         if self.head.projector is not None:
             found["z"] = self.head.project(features)
         read = sorted({name for term in running.values() for name in term.reads_shifted})
@@ -220,11 +237,13 @@ class Method(Measured):
         everywhere = (labels + self.parts.classes * shifts).flatten()
         return WholeBatch(Rows(**gathered), everywhere, (own + len(labels) * shifts).flatten(), self.views)
 
-    def _rows(self, images: Tensor, output: BackboneOutput) -> Rows:
-        tensors = {"images": images, "features": output.features, "logits": output.logits}
+    def _rows(self, images: Tensor, output: BackboneOutput, targets: Tensor | None = None) -> Rows:
+        tensors = {"images": images, "features": output.features, **self.head.trained(*output)}
         if self.head.projector is not None:
             tensors["z"] = self.head.project(output.features)
-        return Rows(**tensors)
+        if targets is not None:
+            tensors["targets"] = targets
+        return Rows(**tensors).of_classes(self.parts.classes)
 
     # Outliers.
 
@@ -240,14 +259,14 @@ class Method(Measured):
         outliers = self._sample(kept, "synthesis", self.current_epoch, progress.step % progress.per_epoch)
         self.info = outliers.info
         values = outliers.values.detach()
-        return Rows(**self.of_points(values)), len(values)
+        return Rows(**self.of_points(values)).of_classes(self.parts.classes), len(values)
 
     def of_points(self, values: Tensor) -> dict[str, Tensor]:
         """What the head and the projector give for points of the synthesizer's space, and the points."""
         assert self.parts.synthesizer is not None
         if self.parts.synthesizer.space == "projection":
             return {"z": values}
-        tensors = {"features": values, "logits": self.backbone.fc(values)}
+        tensors = {"features": values, **self.head.trained(values, self.backbone.fc(values))}
         return tensors if self.head.projector is None else {**tensors, "z": self.head.project(values)}
 
     def classes_without_rows(self) -> list[int]:
@@ -268,21 +287,57 @@ class Method(Measured):
         draw = generator(self.parts.seed, purpose, epoch, step, device=self.device)
         return self.parts.synthesizer.sample(kept, self.parts.dims, draw)
 
-    def _outlier_images(self, batch: Batch, step: int) -> Tensor | None:
-        """Of the auxiliary images those that the selector takes, changed; each device draws for its own images."""
+    def _outlier_images(self, batch: Batch, step: int) -> OutlierImages | None:
+        """Of the auxiliary images those that the selector takes, changed; all devices draw the same."""
         images, parts = batch.auxiliary, self.parts
         if images is None:
             return None
-        place = (self.trainer.global_rank,) if self._world() > 1 else ()
-        for purpose, change in (("select", parts.selector), ("perturb", parts.perturbation)):
-            if change is not None:
-                draw = generator(parts.seed, purpose, self.current_epoch, step, *place, device=self.device)
-                images = change(images, self.network, draw)
-        return images
+        if isinstance(parts.selector, StepSelector):
+            draw = generator(parts.seed, "select", self.current_epoch, step, device=self.device)
+            images = self._selected(images, parts.selector, draw)
+        if parts.perturbation is None:
+            return OutlierImages(images)
+        draw = generator(parts.seed, "perturb", self.current_epoch, step, device=self.device)
+        count = len(batch.labels) // self.views
+        classes = parts.classes
+        outputs = classes + self.head.EXTRA
+        own = batch.images[:count].detach()
+        beside = Beside(own, batch.labels[:count], classes, outputs, self.network, *self._place())
+        changed: OutlierImages = parts.perturbation(images, beside, draw)
+        return changed
+
+    def _selected(self, images: Tensor, selector: StepSelector, draw: torch.Generator) -> Tensor:
+        """This device's share of the images that are taken from the candidates of all devices."""
+        world, take = self._world(), self.trainer.datamodule.sizes.auxiliary  # type: ignore[attr-defined]
+        rows = Rows()
+        if selector.reads:
+            output = self.network(images)
+            found = {"features": output.features, **self.head.trained(*output)}
+            gathered = {name: self.gathered(found[name], views=1) for name in selector.reads}
+            rows = Rows(**gathered).of_classes(self.parts.classes)
+        chosen = selector.choose(rows, len(images) * world, take, draw)
+        if world == 1:
+            return images[chosen]
+        # Device r has candidates r, r + W, ...; each adds those that it has, and takes its share of all.
+        here = (chosen % world == self.trainer.global_rank).view(-1, *[1] * (images.dim() - 1))
+        everywhere = self._total(images[chosen // world].where(here, 0))
+        return everywhere[self.trainer.global_rank :: world]
 
     # Several devices.
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def _place(self) -> tuple[int, int]:
+        """(rank, number of devices)."""
+        return (self.trainer.global_rank, self._world()) if self._world() > 1 else (0, 1)
+
+    def _total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all devices."""
+        if self._world() == 1:
+            return values
+        total = self.trainer.strategy.reduce(values, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    def gathered(self, rows: Tensor, views: int | None = None) -> Tensor:
         """The rows of all devices [W * n, ...] in the order in which one device would have them; with their gradient.
 
         What lives across steps (prototypes, a bank) must be written from all rows: between devices, buffers are
@@ -294,7 +349,7 @@ class Method(Measured):
         everywhere = self.all_gather(rows, sync_grads=rows.requires_grad)
         assert isinstance(everywhere, Tensor)
         # [W, V * b, ...]: device r holds rows r, r + W, ... of each view.
-        split = everywhere.unflatten(1, (self.views, -1))
+        split = everywhere.unflatten(1, (self.views if views is None else views, -1))
         return split.movedim(0, 2).flatten(0, 2)
 
     def _own_places(self, count: int) -> Tensor:
@@ -334,9 +389,21 @@ class Method(Measured):
         outputs = self.head.class_logits(self.backbone(batch.images).logits.float())
         self._metrics()["val_accuracy"].update(outputs, batch.labels)
 
-    # Before the first step.
+    # Before the first step, and before an epoch.
+
+    def _rows_of_epoch(self, epoch: int) -> Tensor:
+        """The rows of the auxiliary set that the selector chooses for an epoch, or has chosen."""
+        assert self.selector is not None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        passes = TrainingPasses(self, data, self._place(), self._total)
+        served = data.steps_per_epoch * data.sizes.auxiliary
+        self.selector.begin(passes, epoch, data.auxiliary_images.count, served)
+        return self.selector.current().cpu()
 
     def on_train_start(self) -> None:
+        if self.selector is not None:
+            # Asked when the first batch of an epoch is wanted; Lightning's hooks are not called in one that is resumed.
+            self.trainer.datamodule.choose = self._rows_of_epoch  # type: ignore[attr-defined]
         for memory in self._memories.values():
             memory.begin(partial(self._class_sums, memory.space))  # which does nothing to one of a checkpoint
 

@@ -13,8 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.finite import FiniteCheck
 
-# Metrics of the epoch: part of a checkpoint, not of the final weights.
-EPOCH_METRICS = ("accuracy.", "means.")
+# Metrics of the epoch, and what was chosen for it: part of a checkpoint, not of the final weights.
+EPOCH_METRICS = ("accuracy.", "means.", "selector.")
 LOOK_EVERY = 100  # outlier steps, after which the gradient of the term on outliers is looked at again
 
 

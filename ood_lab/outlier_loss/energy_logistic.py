@@ -41,16 +41,16 @@ class EnergyLogistic(Term):
         **schedule: Any,
     ) -> None:
         super().__init__(dims, **schedule)
-        self.reduction, self.classes = reduction, dims.classes
+        self.reduction = reduction
         self.class_weights = nn.Parameter(torch.rand(dims.classes)) if energy == "weighted" else None
         self.phi = small_network(1, hidden, 2)
 
-    def _losses(self, outputs_BC: Tensor, label: int) -> Tensor:
-        weights, logits_BC = self.class_weights, outputs_BC[:, : self.classes]  # a head may give more
+    def _losses(self, logits_BC: Tensor, label: int) -> Tensor:
+        weights = self.class_weights
         energy = logits_BC.logsumexp(1) if weights is None else weighted_energy(logits_BC, weights)
         outputs = self.phi(energy[:, None])
         return F.cross_entropy(outputs, outputs.new_full((len(outputs),), label, dtype=torch.long), reduction="none")
 
     def loss(self, view: View) -> Tensor:
-        sides = self._losses(view.id.logits, 1), self._losses(view.outlier_rows.logits, 0)
+        sides = self._losses(view.id.class_logits, 1), self._losses(view.outlier_rows.class_logits, 0)
         return over_both_sides(*sides, self.reduction, view.id_share)

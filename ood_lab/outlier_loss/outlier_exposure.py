@@ -11,9 +11,9 @@ from ood_lab.parts import Term, View
 
 
 class OutlierExposure(Term):
-    """Cross-entropy of the outliers' predictions to the uniform distribution, up to log C."""
+    """Cross-entropy of the outliers' predictions among the classes to the uniform distribution, up to log C."""
 
     reads_outliers: ClassVar = ("logits",)
 
     def loss(self, view: View) -> Tensor:
-        return outlier_exposure(view.outlier_rows.logits)
+        return outlier_exposure(view.outlier_rows.class_logits)

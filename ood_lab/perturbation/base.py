@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from ood_lab.network import Network
 
 
-class Perturbation:
-    """Changes outlier images within a step."""
+@dataclass(frozen=True)
+class OutlierImages:
+    """Images that a step trains on as outliers [K, 3, H, W], and their soft labels where they were made with some."""
 
-    def __call__(self, images: Tensor, network: Network, generator: torch.Generator) -> Tensor:
-        """The changed images, normalised as they come; without a graph."""
+    images: Tensor
+    targets: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a step has besides the outlier images of this device.
+
+    Args:
+        images, labels: of the ID rows of this device, of two views the first.
+        classes, outputs: of the head.
+        network: for further passes.
+        rank, world: this device's place: it has rows rank, rank + world, ... of those of all devices.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    outputs: int
+    network: Network
+    rank: int = 0
+    world: int = 1
+
+
+class Perturbation:
+    """Changes outlier images within a step.
+
+    `gives` names in the class body what terms may read of the images besides, "targets" or nothing; `head_gives` what
+    the head has to have.
+    """
+
+    gives: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, images: Tensor, beside: Beside, generator: torch.Generator) -> OutlierImages:
+        """The changed images, normalised as they come; without a graph.
+
+        Args:
+            generator: the same on all devices.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define __call__()")

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import NonNegativeFloat
-from ood_lab.network import Network
-from ood_lab.perturbation.base import Perturbation
+from ood_lab.perturbation.base import Beside, OutlierImages, Perturbation
 
 
 class GaussianNoise(Perturbation):
@@ -20,6 +19,7 @@ class GaussianNoise(Perturbation):
     def __init__(self, *, sigma: NonNegativeFloat) -> None:
         self.sigma = sigma
 
-    def __call__(self, images: Tensor, network: Network, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-        return images + self.sigma * noise
+    def __call__(self, images: Tensor, beside: Beside, generator: torch.Generator) -> OutlierImages:
+        shape = (len(images) * beside.world, *images.shape[1:])
+        noise = torch.randn(shape, generator=generator, device=images.device, dtype=images.dtype)
+        return OutlierImages(images + self.sigma * noise[beside.rank :: beside.world])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
@@ -14,6 +15,7 @@ def image_lines(
     partial: Mapping[str, tuple[int, int]],
     own_validation: int | None = None,
     unit: str = "percent",
+    overlapping: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Which images a protocol scores and how they are prepared, a line each; the first names it and its sets.
 
@@ -23,6 +25,7 @@ def image_lines(
         partial: sets of which another number of images was scored than stated: (scored, stated).
         own_validation: images of a validation part that the ID set has of its own.
         unit: of the numbers; "" where it is said elsewhere.
+        overlapping: sets that share images with the auxiliary set, and how many.
     """
     named = {g: ", ".join(n for n in protocol[g] if n in groups) or "none" for g in ("near", "far")}
     skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
@@ -32,6 +35,9 @@ def image_lines(
     if partial:
         counts = (f"{name} {scored:,} of {stated:,}" for name, (scored, stated) in partial.items())
         out.append(f"not the stated images: {', '.join(counts)}")
+    if overlapping:
+        told = ", ".join(f"{name} ({what})" for name, what in overlapping.items())
+        out.append(f"shared with the auxiliary set, left out of every mean: {told}")
     held = f"{protocol['id_val']:,} ID test images kept for validation" if protocol["id_val"] else "whole ID test set"
     held = held if own_validation is None else f"{own_validation:,} ID validation images"
     drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
@@ -46,10 +52,11 @@ def protocol_lines(
     groups: Mapping[str, str],
     partial: Mapping[str, tuple[int, int]],
     own_validation: int | None = None,
+    overlapping: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """The resolved protocol in words: `image_lines`, and what the two FPR95 are."""
     return [
-        *image_lines(protocol, groups, partial, own_validation),
+        *image_lines(protocol, groups, partial, own_validation, overlapping=overlapping),
         f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {HEADLINES[protocol['fpr95']]}).\n"
         "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID",
     ]

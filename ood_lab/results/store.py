@@ -20,7 +20,8 @@ COLUMNS = (
     "id_loss", "synthesizer", "auxiliary", "selector", "perturbation", "outlier_loss", "regularizer", "head",
     "objective",
     "scorer", "options", "tuned", "fit", "space", "ood_set", "group", "metric", "value", "low", "high", "unit",
-    "n_id", "n_ood", "n_expected", "layout", "features", "convention", "protocol", "hardware", "commit", "versions",
+    "n_id", "n_ood", "n_expected", "overlap", "layout", "features", "convention", "protocol", "hardware", "commit",
+    "versions",
 )  # fmt: skip
 # What makes two rows the same measurement: a later one replaces the earlier.
 KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -89,6 +89,11 @@ class Selection:
         counts = [(r["ood_set"], r["n_ood"], self.stated.get(r["ood_set"], r["n_expected"])) for r in chosen]
         return {name: (n, stated) for name, n, stated in counts if stated is not None and stated != n}
 
+    def overlapping(self, rows: Sequence[Row]) -> dict[str, str]:
+        """The sets that share images with the auxiliary set of a run, and how many; no mean counts them."""
+        chosen = [row for row in rows if self.conventions.get(row["ood_set"]) == row["convention"]]
+        return {row["ood_set"]: row["overlap"] for row in chosen if row["overlap"] is not None}
+
     def _is_accuracy(self, row: Row) -> bool:
         return row["metric"] == "accuracy" and row["convention"] == self.of_accuracy
 
@@ -99,15 +104,20 @@ def percent(value: float) -> str:
 
 
 def lines(results: Results, selection: Selection) -> list[Line]:
-    """One line per run (needed runs first) and detector."""
-    out = [line for needed in results.needed for line in lines(needed, selection)]
+    """One line per run (needed runs first) and detector; a set that one run's auxiliary set shares is in no mean."""
+    return _lines(results, selection, {*selection.overlapping(results.all_rows())})
+
+
+def _lines(results: Results, selection: Selection, shared: Collection[str]) -> list[Line]:
+    out = [line for needed in results.needed for line in _lines(needed, selection, shared)]
     accuracy = selection.accuracy(results.rows)
     for scorer in selection.options:
         mine = selection.of_scorer(results.rows, scorer)
         if not mine:
             continue
+        apart = [row for row in mine if row["ood_set"] not in shared]
         means = {
-            (group, metric): _mean(mine, selection.groups, group, metric)
+            (group, metric): _mean(apart, selection.groups, group, metric)
             for group in ("near", "far", "all")
             for metric in METRICS
         }

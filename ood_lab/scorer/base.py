@@ -10,7 +10,7 @@ from ood_lab.types import FeatureSet, LinearHead
 
 # "method" is the projection where the method trains one, else the penultimate features; the last three are what
 # single methods give besides.
-Space = Literal["method", "penultimate", "projection", "numerator", "shifts", "joint"]
+Space = Literal["method", "penultimate", "projection", "numerator", "shifts", "joint", "absent"]
 
 
 class Scorer:

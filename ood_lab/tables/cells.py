@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -76,6 +76,7 @@ class Filled:
         lacking: for each row that has none the reason; rows of differences have neither.
         requests: the runs of each place.
         rows: what is stored of each run.
+        shared: of each ID set the OOD sets that share images with the auxiliary set of some run, and how many.
     """
 
     table: Table
@@ -84,6 +85,7 @@ class Filled:
     lacking: Mapping[int, str]
     requests: Mapping[Place, tuple[Request, ...]]
     rows: Mapping[str, tuple[Row, ...]]
+    shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def runs(self, row: int, column: Column) -> tuple[Request, ...]:
         """The runs of a cell; none where they can't be made."""
@@ -112,10 +114,12 @@ def fill(table: Table, plan: Plan) -> Filled:
     """
     requests = {place: runs for place, runs in plan.requests.items() if place.table == table.id}
     rows = {r.run_id: tuple(read_rows(r.run_dir)) for runs in requests.values() for r in runs}
+    shared = {dataset: _shared(dataset, requests, rows) for dataset in {column.dataset for column in table.columns}}
     columns = _with_groups(table, requests)
     cells = tuple(
         tuple(
-            _cell(table, row, column, at, requests.get(Place.of(table, number, column)), rows) for column, at in columns
+            _cell(table, row, column, at, requests.get(Place.of(table, number, column)), rows, shared[column.dataset])
+            for column, at in columns
         )
         for number, row in enumerate(table.rows)
     )
@@ -123,7 +127,15 @@ def fill(table: Table, plan: Plan) -> Filled:
     for place, reason in plan.lacking.items():
         if place.table == table.id:
             lacking.setdefault(place.row, reason)
-    return Filled(table, tuple(column for column, _ in columns), cells, lacking, requests, rows)
+    return Filled(table, tuple(column for column, _ in columns), cells, lacking, requests, rows, shared)
+
+
+def _shared(
+    dataset: str, requests: Mapping[Place, tuple[Request, ...]], rows: Mapping[str, Sequence[Row]]
+) -> dict[str, str]:
+    """The OOD sets of an ID set that share images with the auxiliary set of some run."""
+    runs = [run for place, runs in requests.items() if place.dataset == dataset for run in runs]
+    return {name: told for run in runs for name, told in Selection.of(run).overlapping(rows[run.run_id]).items()}
 
 
 def _with_groups(table: Table, requests: Mapping[Place, tuple[Request, ...]]) -> list[tuple[Column, int | None]]:
@@ -155,15 +167,16 @@ def _cell(
     at: int | None,
     runs: Sequence[Request] | None,
     rows: Mapping[str, Sequence[Row]],
+    shared: Collection[str],
 ) -> Cell:
     paper, std = (None, None) if at is None else (row.values[at], row.std[at] if row.std else None)
     if runs is None:
         return Cell(paper=paper, paper_std=std)
     if table.kind == "config":
         return Cell(text=_setting(runs[0], row.key), wanted=1, paper=paper)
-    found = [_value(table, row, column, request, rows[request.run_id]) for request in runs]
+    found = [_value(table, row, column, request, rows[request.run_id], shared) for request in runs]
     values = tuple(value for value in found if value is not None)
-    comparable = not values or all(_comparable(table, row, column, r, rows[r.run_id]) for r in runs)
+    comparable = not values or all(_comparable(table, row, column, r, rows[r.run_id], shared) for r in runs)
     return Cell(values, None, len(runs), *((paper, std) if comparable else (None, None)))
 
 
@@ -172,7 +185,9 @@ def _setting(request: Request, key: str | None) -> str | None:
     return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _value(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> float | None:
+def _value(
+    table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row], shared: Collection[str]
+) -> float | None:
     """A run's figure in the column's unit; None if it is not stored (or nothing measures it)."""
     if not column.measured:
         return None
@@ -182,29 +197,38 @@ def _value(table: Table, row: TableRow, column: Column, request: Request, rows: 
         stored = next((r["value"] for r in rows if r["metric"] == COSTS[column.metric]), None)
         return None if stored is None else stored * (1000 if unit == "ms" else 1)
     if column.metric in ANGLES:
-        return _angle(table, column, request, chosen, rows)
+        return _angle(table, column, request, chosen, rows, shared)
     if column.metric == "accuracy":
         accuracy = chosen.accuracy(rows)
         return None if math.isnan(accuracy) else 100 * accuracy
     metric = {"fpr95": f"fpr95_{request.composed.plain('protocol.fpr95')}", "aupr": "aupr_in"}
     name = metric.get(column.metric, column.metric)
-    sets = _sets(table, column, request)
+    sets = _apart(_sets(table, column, request), column, shared)
     of_set = {r["ood_set"]: r["value"] for r in chosen.of_scorer(rows, row.scorer or "") if r["metric"] == name}
     return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
 
-def _angle(table: Table, column: Column, request: Request, chosen: Selection, rows: Sequence[Row]) -> float | None:
+def _apart(sets: list[str], column: Column, shared: Collection[str]) -> list[str]:
+    """The sets of a mean that share no image with an auxiliary set; a column of one set keeps it."""
+    return [name for name in sets if name not in shared or column.over == name]
+
+
+def _angle(
+    table: Table, column: Column, request: Request, chosen: Selection, rows: Sequence[Row], shared: Collection[str]
+) -> float | None:
     """An angle in degrees; of several sets the mean."""
     found = [row for row in rows if row["metric"] == column.metric]
     if column.over is None:
         own = [row for row in found if row["convention"] == chosen.of_accuracy]
         return own[0]["value"] if own else None
-    sets = _sets(table, column, request)
+    sets = _apart(_sets(table, column, request), column, shared)
     of_set = {r["ood_set"]: r["value"] for r in found if r["convention"] == chosen.conventions.get(r["ood_set"])}
     return fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
 
-def _comparable(table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row]) -> bool:
+def _comparable(
+    table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row], shared: Collection[str]
+) -> bool:
     """Whether a run's figure may stand beside the paper's: whole sets, all of them, counts checked."""
     protocol, chosen = request.composed.plain("protocol"), Selection.of(request)
     if protocol["check"] != "strict":
@@ -214,8 +238,8 @@ def _comparable(table: Table, row: TableRow, column: Column, request: Request, r
     if whole is not None and any(stored["n_id"] != whole - protocol["id_val"] for stored in own):
         return False
     wanted = table.sets.get(column.dataset, ()) if column.over == "mean" else (column.over,) if column.over else ()
-    partial = chosen.partial(own)
-    return all(name in request.groups and name not in partial for name in wanted)
+    unlike = {*chosen.partial(own), *shared}
+    return all(name in request.groups and name not in unlike for name in wanted)
 
 
 def as_number(printed: Any) -> float | None:

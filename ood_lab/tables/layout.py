@@ -172,7 +172,8 @@ def _about(filled: Filled, dataset: str) -> list[str]:
     for run in runs:
         found = Selection.of(run).partial(filled.rows[run.run_id])
         partial |= {name: counts for name, counts in found.items() if name in shown}
-    lines = image_lines(protocol, groups, partial, unit="")
+    shared = {name: told for name, told in filled.shared.get(dataset, {}).items() if name in shown}
+    lines = image_lines(protocol, groups, partial, unit="", overlapping=shared)
     headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
     precision = request.composed.plain("trainer.precision")
     trained = [] if precision == "32-true" else [f"trained in {precision}"]

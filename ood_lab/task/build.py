@@ -109,12 +109,18 @@ def build_data(cfg: Any, views: int) -> DataModule:
         auxiliary=build(cfg.auxiliary) if cfg.get("auxiliary") is not None else None,
         normalise=Normalise(list(cfg.protocol.mean), list(cfg.protocol.std)),
         views=views,
-        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size),
+        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size, _candidates(cfg)),
         stream=cfg.dataset.recipe.serve == "streaming",
         id_val=cfg.protocol.id_val,
         seed=cfg.seed,
         device=device(cfg),
     )
+
+
+def _candidates(cfg: Any) -> int | None:
+    """Candidates that a step is served; None where all that it is served are taken."""
+    selector = cfg.get("selector")
+    return selector.candidates or 0 if selector is not None and "candidates" in selector else None
 
 
 def device(cfg: Any) -> torch.device:

@@ -23,6 +23,7 @@ from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
 from ood_lab.task.measures import angle_rows, cost_rows
 from ood_lab.task.normalisation import with_normalisation
+from ood_lab.task.overlap import overlaps
 
 
 def run(request: Request) -> Results:
@@ -77,7 +78,8 @@ def measure(request: Request) -> dict[str, str]:
     scored |= fresh
     test = features.of("test")
     of_run = _row(request) | _of_id(request, test)
-    of_sets = {name: _of_set(request, name, keys[name]) for name in request.ood_sets}
+    shared = overlaps(request)
+    of_sets = {name: _of_set(request, name, keys[name]) | {"overlap": shared.get(name)} for name in request.ood_sets}
     rows = [of_run | {"metric": "accuracy", "value": accuracy(test)}, *(of_run | row for row in features.training_rows)]
     rows += [*angle_rows(features, of_run, of_sets), *cost_rows(request, features, of_run, read_rows(request.run_dir))]
     limits = []
@@ -158,7 +160,7 @@ def _of_id(request: Request, test: Extracted) -> Row:
     """The columns of a number that is about the ID set alone."""
     return {
         **dict.fromkeys(
-            ("scorer", "options", "tuned", "fit", "space", "ood_set", "group", "low", "high", "n_expected")
+            ("scorer", "options", "tuned", "fit", "space", "ood_set", "group", "low", "high", "n_expected", "overlap")
         ),
         "unit": "fraction",
         "n_id": len(test.tensors["labels"]),

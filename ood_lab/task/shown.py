@@ -59,7 +59,7 @@ def caption(request: Request, results: Results) -> list[str]:
     tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
     chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
     return [
-        *protocol_lines(protocol, request.groups, partial, own),
+        *protocol_lines(protocol, request.groups, partial, own, Selection.of(request).overlapping(results.all_rows())),
         *changed_line(*_changed(request, results)),
         *tuning_lines(protocol["validation"], chosen),
         *caveats(request.composed),

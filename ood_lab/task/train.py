@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.config import Request, RequestError
@@ -42,6 +43,7 @@ from ood_lab.task.build import build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
+from ood_lab.task.overlap import announce
 from ood_lab.weights import fitted, keeps_order, read_weights
 
 
@@ -68,6 +70,7 @@ def run(request: Request) -> Results:
             torch.set_num_threads(cfg.trainer.threads)
             with session(request) as log:
                 if not is_trained(request):
+                    announce(request)
                     with _nothing_left_of_a_refusal(request):
                         fit(request, cfg, log.loggers)
                 refused = evaluate.measure(request)
@@ -177,13 +180,25 @@ def load_initial(method: Method, request: Request) -> None:
     if path is None:
         return
     theirs = read_weights(path, published.sha256 if published is not None else None, request.cfg.init.key)
+    ours = backbone.state_dict()
+    classes, outputs = method.parts.classes, method.parts.classes + method.head.EXTRA
+    widths = {len(value) for value in theirs.values() if value.shape[1:] == ours["fc.weight"].shape[1:]}
+    known = classes if outputs not in widths else outputs
     try:
-        weights = fitted(theirs, backbone.state_dict(), backbone.public_names(), keeps_order(path))
+        weights = fitted(theirs, _of_outputs(ours, known), backbone.public_names(), keeps_order(path))
     except RequestError as error:
-        raise RequestError(f"{path} does not fit the chosen backbone: {error}") from None
-    backbone.load_state_dict(weights)
+        either = f" (of a head with {classes} or {outputs} outputs)" if outputs > classes else ""
+        raise RequestError(f"{path} does not fit the chosen backbone{either}: {error}") from None
+    # Of a classifier with fewer outputs the rows of the classes are taken over; the other rows stay as initialised.
+    padded = {name: torch.cat([weights[name], ours[name][known:]]) for name in ("fc.weight", "fc.bias")}
+    backbone.load_state_dict({**weights, **padded})
     if request.cfg.init.get("projector", False):
         _load_projector(method, path)
+
+
+def _of_outputs(weights: Mapping[str, Tensor], outputs: int) -> dict[str, Tensor]:
+    """A backbone's weights with the first so many rows of its last layer."""
+    return {n: value[:outputs] if n.startswith("fc.") else value for n, value in weights.items()}
 
 
 def _load_projector(method: Method, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ood_lab.head.absent_class import AbsentClass
+from ood_lab.parts import Rows
 from tests.views import dot
 
 WIDTH, C, ROWS = 6, 3, 5
@@ -34,6 +35,29 @@ def test_detectors_are_given_the_logits_of_the_classes_and_the_last_output_besid
     assert seen["logits"].tolist() == [row[:C] for row in naive()]
     assert seen["absent"].tolist() == [row[C:] for row in naive()]
     assert seen["absent"].shape == (ROWS, 1)
+
+
+def test_terms_are_given_all_outputs_as_logits_and_the_last_of_them_beside() -> None:
+    outputs = torch.tensor(naive(), dtype=torch.float64).requires_grad_()
+    seen = head().trained(given()[0], outputs)
+    assert set(seen) == {"logits", "absent"} == {"logits", *AbsentClass.adds}
+    assert seen["logits"].tolist() == naive()
+    assert seen["absent"].tolist() == [row[C:] for row in naive()]
+    (slope,) = torch.autograd.grad(seen["absent"].sum(), outputs)
+    assert slope.tolist() == [[0.0] * C + [1.0]] * ROWS
+
+
+def test_of_all_outputs_those_of_the_classes_are_told_apart_for_each_term() -> None:
+    outputs = torch.tensor(naive(), dtype=torch.float64)
+    rows = Rows(**head().trained(given()[0], outputs)).of_classes(C)
+    for seen in (rows, rows.only(("logits",), "a term")):
+        assert seen.logits.tolist() == naive()
+        assert seen.class_logits.tolist() == [row[:C] for row in naive()]
+    assert Rows(logits=outputs).class_logits.tolist() == naive()
+
+
+def test_what_detectors_are_given_is_trained_by_a_term_that_reads_it() -> None:
+    assert AbsentClass.trained_through == (("absent", "absent"), ("absent", "targets"))
 
 
 def test_accuracy_is_of_the_classes_even_where_the_absent_one_is_largest() -> None:

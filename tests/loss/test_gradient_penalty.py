@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.gradient_penalty import gradient_penalty
-from tests.views import assert_close, dot, normal
+from tests.views import assert_close, differences, dot, normal
 
 
 def linear(images: Tensor, slopes: Tensor) -> Tensor:
@@ -87,3 +87,70 @@ def test_where_nothing_counts_it_is_zero_with_a_gradient_of_zero() -> None:
     penalty.backward()
     assert penalty.item() == 0
     assert scale.grad.tolist() == [0.0] * 5
+
+
+def coupled(rows: list, others: list, factor: float) -> list[float]:
+    """Energies that depend on all rows of both sides: sum_d cos(x_d) + factor * x_d * (the mean of all rows)_d."""
+    everything = [*rows, *others]
+    mean = [sum(row[d] for row in everything) / len(everything) for d in range(len(rows[0]))]
+    return [sum(math.cos(x) + factor * x * m for x, m in zip(row, mean, strict=True)) for row in rows]
+
+
+def coupled_tensors(rows: Tensor, others: Tensor, factor: Tensor | float) -> Tensor:
+    mean = torch.cat([rows, others]).mean(0)
+    return (rows.cos() + factor * rows * mean).sum(1)
+
+
+def naive(ids: list, outliers: list, m_in: float, m_out: float, factor: float) -> float:
+    """The norms of the rows' gradients of mean_in S 1[S <= m_in] + mean_out S 1[S >= m_out], by differences."""
+
+    def counted(of_id: list, of_outliers: list) -> float:
+        id_energy, ood_energy = coupled(of_id, of_outliers, factor), coupled(of_outliers, of_id, factor)
+        total = sum(s for s in id_energy if s <= m_in) / len(id_energy)
+        return total + sum(s for s in ood_energy if s >= m_out) / len(ood_energy)
+
+    of_id = differences(lambda x: counted(x, outliers), torch.tensor(ids, dtype=torch.float64))
+    of_outliers = differences(lambda x: counted(ids, x), torch.tensor(outliers, dtype=torch.float64))
+    return sum(math.sqrt(dot(row, row)) for row in (*of_id.tolist(), *of_outliers.tolist()))
+
+
+SIDES = [(5, 3), (2, 6), (1, 1)]
+
+
+def between(values: list[float]) -> float:
+    """A margin that some values are below and some above, where there are several."""
+    values = sorted(values)
+    return (values[len(values) // 2 - 1] + values[len(values) // 2]) / 2 if len(values) > 1 else values[0] + 0.1
+
+
+@pytest.mark.parametrize("some", [True, False])
+@pytest.mark.parametrize(("rows", "others"), SIDES)
+def test_where_rows_depend_on_one_another_each_side_is_averaged_before_the_differentiation(
+    rows: int, others: int, some: bool
+) -> None:
+    ids, outliers = normal(rows, 4).requires_grad_(), normal(others, 4, seed=1).requires_grad_()
+    id_energy, ood_energy = coupled_tensors(ids, outliers, 0.7), coupled_tensors(outliers, ids, 0.7)
+    margins = (between(id_energy.tolist()), between(ood_energy.tolist())) if some else (math.inf, -math.inf)
+    found = gradient_penalty(id_energy, ids, ood_energy, outliers, *margins).item()
+    expected = naive(ids.tolist(), outliers.tolist(), *margins, 0.7)
+    assert expected > 0.1
+    assert found == pytest.approx(expected, abs=1e-8)
+
+
+def test_where_rows_depend_on_one_another_its_gradient_matches_finite_differences() -> None:
+    ids, outliers = normal(5, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
+    factor = torch.tensor(0.7, dtype=torch.float64).requires_grad_()
+    id_energy, ood_energy = coupled_tensors(ids, outliers, factor), coupled_tensors(outliers, ids, factor)
+    margins = (between(id_energy.tolist()), between(ood_energy.tolist()))
+    gradient_penalty(id_energy, ids, ood_energy, outliers, *margins).backward()
+    there, back = (naive(ids.tolist(), outliers.tolist(), *margins, 0.7 + step) for step in (1e-4, -1e-4))
+    assert abs(there - back) > 1e-5
+    assert factor.grad.item() == pytest.approx((there - back) / 2e-4, abs=1e-5)
+
+
+def test_a_row_that_does_not_count_is_penalised_for_what_it_does_to_one_that_does() -> None:
+    ids, outliers = normal(2, 4).requires_grad_(), normal(1, 4, seed=1).requires_grad_()
+    id_energy = torch.stack([(ids[0] * ids[1]).sum(), ids[1].sum() * 0 + 9])
+    found = gradient_penalty(id_energy, ids, outliers.sum(1), outliers, 8.0, math.inf)
+    expected = (ids[0].norm() + ids[1].norm()) / 2
+    assert found.item() == pytest.approx(expected.item(), abs=1e-12)

@@ -85,6 +85,23 @@ def test_it_trains_both_sides_and_all_that_it_owns(energy: str, hidden: int, red
         assert_close(parameter.grad, differences(of(name), parameter))
 
 
+@pytest.mark.parametrize(("energy", "hidden"), KINDS)
+def test_of_a_head_with_one_output_more_the_classes_alone_count_and_are_trained(energy: str, hidden: int) -> None:
+    term, given = energy_logistic(energy, hidden), state(energy_logistic(energy, hidden))
+    outputs, others = normal(ROWS, C + 1).requires_grad_(), normal(K, C + 1, seed=1).requires_grad_()
+    sides = [Rows(logits=rows).of_classes(C) for rows in (outputs, others)]
+    found = term.loss(View(id=sides[0], labels=LABELS, kept={}, outliers=sides[1]).of(term))
+
+    def of_classes(logits: list, outliers: list) -> float:
+        return naive([row[:C] for row in logits], [row[:C] for row in outliers], given, "joint")
+
+    assert found.item() == pytest.approx(of_classes(outputs.tolist(), others.tolist()), abs=1e-10)
+    found.backward()
+    assert_close(outputs.grad, differences(lambda x: of_classes(x, others.tolist()), outputs))
+    assert_close(others.grad, differences(lambda x: of_classes(outputs.tolist(), x), others))
+    assert outputs.grad[:, C].abs().sum() == others.grad[:, C].abs().sum() == 0
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(("energy", "hidden"), KINDS)
 def test_two_devices_with_the_same_outliers_have_the_mean_of_one(energy: str, hidden: int, reduction: str) -> None:

@@ -40,6 +40,16 @@ def test_it_trains_the_outliers_logits() -> None:
     assert_close(logits.grad, differences(naive, logits))
 
 
+def test_of_a_head_with_one_output_more_the_classes_alone_count_and_are_trained() -> None:
+    outputs, term = normal(6, 5).requires_grad_(), exposure()
+    view = View(id=Rows(), labels=LABELS, kept={}, outliers=Rows(logits=outputs).of_classes(4))
+    found = term.loss(view.of(term))
+    assert found.item() == pytest.approx(naive([row[:4] for row in outputs.tolist()]), abs=1e-10)
+    found.backward()
+    assert_close(outputs.grad, differences(lambda x: naive([row[:4] for row in x]), outputs))
+    assert outputs.grad[:, 4].tolist() == [0.0] * 6
+
+
 def test_it_is_least_and_log_c_where_all_classes_are_alike_and_blind_to_a_shift() -> None:
     assert float(loss(torch.full((3, 10), 7.0))) == pytest.approx(math.log(10), abs=1e-5)
     logits = normal(3, 10)

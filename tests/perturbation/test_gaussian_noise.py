@@ -10,6 +10,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from ood_lab.network import Network
+from ood_lab.perturbation.base import Beside
 from ood_lab.perturbation.gaussian_noise import GaussianNoise
 
 
@@ -25,8 +26,15 @@ def images(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def changed(sigma: float, given: Tensor, seed: int = 1) -> Tensor:
-    return GaussianNoise(sigma=sigma)(given, NETWORK, torch.Generator().manual_seed(seed))
+def beside(rank: int = 0, world: int = 1) -> Beside:
+    """Fewer ID images than outliers."""
+    return Beside(images(seed=5)[:3], torch.tensor([2, 0, 1]), 4, 5, NETWORK, rank, world)
+
+
+def changed(sigma: float, given: Tensor, seed: int = 1, rank: int = 0, world: int = 1) -> Tensor:
+    made = GaussianNoise(sigma=sigma)(given, beside(rank, world), torch.Generator().manual_seed(seed))
+    assert made.targets is None
+    return made.images
 
 
 @pytest.mark.parametrize("sigma", [0.1, 2.0])
@@ -61,6 +69,13 @@ def test_noise_does_not_depend_on_the_images_and_is_a_function_of_the_generator(
     assert (changed(0.5, images(), seed=2) - images() - noise).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("world", [2, 4])
+def test_devices_that_hold_every_so_many_images_make_together_what_one_makes(world: int) -> None:
+    whole = changed(0.5, images())
+    for rank in range(world):
+        assert torch.equal(changed(0.5, images()[rank::world], rank=rank, world=world), whole[rank::world])
+
+
 def test_without_deviation_images_come_back_as_they_were() -> None:
     assert torch.equal(changed(0.0, images()), images())
 
@@ -72,3 +87,7 @@ def test_the_given_images_stay_and_shape_and_precision_are_kept(dtype: torch.dty
     assert torch.equal(given, images(dtype=dtype))
     assert (found.shape, found.dtype) == (given.shape, dtype)
     assert not found.requires_grad
+
+
+def test_terms_may_read_no_soft_labels() -> None:
+    assert GaussianNoise.gives == ()

@@ -27,8 +27,10 @@ def outputs(rows: int, seed: int, labelled: bool = True) -> FeatureSet:
 
 
 def as_given(name: str, data: FeatureSet) -> FeatureSet:
-    """The features in the shape that a detector is handed; csi's have a dimension of shifts."""
-    return data._replace(features=data.features.unflatten(1, (2, DIM // 2))) if name == "csi" else data
+    """The features in the shape that a detector is handed: with shifts for csi, the last output for absent_class."""
+    if name == "csi":
+        return data._replace(features=data.features.unflatten(1, (2, DIM // 2)))
+    return data._replace(features=data.features[:, 2:3]) if name == "absent_class" else data
 
 
 TRAIN, TEST = outputs(200, 1), outputs(30, 2, labelled=False)

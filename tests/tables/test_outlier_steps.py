@@ -18,7 +18,10 @@ from ood_lab.task.train import fit
 
 TINY = load_scale("tiny")
 SMALL = ["backbone.width=4", "init=random", "figure=[]", "trainer.max_epochs=2"]
-WITH_OUTLIERS = [f"method={name}" for name in ("hamos", "vos", "npos", "ronf", "oe")]
+WITH_OUTLIERS = [
+    f"method={name}"
+    for name in ("hamos", "vos", "npos", "ronf", "oe", "energy", "greg", "greg_plus", "poem", "dos", "openmix", "mixoe")
+]
 SHAPING = ("method", "id_loss", "synthesizer", "auxiliary", "selector", "perturbation", "outlier_loss", "regularizer")
 START = "outlier_loss.start"
 

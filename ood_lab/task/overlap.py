@@ -1,0 +1,82 @@
+"""Which images of the auxiliary set are also images of the ID set, or of an OOD set that is scored."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+from ood_lab.config import Request
+from ood_lab.overlap import digests
+from ood_lab.pixels import Decoded, Reading, cache_key
+from ood_lab.reader.base import Listing
+from ood_lab.storage import write_atomically
+from ood_lab.task.build import build, build_reading
+from ood_lab.transform import Chain, Transform
+
+FILE = "overlap.json"
+SAME = "the auxiliary set itself"
+
+
+def overlaps(request: Request) -> dict[str, str]:
+    """What each set has in common with the auxiliary set, in words: "train" and "test" of the ID set, and OOD sets.
+
+    Images are compared as the network is given them, by the pixels. An OOD set of the same name counts as shared even
+    if training takes another split of it. Sets that are decoded for each step are not compared. What was counted is
+    kept in the run's folder, and counted again for other files.
+    """
+    if request.composed.plain("auxiliary") is None:
+        return {}
+    found = {name: SAME for name in request.ood_sets if name == request.use("auxiliary").name}
+    for name, count, of in _counted(request):
+        if count and name not in found:
+            found[name] = f"{count:,} of {of:,} images"
+    return found
+
+
+def announce(request: Request) -> None:
+    """Say before training what the auxiliary set shares with sets that are scored or learned."""
+    auxiliary = request.composed.plain("auxiliary")
+    for name, told in overlaps(request).items():
+        spoken = f"the ID {name} images" if name in ("train", "test") else f"the OOD set {name}"
+        if told == SAME:
+            message = f"{name} is the auxiliary set and an OOD set; it stays out of the means over OOD sets"
+        else:
+            left = "" if name in ("train", "test") else "; it stays out of the means over OOD sets"
+            message = f"{told} of {spoken} are images of the auxiliary set {auxiliary['name']}, too{left}"
+        print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def _counted(request: Request) -> Iterator[tuple[str, int, int]]:
+    """Set, how many of its images are in the auxiliary set, and how many it has."""
+    reading, path = build_reading(request.cfg), request.run_dir / FILE
+    kept: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
+    before = dict(kept)
+    known: set[bytes] | None = None
+    node = request.use("auxiliary").node
+    auxiliary = build(node).listing("auxiliary")
+    for name, listing, chain in _sets(request):
+        pair = f"{_key(auxiliary, 'short_side', reading)}-{_key(listing, chain, reading)}"
+        if pair not in kept:
+            pixels, theirs = reading.open(listing, name, chain), reading.open(auxiliary, node["name"])
+            if not (isinstance(pixels, Decoded) and isinstance(theirs, Decoded)):
+                continue
+            known = set(digests(theirs, node["name"])) if known is None else known
+            kept[pair] = sum(digest in known for digest in digests(pixels, name))
+        yield name, kept[pair], len(listing)
+    if kept != before:
+        write_atomically(path, json.dumps(kept, indent=1).encode())
+
+
+def _key(listing: Listing, chain: Chain, reading: Reading) -> str:
+    return cache_key(listing, Transform(chain, reading.resize, reading.side))
+
+
+def _sets(request: Request) -> Iterator[tuple[str, Listing, Chain]]:
+    """The sets that are compared, and how their images are prepared."""
+    protocol, own = request.cfg.protocol, build(request.use("id").node)
+    for split in ("train", "test"):
+        yield split, own.listing(split, protocol.id_val), "short_side"
+    for name in request.ood_sets:
+        listing = build(request.use(name).node).listing("ood", protocol.id_val)
+        yield name, listing, protocol.transforms.get(name, protocol.transform)
