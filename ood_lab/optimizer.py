@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -12,7 +12,13 @@ from torch import nn
 from ood_lab.config.ranges import Fraction, Moment, NonNegativeFloat, OpenFraction, PositiveFloat
 from ood_lab.moment import first_step
 
-Groups = Iterable[tuple[list[nn.Parameter], float]]
+
+class ParameterGroup(NamedTuple):
+    """Parameters, and the factors of their learning rate and weight decay."""
+
+    parameters: list[nn.Parameter]
+    rate: float = 1.0
+    decay: float = 1.0
 
 
 class Optimizer:
@@ -55,13 +61,15 @@ class Optimizer:
         """The optimizer of these parameter groups."""
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 
-    def configure(self, groups: Groups, per_epoch: int, epochs: int) -> dict[str, Any]:
-        """The optimizer and scheduler in the form that Lightning's `configure_optimizers` returns.
-
-        Args:
-            groups: parameters, and the factor of their learning rate.
-        """
-        optimizer = self.build([{"params": params, "lr": self.lr * factor} for params, factor in groups if params])
+    def configure(self, groups: Iterable[ParameterGroup], per_epoch: int, epochs: int) -> dict[str, Any]:
+        """The optimizer and scheduler in the form that Lightning's `configure_optimizers` returns."""
+        optimizer = self.build(
+            [
+                {"params": parameters, "lr": self.lr * rate, "weight_decay": self.weight_decay * decay}
+                for parameters, rate, decay in groups
+                if parameters
+            ]
+        )
         total = per_epoch * epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, total, per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -93,7 +93,7 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     assert main([flag]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
-    assert "method: ce, cider, csi, csi_contrast, dos, energy, greg, greg_plus, hamos, hamos_released" in shown
+    assert "method: ce, cider, csi, csi_contrast, dos, energy, godin, greg, greg_plus, hamos, hamos_released" in shown
     assert "scorer: absent_class, ash, csi, csi_joint, dice, energy" in shown
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ood_lab.optimizer import SGD, Adam, Optimizer
+from ood_lab.optimizer import SGD, Adam, Optimizer, ParameterGroup
 
 
 def sgd(warmup: float = 0.0, momentum: float = 0.9) -> SGD:
@@ -56,7 +56,7 @@ def test_factor_rises_in_the_warmup_and_never_after_it(warmup: float) -> None:
 
 def test_configured_optimizer_has_the_settings_and_follows_the_factor() -> None:
     settings, weight = sgd(0.2), nn.Parameter(torch.ones(3))
-    made = settings.configure([([weight], 1.0)], 5, 2)
+    made = settings.configure([ParameterGroup([weight])], 5, 2)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 1e-3)
@@ -70,7 +70,7 @@ def test_configured_optimizer_has_the_settings_and_follows_the_factor() -> None:
 
 
 def test_zero_momentum_is_plain_sgd() -> None:
-    groups = [([nn.Parameter(torch.ones(1))], 1.0)]
+    groups = [ParameterGroup([nn.Parameter(torch.ones(1))])]
     assert sgd(momentum=0.0).configure(groups, 5, 1)["optimizer"].defaults["nesterov"] is False
 
 
@@ -134,7 +134,7 @@ def parameter(*values: float) -> nn.Parameter:
 
 def rates(settings: Optimizer, factors: list[float], per_epoch: int, epochs: int) -> list[list[float]]:
     """The rate of each group in each step of a run."""
-    groups = [([parameter(1.0)], factor) for factor in factors]
+    groups = [ParameterGroup([parameter(1.0)], factor) for factor in factors]
     made = settings.configure(groups, per_epoch, epochs)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     found = []
@@ -167,7 +167,9 @@ def test_milestones_of_a_run_are_counted_in_its_epochs() -> None:
 
 
 def test_a_group_without_parameters_is_left_out() -> None:
-    made = sgd().configure([([parameter(1.0)], 1.0), ([], 3.0), ([parameter(2.0)], 2.0)], 5, 1)["optimizer"]
+    made = sgd().configure(
+        [ParameterGroup([parameter(1.0)]), ParameterGroup([], 3.0), ParameterGroup([parameter(2.0)], 2.0)], 5, 1
+    )["optimizer"]
     assert [len(group["params"]) for group in made.param_groups] == [1, 1]
     assert [group["initial_lr"] for group in made.param_groups] == pytest.approx([0.4, 0.8])
 
@@ -175,7 +177,7 @@ def test_a_group_without_parameters_is_left_out() -> None:
 def test_a_step_of_sgd_moves_by_rate_gradient_and_decay_of_each_group() -> None:
     weights = [parameter(2.0, -1.0), parameter(0.5, 3.0)]
     settings = SGD(lr=0.1, momentum=0.0, weight_decay=0.3, warmup=0.0, schedule="constant")
-    optimizer = settings.configure([([weights[0]], 1.0), ([weights[1]], 5.0)], 5, 1)["optimizer"]
+    optimizer = settings.configure([ParameterGroup([weights[0]]), ParameterGroup([weights[1]], 5.0)], 5, 1)["optimizer"]
     before = [weight.tolist() for weight in weights]
     for weight in weights:
         weight.grad = torch.tensor([0.7, -0.2], dtype=torch.float64)
@@ -193,7 +195,7 @@ def test_adam_is_adam_with_decay_in_the_gradient(betas: Any) -> None:
     weight, rate, decay = parameter(1.0, -2.0, 0.3), 0.05, 0.1
     options = {} if betas is None else {"betas": betas}
     settings = Adam(lr=rate, weight_decay=decay, warmup=0.0, schedule="constant", **options)
-    optimizer = settings.configure([([weight], 1.0)], 6, 1)["optimizer"]
+    optimizer = settings.configure([ParameterGroup([weight])], 6, 1)["optimizer"]
     b1, b2 = betas or (0.9, 0.999)
     x, first, second = weight.tolist(), [0.0] * 3, [0.0] * 3
     for step in range(1, 7):
@@ -210,7 +212,22 @@ def test_adam_is_adam_with_decay_in_the_gradient(betas: Any) -> None:
 
 def test_adam_has_its_settings() -> None:
     settings = Adam(lr=0.01, weight_decay=0.2, warmup=0.0, betas=(0.7, 0.99))
-    optimizer = settings.configure([([parameter(1.0)], 1.0), ([parameter(1.0)], 2.0)], 5, 1)["optimizer"]
+    optimizer = settings.configure([ParameterGroup([parameter(1.0)]), ParameterGroup([parameter(1.0)], 2.0)], 5, 1)[
+        "optimizer"
+    ]
     assert type(optimizer) is torch.optim.Adam
     for group in optimizer.param_groups:
         assert (group["betas"], group["weight_decay"], group["amsgrad"]) == ((0.7, 0.99), 0.2, False)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_a_group_without_decay_keeps_a_weight_that_has_no_gradient(make: type[Optimizer]) -> None:
+    options = {"momentum": 0.9} if make is SGD else {}
+    decayed, kept = parameter(1.0), parameter(1.0)
+    groups = [ParameterGroup([decayed]), ParameterGroup([kept], decay=0.0)]
+    made = make(lr=0.1, weight_decay=0.5, warmup=0.0, **options).configure(groups, 5, 1)["optimizer"]
+    for weight in (decayed, kept):
+        weight.grad = torch.zeros_like(weight)
+    made.step()
+    assert decayed.item() < 1.0
+    assert kept.item() == 1.0

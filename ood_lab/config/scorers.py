@@ -68,6 +68,12 @@ def _check_space(name: str, node: dict[str, Any], composed: Composed) -> None:
         for key in ("head", "method")
         for given in signature(str(composed.plain(f"{key}._target_"))).constants.get("gives", ())
     }
+    linear = signature(str(composed.plain("head._target_"))).constants.get("linear", True)
+    if not linear and "head" in signature(node["_target_"]).constants.get("needs", ()):
+        raise RequestError(
+            f"scorer={name} passes features through a linear classifier, and the logits of head="
+            f"{composed.choices['head']} are none; leave it out"
+        )
     space = node.get("space") or signature(node["_target_"]).constants.get("space", "penultimate")
     if space == "projection" and not reads_projections(composed):
         raise RequestError(

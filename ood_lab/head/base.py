@@ -13,7 +13,8 @@ from ood_lab.types import LinearHead
 
 
 class Head(nn.Module):
-    """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`.
+    """Turns features into what terms and detectors read. The last linear layer itself is the backbone's `fc`, as far as
+    the head is `linear`; parameters whose names begin with one of `undecayed` have no weight decay.
 
     `gives` names the tensors that detectors may read besides features, logits and projection, `adds` those that terms
     may read; `trained_through` has pairs of what is given and what a term must read to train it. With
@@ -31,6 +32,8 @@ class Head(nn.Module):
     trained_through: ClassVar[tuple[tuple[str, str], ...]] = ()
     TURNS: ClassVar[int] = 1
     EXTRA: ClassVar[int] = 0  # outputs besides the classes
+    linear: ClassVar[bool] = True
+    undecayed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, width: int, projects: bool, classes: int = 0, *, projection_dim: PositiveInt) -> None:
         super().__init__()
@@ -42,6 +45,15 @@ class Head(nn.Module):
         """Unit-norm projections."""
         assert self.projector is not None
         return F.normalize(self.projector(features_BD).float(), dim=1)
+
+    def outputs(self, features_BD: Tensor, of_backbone: Tensor) -> Tensor:
+        """The outputs of the last layer [B, C + EXTRA]; of a linear head those of the backbone."""
+        return of_backbone
+
+    @staticmethod
+    def owner(parameter: str) -> str:
+        """By what a term reads it trains this parameter of the head."""
+        return "z" if parameter.startswith("projector.") else parameter.partition(".")[0]
 
     def added(self, features_BD: Tensor) -> dict[str, Tensor]:
         """The tensors of `adds`."""

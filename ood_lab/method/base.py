@@ -17,7 +17,7 @@ from ood_lab.method.measured import Measured
 from ood_lab.method.passes import TrainingPasses
 from ood_lab.moment import Progress
 from ood_lab.network import Network
-from ood_lab.optimizer import Optimizer
+from ood_lab.optimizer import Optimizer, ParameterGroup
 from ood_lab.parts import SHIFTS, Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch, turned
 from ood_lab.perturbation.base import Beside, OutlierImages
 from ood_lab.random import derive_seed, generator
@@ -71,7 +71,7 @@ class Method(Measured):
         self._terms = dict(parts.terms)
         self._memories = memories_of(parts)
         self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
-        self.network = Network(self.backbone, self._output, self.backbone.fc)
+        self.network = Network(nn.ModuleList([self.backbone, self.head]), self._output, self._outputs)
         self.selector = parts.selector if isinstance(parts.selector, EpochSelector) else None  # part of a checkpoint
         self._idle: list[nn.Parameter] = []  # parameters that the last step did not use
 
@@ -89,17 +89,23 @@ class Method(Measured):
     # The network.
 
     def forward(self, images: Tensor) -> BackboneOutput:
-        return self.backbone(images)
+        """Penultimate features, and the outputs of the head."""
+        features, outputs = self.backbone(images)
+        return BackboneOutput(features, self.head.outputs(features, outputs))
+
+    def _outputs(self, features: Tensor) -> Tensor:
+        """The outputs of the head for penultimate features."""
+        return self.head.outputs(features, self.backbone.fc(features))
 
     def _output(self, images: Tensor) -> BackboneOutput:
         """A further pass in the precision of training; features and outputs of the last layer in float32."""
         attached = self._trainer is not None
         with self.trainer.precision_plugin.forward_context() if attached else nullcontext():
-            return _in_float32(self.backbone(images))
+            return _in_float32(self(images))
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """What detectors may see of a batch: features, logits, what the head gives, a projection if there is one."""
-        features, outputs = self.backbone(images)
+        features, outputs = self(images)
         seen = {"features": features, **self.head.tested(features, outputs)}
         if self.head.TURNS > 1:
             turns = [self.backbone(turned(images, shift)).features for shift in range(1, self.head.TURNS)]
@@ -148,9 +154,9 @@ class Method(Measured):
         output: BackboneOutput
         if self.apart and auxiliary is not None:
             features = torch.cat([self.backbone(torch.cat(inputs[:-1])).features, self.backbone(auxiliary).features])
-            output = BackboneOutput(features, self.backbone.fc(features))
+            output = BackboneOutput(features, self._outputs(features))
         else:
-            output = self.backbone(torch.cat(inputs) if len(inputs) > 1 else images)
+            output = self(torch.cat(inputs) if len(inputs) > 1 else images)
         return output
 
     def losses(
@@ -266,7 +272,7 @@ class Method(Measured):
         assert self.parts.synthesizer is not None
         if self.parts.synthesizer.space == "projection":
             return {"z": values}
-        tensors = {"features": values, **self.head.trained(values, self.backbone.fc(values))}
+        tensors = {"features": values, **self.head.trained(values, self._outputs(values))}
         return tensors if self.head.projector is None else {**tensors, "z": self.head.project(values)}
 
     def classes_without_rows(self) -> list[int]:
@@ -360,9 +366,9 @@ class Method(Measured):
     def _optional_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that a step may leave unused, each with its owner: what is read through it, or a term."""
         for parameter in self.backbone.fc.parameters():
-            yield "logits", parameter
+            yield ("logits" if self.head.linear else "nothing"), parameter
         for name, parameter in self.head.named_parameters():
-            yield ("z" if name.startswith("projector.") else name.partition(".")[0]), parameter
+            yield self.head.owner(name), parameter
         for name, term in self._terms.items():
             for parameter in term.parameters():
                 yield name, parameter
@@ -386,7 +392,7 @@ class Method(Measured):
             parameter.grad = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        outputs = self.head.class_logits(self.backbone(batch.images).logits.float())
+        outputs = self.head.class_logits(self(batch.images).logits.float())
         self._metrics()["val_accuracy"].update(outputs, batch.labels)
 
     # Before the first step, and before an epoch.
@@ -414,7 +420,7 @@ class Method(Measured):
         self.eval()
         try:
             for batch in self.trainer.datamodule.train_sample(per_class):  # type: ignore[attr-defined]
-                rows = getattr(self._rows(batch.images, self.backbone(batch.images)), space)
+                rows = getattr(self._rows(batch.images, self(batch.images)), space)
                 sums = rows.new_zeros(self.parts.classes, rows.shape[1]) if sums is None else sums
                 sums.index_add_(0, batch.labels, rows)
         finally:
@@ -432,13 +438,15 @@ class Method(Measured):
         assert self.trainer.max_epochs is not None
         return self.optimizer_settings.configure(self.parameter_groups(), per_epoch, self.trainer.max_epochs)
 
-    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters with the factor of their learning rate, the network's first."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parameters with the factors of their learning rate and weight decay, the network's first."""
         factors = {p: t.lr_factor for t in self._terms.values() for p in t.parameters()}
-        groups: dict[float, list[nn.Parameter]] = {1.0: []}
+        undecayed = {p for n, p in self.head.named_parameters() if n.startswith(self.head.undecayed)}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, 1.0): []}
         for parameter in self.parameters():
-            groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
-        return [(parameters, factor) for factor, parameters in groups.items()]
+            own = factors.get(parameter, 1.0), 0.0 if parameter in undecayed else 1.0
+            groups.setdefault(own, []).append(parameter)
+        return [ParameterGroup(parameters, *own) for own, parameters in groups.items()]
 
 
 def memories_of(parts: Parts) -> dict[str, Memory]:

@@ -17,8 +17,7 @@ TUNE = ["method=ce", "tuning=openood"]
     [
         (
             ["scorer=godin"],
-            "scorer=godin reads numerator, which method=hamos (head=linear) does not give; "
-            "no built-in method provides it",
+            "scorer=godin reads numerator, which method=hamos (head=linear) does not give; use method=godin",
         ),
         (
             ["method=ce", "scorer=[msp,csi]"],
