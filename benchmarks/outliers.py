@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.backbone.resnet import ResNet
+from ood_lab.batch_norm import twice_differentiable
 from ood_lab.kmeans import inertia, kmeans, kmeans_faiss
 from ood_lab.loss.energy import energy, energy_margin
 from ood_lab.loss.gradient_penalty import gradient_penalty
@@ -70,7 +71,8 @@ def penalty(rounds: int) -> None:
 
     def ours() -> None:
         inputs = ids.clone().requires_grad_(), outliers.clone().requires_grad_()
-        loss, id_energy, ood_energy = losses(torch.cat(inputs))
+        with twice_differentiable(network):
+            loss, id_energy, ood_energy = losses(torch.cat(inputs))
         everything = float("inf"), float("-inf")  # every image counts: the most that the penalty can cost
         (loss + gradient_penalty(id_energy, inputs[0], ood_energy, inputs[1], *everything)).backward()
 

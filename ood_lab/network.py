@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ood_lab.types import BackboneOutput
@@ -71,8 +70,15 @@ class Network:
 def _with_statistics_held(module: _BatchNorm, rows: Tensor) -> Tensor:
     """A batch normalisation by the mean and variance of these rows, as constants."""
     others = [dim for dim in range(rows.dim()) if dim != 1]
-    variance, mean = torch.var_mean(rows.detach(), others, correction=0)
-    return F.batch_norm(rows, mean, variance, module.weight, module.bias, False, 0.0, module.eps)
+    given = rows.detach()
+    variance, mean = torch.var_mean(given.float() if given.dtype.itemsize < 4 else given, others, correction=0)
+    scale = (variance + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight
+    shift = -mean * scale if module.bias is None else module.bias - mean * scale
+    # As a product and a sum, which cost less to differentiate twice than torch's own normalisation.
+    shape = [1, -1, *[1] * (rows.dim() - 2)]
+    return rows * scale.view(shape).to(rows.dtype) + shift.view(shape).to(rows.dtype)
 
 
 def _devices(images: Tensor) -> list[torch.device]:

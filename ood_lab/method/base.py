@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ood_lab.batch_norm import twice_differentiable
 from ood_lab.errors import RequestError, RunError
 from ood_lab.memory import Bank
 from ood_lab.method.measured import Measured
@@ -147,17 +148,18 @@ class Method(Measured):
         With gradients on ID and outlier images where a term penalises these.
         """
         inputs = [images] if auxiliary is None else [images, auxiliary]
-        if any("images" in (*term.reads, *term.reads_outliers) for term in running.values()):
+        penalised = any("images" in (*term.reads, *term.reads_outliers) for term in running.values())
+        if penalised:
             for part in inputs:
                 part.requires_grad_()
         inputs[1:1] = [turned(images, shift) for shift in range(1, _turns(running))]
-        output: BackboneOutput
-        if self.apart and auxiliary is not None:
-            features = torch.cat([self.backbone(torch.cat(inputs[:-1])).features, self.backbone(auxiliary).features])
-            output = BackboneOutput(features, self._outputs(features))
-        else:
-            output = self(torch.cat(inputs) if len(inputs) > 1 else images)
-        return output
+        with twice_differentiable(self.backbone) if penalised else nullcontext():
+            if self.apart and auxiliary is not None:
+                passes = (self.backbone(torch.cat(inputs[:-1])), self.backbone(auxiliary))
+                features = torch.cat([found.features for found in passes])
+                return BackboneOutput(features, self._outputs(features))
+            output: BackboneOutput = self(torch.cat(inputs) if len(inputs) > 1 else images)
+            return output
 
     def losses(
         self, batch: Batch, output: BackboneOutput, progress: Progress, auxiliary: OutlierImages | None = None
