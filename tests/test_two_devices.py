@@ -24,7 +24,9 @@ FRACTALS = ("auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=1
 SLOW = "method.optimizer.lr=0.001"  # so that a difference in the last digit does not grow
 EVERY_IMAGE = ("regularizer=[gradient]", "regularizer.gradient.m_in=null", "regularizer.gradient.m_out=null")
 CASES = {
-    "oe and its gradients": ("method=oe", *FRACTALS, *EVERY_IMAGE, "trainer.batch_size=300"),
+    "oe and its gradients": (
+        "method=oe", *FRACTALS, *EVERY_IMAGE, "trainer.batch_size=300", "trainer.auxiliary_batch_size=20",
+    ),
     # Candidates of both devices are compared, and each trains on its share of what is chosen.
     "greg_plus": (
         "method=greg_plus", *FRACTALS, *EVERY_IMAGE, "regularizer.gradient.reading=sample", "selector.candidates=40",

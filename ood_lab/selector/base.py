@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from ood_lab.clustered import Engine
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.parts import Rows
 
@@ -37,6 +38,22 @@ class StepSelector:
             generator: where the numbers shall live.
         """
         raise NotImplementedError(f"{type(self).__name__} must define choose()")
+
+
+class ClusterSelector(StepSelector):
+    """Chooses within clusters of the candidates' directions.
+
+    Args:
+        candidates: see `StepSelector`.
+        clusters: at most.
+        engine: of the k-means; faiss is faster for some hundred candidates on the CPU, and starts from random centres.
+    """
+
+    def __init__(
+        self, *, candidates: PositiveInt | None = None, clusters: PositiveInt = 64, engine: Engine = "torch"
+    ) -> None:
+        super().__init__(candidates=candidates)
+        self.clusters, self.engine = clusters, engine
 
 
 class Passes(Protocol):

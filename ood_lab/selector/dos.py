@@ -7,28 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ood_lab.clustered import Engine, clusters_of, extremes, filled
-from ood_lab.config.ranges import PositiveInt
+from ood_lab.clustered import clusters_of, extremes, filled
 from ood_lab.loss.absent_class import absent_log_odds
 from ood_lab.parts import Rows
-from ood_lab.selector.base import StepSelector
+from ood_lab.selector.base import ClusterSelector
 
 
-class DOS(StepSelector):
+class DOS(ClusterSelector):
     """K-means on the directions of penultimate features; then of each cluster the lowest p(K + 1).
 
-    Args:
-        clusters: at most; as many as images are taken where these are fewer.
-        engine: faiss is faster for some hundred candidates on the CPU, and starts from random centres.
+    There are no more clusters than images taken.
     """
 
     reads: ClassVar = ("features", "logits", "absent")
-
-    def __init__(
-        self, *, candidates: PositiveInt | None = None, clusters: PositiveInt = 64, engine: Engine = "torch"
-    ) -> None:
-        super().__init__(candidates=candidates)
-        self.clusters, self.engine = clusters, engine
 
     def choose(self, rows: Rows, count: int, take: int, generator: torch.Generator) -> Tensor:
         clusters = min(self.clusters, take, count)
