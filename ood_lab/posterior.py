@@ -31,7 +31,7 @@ class Posterior(NamedTuple):
 def posterior(gram_DD: Tensor, moment_D: Tensor, prior: float, noise: float) -> Posterior:
     """The posterior of w in y = w z + N(0, noise), w ~ N(0, prior I): precision A = Z^T Z / noise + I / prior.
 
-    Source: POEM (Ming et al. 2022), Eqs. 4 and 5.
+    Source: POEM (Ming et al. 2022).
 
     Args:
         gram_DD: Z^T Z, in float64.

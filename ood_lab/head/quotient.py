@@ -19,8 +19,7 @@ class Quotient(Head):
     """logits_c = h_c(z) / g(z), g = sigmoid(BN(w z + b)); detectors are given h as "numerator".
 
     Softmax cross-entropy on the quotient; the backbone's own last layer idles. h is trained without weight decay, as in
-    GODIN's paper (of the two public codes, the reproduction of guyera and OpenOOD; the latter never lowers the learning
-    rate of h, which is not rebuilt).
+    both public codes. OpenOOD's never lowers the learning rate of h, which is not rebuilt.
 
     Args:
         numerator: h_c is the cosine of z and w_c; their "inner" product with a bias; or -mean_d (z_d - w_cd)^2

@@ -13,7 +13,7 @@ def energy(logits: Tensor) -> Tensor:
 def energy_margin(id_energy: Tensor, ood_energy: Tensor, m_in: float, m_out: float) -> Tensor:
     """mean_in max(0, S - m_in)^2 + mean_out max(0, m_out - S)^2: only images on the wrong side of a margin count.
 
-    Source: Liu et al. 2020, Eqs. 8 and 9; GReg, Eq. 1.
+    Source: Liu et al. 2020; GReg, Eq. 1.
 
     Args:
         id_energy, ood_energy: [B] and [K].

@@ -42,8 +42,7 @@ class Beside:
 class Perturbation:
     """Changes outlier images within a step.
 
-    `gives` names in the class body what terms may read of the images besides, "targets" or nothing; `head_gives` what
-    the head has to have.
+    `gives` names in the class body what terms may read of the images besides: "targets", or nothing.
     """
 
     gives: ClassVar[tuple[str, ...]] = ()
