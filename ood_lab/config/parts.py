@@ -164,7 +164,7 @@ def _check_declarations(composed: Composed, folder: Path | None) -> None:
     """What a class says that it reads must be there: tensors of the network, and memories that it declares."""
     added, made = _of_head(composed, "adds"), _made(composed)
     for part in chosen_parts(composed):
-        tensors = GIVES["images"][:-1]
+        tensors = tuple(name for name in GIVES["images"] if name != "targets")  # which a perturbation makes
         kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
         for key, known in (
             ("reads", (*tensors, *added, *kept)),
