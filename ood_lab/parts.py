@@ -266,7 +266,8 @@ class Term(nn.Module):
     - `views`: augmented copies of each ID image that it needs;
     - `scalars`: the names of several scalars, whose weights are options `w_<name>`;
     - `least_classes`: how many ID classes it needs;
-    - `at_most`: pairs of options of which the first must not exceed the second.
+    - `at_most`: pairs of options of which the first must not exceed the second;
+    - `watched`: whether it is logged and never minimised.
 
     Args:
         dims: of the network's outputs.
@@ -285,6 +286,7 @@ class Term(nn.Module):
     scalars: ClassVar[tuple[str, ...]] = ()
     least_classes: ClassVar[int] = 1
     at_most: ClassVar[tuple[tuple[str, str], ...]] = ()
+    watched: ClassVar[bool] = False
 
     group, name = "", ""  # by which it is chosen; losses are logged by name
 

@@ -24,7 +24,7 @@ from ood_lab.config.quoting import uninterpolated
 from ood_lab.config.request import TUNED
 from ood_lab.provenance import commit
 from ood_lab.results.search import search_path
-from ood_lab.results.store import options_text, read_rows, read_thresholds
+from ood_lab.results.store import options_text, radius_metric, read_rows, read_thresholds
 from ood_lab.run_images import RunImages
 from ood_lab.storage import write_atomically
 
@@ -99,14 +99,23 @@ def unscored(request: Request) -> list[str]:
     }
     if not all((None, None, s, request.convention(s)) in rows for s in request.ood_sets):  # its separation
         return list(request.scorers)
+    metric = radius_metric(request.cfg.id_rate)
+    radii = {
+        (r["scorer"], r["options"], r["ood_set"], r["convention"])
+        for r in stored
+        if r["metric"] == metric and of_today(r["ood_set"] or "test", r["features"])
+    }
+    everything = [(s, request.convention(s)) for s in (None, *request.ood_sets)]
     missing = []
     for name, node in request.scorers.items():
         text = options_text(node)
+        without_radius = not all((name, text, *where) in radii for where in everything)
         everywhere = all((name, text, s, request.convention(s)) in rows for s in request.ood_sets)
         if (
             not everywhere
             or not _tuned_on(request, name, node, of_today)
             or (name, text, request.cfg.id_rate, request.convention()) not in limits
+            or (name in request.cfg.local_radius and without_radius)
         ):
             missing.append(name)
     return missing

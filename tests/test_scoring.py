@@ -137,7 +137,7 @@ def test_intervals_are_stored_with_each_metric(output: Path) -> None:
     found = [row for row in rows(results, scorer="msp") if "bootstrap=40" in row["convention"] and row["ood_set"]]
     assert len(found) == 15
     assert all(row["low"] <= row["high"] for row in found)
-    assert "[" in (results.run_dir / "report.html").read_text().partition("Each OOD set")[2]
+    assert "[" in (results.run_dir / "report.html").read_text().partition("Each set")[2]
 
 
 def test_peers_score_beside_ours(output: Path) -> None:

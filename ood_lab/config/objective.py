@@ -22,7 +22,7 @@ def objective(composed: Composed) -> str:
 
 
 def _summand(part: Part, composed: Composed) -> str:
-    if part.group not in TERM_GROUPS or part.node.get("weight", 1) == 0:
+    if part.group not in TERM_GROUPS or part.node.get("weight", 1) == 0 or part.declared.get("watched"):
         return ""
     weight = part.node.get("weight", 1)
     inner = {name: part.node[f"w_{name}"] for name in part.declared.get("scalars", ())} or {_name(part): 1}

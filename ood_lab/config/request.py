@@ -46,6 +46,7 @@ INHERITED = (
     "logger.",
     "id_rate",
     "bootstrap",
+    "local_radius",
     "index",
     "trainer.accelerator",
     "trainer.devices",
@@ -306,6 +307,8 @@ def _needs(composed: Composed, default: Composed) -> list[list[str]]:
     need += [f"paths.{name}={quote(str(composed.cfg.paths[name]))}" for name in ("data", "output", "cache")]
     changed = {k: v for k, v in mine.items() if k.startswith(INHERITED) and theirs.get(k, v) != v}
     changed = {k: v for k, v in changed.items() if not k.startswith("scorer.") or k.split(".")[1] in served}
+    if "local_radius" in changed:
+        changed["local_radius"] = [name for name in changed["local_radius"] if name in served]
     changed = _as_asked(changed, composed)
     for key, value in changed.items():
         # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.

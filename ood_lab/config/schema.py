@@ -19,12 +19,14 @@ class Root:
     """Keys at the top of the configuration that are no group.
 
     Each detector's threshold lets `id_rate` of the ID validation images pass. `bootstrap` resamplings of the test
-    images give every metric an interval. `index` searches nearest neighbours for detectors.
+    images give every metric an interval. Of the detectors in `local_radius` it is estimated how far each test image may
+    move before their verdict changes. `index` searches nearest neighbours for detectors.
     """
 
     seed: NonNegativeInt
     id_rate: OpenFraction
     bootstrap: NonNegativeInt
+    local_radius: list[str]
     index: Literal["torch", "faiss"]
     paths: dict
     benchmark: str

@@ -32,6 +32,15 @@ def check_scorers(composed: Composed, folder: Path | None = None) -> None:
             raise RequestError(f"scorer.{name}.activations=val: protocol.id_val=0 keeps no ID images for validation")
         if node.get("index") == "faiss" and find_spec("faiss") is None:
             raise RequestError("index=faiss: faiss is not installed; pip install faiss-cpu, or use index=torch")
+    for name in composed.plain("local_radius"):
+        if name not in scorers:
+            raise RequestError(
+                f"local_radius={name}: no detector of this request (scorer=[{','.join(scorers)}]); add it to scorer"
+            )
+        if scorers[name].get("epsilon"):
+            raise RequestError(f"local_radius={name}: this detector scores changed images (scorer.{name}.epsilon)")
+        if scorers[name].get("index") == "faiss":
+            raise RequestError(f"local_radius={name}: faiss gives no gradients; use scorer.{name}.index=torch")
     if PEERS in scorers:
         check_peers(scorers[PEERS])
     tuning = composed.plain("tuning")

@@ -27,6 +27,7 @@ DECLARED = (
     "caveat",
     "at_most",
     "least_classes",
+    "watched",
     "trained_through",
 )
 

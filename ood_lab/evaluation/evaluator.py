@@ -85,13 +85,17 @@ def score_all(
                 refused[name] = str(error)
                 continue
             scored[name] = found
-            path = scores_path(run_dir, name, options[name])
-            kept = load_file(path) if path.is_file() else {}
             fresh = {scores_key(k, source.of(k).key, fits[name]): v for k, v in found.items()}
             if synthesized is not None and points is not None:
                 fresh[scores_key(SYNTHESIZED, synthesized.key, fits[name])] = points
-            write_atomically(path, save({**kept, **fresh}))
+            add_scores(scores_path(run_dir, name, options[name]), fresh)
     return scored, refused
+
+
+def add_scores(path: Path, fresh: Mapping[str, Tensor]) -> None:
+    """Write tensors by the names of `scores_key` into a detector's file, beside what is there."""
+    kept = load_file(path) if path.is_file() else {}
+    write_atomically(path, save({**kept, **fresh}))
 
 
 def fit_key(train: str, val: str | None, tuned: Mapping[str, Any] | None) -> str:
@@ -105,6 +109,11 @@ def scores_key(name: str, features: str, fit: str) -> str:
     return f"{name}-{features}-{fit}"
 
 
+def norms_key(name: str, features: str, fit: str) -> str:
+    """The name of the norms of the score's gradient on one set in a detector's file."""
+    return scores_key(f"gradient of {name}", features, fit)
+
+
 def score(scorer: Scorer, features: FeatureSet) -> Tensor:
     """Scores [N] in float64, computed a part at a time so that intermediate tensors don't grow with N."""
     rows = range(0, len(features.features), CHUNK)
@@ -114,9 +123,16 @@ def score(scorer: Scorer, features: FeatureSet) -> Tensor:
 
 def load_scores(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str], fit: str) -> dict[str, Tensor]:
     """Saved scores of one detector, by set; of the sets in `keys` (name to feature key) those that were scored."""
-    path = scores_path(run_dir, scorer, options)
+    return _load(scores_path(run_dir, scorer, options), {n: scores_key(n, key, fit) for n, key in keys.items()})
+
+
+def load_norms(run_dir: Path, scorer: str, options: str, keys: Mapping[str, str], fit: str) -> dict[str, Tensor]:
+    """Saved norms of the gradient of one detector's score, by set, of those sets in `keys` of which there are some."""
+    return _load(scores_path(run_dir, scorer, options), {n: norms_key(n, key, fit) for n, key in keys.items()})
+
+
+def _load(path: Path, named: Mapping[str, str]) -> dict[str, Tensor]:
     kept = load_file(path) if path.is_file() else {}
-    named = {name: scores_key(name, key, fit) for name, key in keys.items()}
     return {name: kept[entry] for name, entry in named.items() if entry in kept}
 
 

@@ -40,23 +40,26 @@ def colours(ood_sets: Iterable[str]) -> dict[str, str]:
 
 
 class Panel(NamedTuple):
-    """The axes of one run and detector, and the detector's scores by set (empty if it was not scored)."""
+    """The axes of one run and detector, and what the detector gives by set (empty if it was not scored)."""
 
     axes: Axes
-    scores: Mapping[str, Array]
+    values: Mapping[str, Array]
 
 
-def score_panels(material: Material, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[Panel]] | None:
+def score_panels(
+    material: Material, size: tuple[float, float], of: Literal["scores", "radii"] = "scores", **shared: Any
+) -> tuple[Figure, list[Panel]] | None:
     """A panel for each run and detector, at most `ACROSS` beside each other, each run beginning a new row.
 
     Args:
         size: width and height of a panel in inches.
+        of: what of a detector a panel is given.
         shared: for `Figure.subplots`.
 
     Returns:
-        None where nothing is scored.
+        None where there is nothing.
     """
-    scorers = list(dict.fromkeys(name for run in material.runs for name in run.scores))
+    scorers = list(dict.fromkeys(name for run in material.runs for name in getattr(run, of)))
     if not scorers:
         return None
     across = min(ACROSS, len(scorers))
@@ -76,7 +79,7 @@ def score_panels(material: Material, size: tuple[float, float], **shared: Any) -
             axes.set_title(scorers[number], fontsize=9)
             axes.set_label(f"{run.label}: {scorers[number]}")
             tidy(axes)
-            panels.append(Panel(axes, run.scores.get(scorers[number], {})))
+            panels.append(Panel(axes, getattr(run, of).get(scorers[number], {})))
     return figure, panels
 
 

@@ -21,11 +21,11 @@ def gradient_penalty(
     """
     counted = (id_energy * (id_energy <= m_in)).mean() + (ood_energy * (ood_energy >= m_out)).mean()
     of_id, of_ood = torch.autograd.grad(counted, (id_inputs, ood_inputs), create_graph=True)
-    return _norms(of_id).sum() + _norms(of_ood).sum()
+    return norms(of_id).sum() + norms(of_ood).sum()
 
 
-def _norms(gradients: Tensor) -> Tensor:
-    """The norm of each sample's gradient; its own gradient is 0 where the norm is."""
+def norms(gradients: Tensor) -> Tensor:
+    """The L2 norm of each sample's gradient [B]; its own gradient is 0 where the norm is."""
     squares = gradients.flatten(1).square().sum(1)
     nonzero = squares > 0
     return torch.where(nonzero, squares.where(nonzero, 1.0).sqrt(), 0.0)

@@ -145,14 +145,15 @@ class Method(Measured):
     def _forward_pass(self, images: Tensor, auxiliary: Tensor | None, running: Mapping[str, Term]) -> BackboneOutput:
         """ID images, behind them turned ones where a term reads these, and outlier images.
 
-        With gradients on ID and outlier images where a term penalises these.
+        With gradients on ID and outlier images where a term penalises or watches these.
         """
         inputs = [images] if auxiliary is None else [images, auxiliary]
-        penalised = any("images" in (*term.reads, *term.reads_outliers) for term in running.values())
-        if penalised:
+        differentiated = [t for t in running.values() if "images" in (*t.reads, *t.reads_outliers)]
+        if differentiated:
             for part in inputs:
                 part.requires_grad_()
         inputs[1:1] = [turned(images, shift) for shift in range(1, _turns(running))]
+        penalised = any(not term.watched for term in differentiated)
         with twice_differentiable(self.backbone) if penalised else nullcontext():
             if self.apart and auxiliary is not None:
                 passes = (self.backbone(torch.cat(inputs[:-1])), self.backbone(auxiliary))
@@ -183,6 +184,8 @@ class Method(Measured):
         for term in running.values():
             found, weights = term.losses(view.of(term)), term.weights()
             losses |= found
+            if term.watched:
+                continue
             own = [weights[name] * value for name, value in found.items()]
             if term.group == "outlier_loss":
                 self._count_outlier_step(own, output.features)

@@ -23,6 +23,7 @@ class RunMaterial(NamedTuple):
     labels: NDArray[np.int64]  # of "test"
     outliers: Array | None  # synthesized [K, D] in the same space; scored they are the set SYNTHESIZED
     columns: Mapping[str, Array] = MappingProxyType({})  # of the outliers, what the sampler says of each [K]
+    radii: Mapping[str, Mapping[str, Array]] = MappingProxyType({})  # scorer -> set -> local radius [N]
     # Draws outliers from the finished run's bank with other options of its synthesizer: their columns.
     redraw: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None
 

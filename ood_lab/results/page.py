@@ -16,6 +16,10 @@ COLUMNS = (
     ("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"),
     ("all", "fpr95_id_pos"), ("all", "aupr_in"), ("all", "aupr_out"),
 )  # fmt: skip
+DETAILS = [
+    "run", "detector", "space", "OOD set", "group", "images", "AUROC", "FPR95 OOD+", "FPR95 ID+", "AUPR in", "AUPR out",
+    "local radius",
+]  # fmt: skip
 
 
 def with_interval(row: Row) -> str:
@@ -44,10 +48,24 @@ def summary_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
-    """One row per run, detector and OOD set."""
-    out = [row for needed in results.needed for row in detail_rows(needed, selection)]
+def detail_table(results: Results, selection: Selection) -> list[list[str]]:
+    """A heading, and a row per run, detector and OOD set; where local radii are measured with those, and of the ID set.
+
+    The local radius is the median over a set's images.
+    """
+    measured = bool(selection.radii(results.all_rows()))
+    rows = _detail_rows(results, selection)
+    return [row[: None if measured else -1] for row in (DETAILS, *rows)]
+
+
+def _detail_rows(results: Results, selection: Selection) -> list[list[str]]:
+    out = [row for needed in results.needed for row in _detail_rows(needed, selection)]
+    radii = {(row["scorer"], row["ood_set"]): row for row in selection.radii(results.rows)}
     for scorer in selection.options:
+        of_id = radii.get((scorer, None))
+        if of_id is not None:
+            named = [of_id["method"], scorer, of_id["space"], "test", "ID", f"{of_id['n_id']:,}"]
+            out.append([*named, *("-" for _ in METRICS), f"{of_id['value']:.3g}"])
         for ood_set, group in selection.groups.items():
             mine = {
                 row["metric"]: row for row in selection.of_scorer(results.rows, scorer) if row["ood_set"] == ood_set
@@ -55,7 +73,9 @@ def detail_rows(results: Results, selection: Selection) -> list[list[str]]:
             if mine:
                 first = mine["auroc"]
                 named = [first["method"], scorer, first["space"], ood_set, group, f"{first['n_ood']:,}"]
-                out.append(named + [with_interval(mine[metric]) for metric in METRICS])
+                radius = radii.get((scorer, ood_set))
+                last = "-" if radius is None else f"{radius['value']:.3g}"
+                out.append([*named, *(with_interval(mine[metric]) for metric in METRICS), last])
     return out
 
 
@@ -91,7 +111,7 @@ def render_page(
             for line in first.values()
         ],
         summary=summary_rows(found),
-        details=detail_rows(results, selection),
+        details=detail_table(results, selection),
         figures=[{**f, "png": base64.b64encode(f["png"]).decode()} for f in figures],
         provenance=(
             f"{last['hardware']}; commit {last['commit'] or 'unknown'}; "

@@ -109,6 +109,11 @@ def _write(path: Path, rows: Iterable[Row]) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
+def radius_metric(id_rate: float) -> str:
+    """The name of the median local radius of a set's images, which depends on the detector's threshold."""
+    return f"local_radius@{id_rate:g}"
+
+
 def options_text(node: Mapping[str, Any]) -> str:
     """What a detector's scores depend on besides the features, as stored with its rows."""
     return json.dumps({k: v for k, v in node.items() if k != "_target_"}, sort_keys=True)

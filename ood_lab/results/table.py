@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ood_lab.config import Request
-from ood_lab.results.store import Results, Row, options_text
+from ood_lab.results.store import Results, Row, options_text, radius_metric
 
 STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
 METRICS = ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out")
@@ -38,6 +38,7 @@ class Selection:
         conventions: OOD set to the convention of its rows.
         of_accuracy: the convention of the ID accuracy.
         stated: OOD set to its number of images as the protocol or the set's own description has it today.
+        radius: the metric of local radii at the requested threshold.
     """
 
     options: Mapping[str, str]
@@ -45,6 +46,7 @@ class Selection:
     conventions: Mapping[str, str]
     of_accuracy: str
     stated: Mapping[str, int | None] = field(default_factory=dict)
+    radius: str = ""
 
     @staticmethod
     def of(request: Request) -> Selection:
@@ -52,7 +54,8 @@ class Selection:
         options = {name: options_text(node) for name, node in request.scorers.items()}
         conventions = {name: request.convention(name) for name in request.ood_sets}
         stated = {name: request.use(name).expected for name in request.ood_sets}
-        return Selection(options, request.groups, conventions, request.convention(), stated)
+        radius = radius_metric(request.cfg.id_rate)
+        return Selection(options, request.groups, conventions, request.convention(), stated, radius)
 
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""
@@ -74,6 +77,14 @@ class Selection:
             if self.options.get(row["scorer"]) == row["options"]
             and self.conventions.get(row["ood_set"]) == row["convention"]
         }
+
+    def radii(self, rows: Sequence[Row]) -> list[Row]:
+        """The median local radii of the selected detectors on the selected sets, and on the ID test images."""
+        measured = [row for row in rows if row["metric"] == self.radius]
+        mine = [row for row in measured if self.options.get(row["scorer"]) == row["options"]]
+        return [
+            row for row in mine if self.conventions.get(row["ood_set"] or "", self.of_accuracy) == row["convention"]
+        ]
 
     def accuracy(self, rows: Sequence[Row]) -> float:
         """The ID accuracy on the protocol's test images; nan if it isn't stored."""

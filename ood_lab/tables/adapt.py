@@ -16,7 +16,7 @@ from ood_lab.errors import RequestError
 from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
 
 # What a word may change without a run ceasing to be the paper's: places, machine, what is drawn and looked at.
-SAME = ("logger", "figure", "bootstrap", "id_rate", "index", "protocol.missing", "seed", "trainer")
+SAME = ("logger", "figure", "bootstrap", "id_rate", "index", "local_radius", "protocol.missing", "seed", "trainer")
 SAME_BELOW = ("paths.", "logger.", "figure.")
 SAME_TRAINER = (
     "accelerator", "devices", "precision", "workers", "cache_gb", "threads", "eval_batch_size", "checkpoint_minutes",

@@ -21,7 +21,7 @@ from ood_lab.results.store import Results, Row, add_rows, add_thresholds, option
 from ood_lab.run_dir import claim, is_trained, locked, mark_done, unscored, verify
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
-from ood_lab.task.measures import angle_rows, cost_rows
+from ood_lab.task.measures import angle_rows, cost_rows, radius_rows
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import overlaps
 
@@ -87,8 +87,15 @@ def measure(request: Request) -> dict[str, str]:
         scorer, tuned = made[name]
         own = {"scorer": name, "options": options[name], "tuned": tuned}
         about = {"fit": fits[name], "space": scorer.space}
-        rows += metric_rows(scored[name], of_sets, _scoring(request), _row(request) | own | about)
+        common = _row(request) | own | about
+        rows += metric_rows(scored[name], of_sets, _scoring(request), common)
         limits.append(own | _limit(request, scored[name], features))
+        if name in request.cfg.local_radius:
+            try:
+                both = {"test": _of_id(request, test) | own | about, **of_sets}
+                rows += radius_rows(request, features, scorer, scored[name], limits[-1], both, common)
+            except ValueError as error:
+                refused[name] = f"local_radius: {error}"
     add_thresholds(request.run_dir, limits)
     add_rows(request.run_dir, rows)
     features.images.complete()

@@ -82,6 +82,10 @@ class Features:
         """The name of the features of one set's images as they are."""
         return self._of(name).key(self.digest)
 
+    def loader(self, name: str) -> EvalLoader:
+        """Batches of one set's images as they are."""
+        return self._of(name).loader()
+
     def enter(self, names: Iterable[str]) -> None:
         """Record which images the features of these sets are of."""
         for name in names:

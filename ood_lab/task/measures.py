@@ -1,14 +1,21 @@
-"""What is measured of a run besides detection: angles on the sphere, and what a batch of outliers costs."""
+"""What is measured of a run besides detection: angles on the sphere, local radii, what a batch of outliers costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+
+from torch import Tensor
 
 from ood_lab.config import Request
 from ood_lab.evaluation.angles import Centroids, id_angles, separation
 from ood_lab.evaluation.cost import cost_of
+from ood_lab.evaluation.evaluator import add_scores, fit, load_norms, norms_key, scores_path
+from ood_lab.evaluation.extract import Extracted
+from ood_lab.evaluation.radius import gradient_norms, local_radius
 from ood_lab.progress import track
-from ood_lab.results.store import Row
+from ood_lab.results.store import Row, radius_metric
+from ood_lab.scorer.base import Scorer
 from ood_lab.task.build import device
 from ood_lab.task.features import Features
 
@@ -50,3 +57,59 @@ def cost_rows(request: Request, features: Features, of_id: Row, stored: Sequence
         "synthesized": (len(features.synthesized.tensors["labels"]), "points"),
     }
     return [{**of_id, "metric": name, "value": value, "unit": unit} for name, (value, unit) in measured.items()]
+
+
+def radius_rows(
+    request: Request,
+    features: Features,
+    scorer: Scorer,
+    scores: Mapping[str, Tensor],
+    limit: Row,
+    of_sets: Mapping[str, Row],
+    common: Row,
+) -> list[Row]:
+    """The median local radius of a detector (GReg, Eq. 4) on the ID test images and on each OOD set.
+
+    Args:
+        scores: of the detector, by set.
+        limit: the columns of its threshold.
+        of_sets: for "test" and each OOD set its own columns.
+        common: the columns that its rows share.
+
+    Raises:
+        ValueError: the detector's score can't be differentiated.
+    """
+    norms = _norms(request, features, scorer, {name: row["features"] for name, row in of_sets.items()}, common)
+    rows = []
+    for name, own in of_sets.items():
+        radii = local_radius(scores[name], norms[name], limit["threshold"], ood=name != "test")
+        count = {"n_id": len(radii), "n_ood": 0} if name == "test" else {"n_id": 0, "n_ood": len(radii)}
+        ood_set = None if name == "test" else name
+        measured = {"metric": radius_metric(limit["id_rate"]), "value": float(radii.median()), "unit": "normalised"}
+        rows.append({**common, **own, **count, **measured, "ood_set": ood_set, "low": None, "high": None})
+    return rows
+
+
+def _norms(
+    request: Request, features: Features, scorer: Scorer, keys: Mapping[str, str], common: Row
+) -> dict[str, Tensor]:
+    """The norms of the score's gradient by set, from a pass with gradients where they are not saved yet."""
+    name, options, fitted_on = common["scorer"], common["options"], common["fit"]
+    norms = load_norms(request.run_dir, name, options, keys, fitted_on)
+    missing = [key for key in keys if key not in norms]
+    if not missing:
+        return norms
+    network = features.method.eval()
+    fitted = fit(deepcopy(scorer), features, features.head, "val" in features.id_splits)  # outside inference mode
+
+    def score(images: Tensor) -> Tensor:
+        given = network.extract(images)
+        labels = images.new_full((len(images),), -1)
+        return fitted.score(Extracted({**given, "labels": labels}).features(fitted.space))
+
+    for key in missing:
+        loader = features.loader(key)
+        norms[key] = gradient_norms(track(loader, f"gradient of {name} on {key}", len(loader)), score)
+        entry = {norms_key(key, keys[key], fitted_on): norms[key]}
+        add_scores(scores_path(request.run_dir, name, options), entry)
+    return norms

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from ood_lab.config import Request, RequestError
-from ood_lab.evaluation.evaluator import load_scores
+from ood_lab.evaluation.evaluator import load_norms, load_scores
 from ood_lab.evaluation.extract import Extracted, features_path, load_features
+from ood_lab.evaluation.radius import local_radius
 from ood_lab.figure.base import as_csv, files_of
 from ood_lab.progress import track
 from ood_lab.results.material import SYNTHESIZED, Material, RunMaterial
 from ood_lab.results.page import render_page
-from ood_lab.results.store import Results, read_rows
+from ood_lab.results.store import THRESHOLD_KEY, Results, read_rows, read_thresholds
 from ood_lab.results.table import STAGES, Selection, lines
 from ood_lab.run_dir import normalised
 from ood_lab.storage import short_name, write_atomically
@@ -104,6 +106,9 @@ def _run_material(request: Request, chosen: Selection) -> RunMaterial:
         if fits.get(name)
     }
     scores = {name: found for name, found in loaded.items() if "test" in found}
+    radii = {
+        name: _radii(request, chosen.options[name], name, found, keys, fits[name]) for name, found in scores.items()
+    }
     return RunMaterial(
         label=f"{request.composed.choices['method']} ({STAGES[request.cfg.method.stage]})",
         curves=read_curves(request.run_dir / "curves.jsonl"),
@@ -113,11 +118,29 @@ def _run_material(request: Request, chosen: Selection) -> RunMaterial:
         outliers=_points(outliers),
         columns={} if outliers is None else {name: outliers.tensors[name].numpy() for name in _columns(outliers)},
         redraw=None if outliers is None else partial(redrawn, request),
+        radii={name: found for name, found in radii.items() if found},
     )
 
 
+def _radii(
+    request: Request, options: str, scorer: str, scores: Mapping[str, Tensor], keys: Mapping[str, str], fit: str
+) -> dict[str, np.ndarray]:
+    """The local radii of one detector by set; none where they are not measured, or not asked for."""
+    stored = read_thresholds(request.run_dir) if scorer in request.cfg.local_radius else []
+    wanted = (scorer, options, request.cfg.id_rate, request.convention())
+    limits = [r["threshold"] for r in stored if tuple(r[key] for key in THRESHOLD_KEY) == wanted]
+    if not limits:
+        return {}
+    norms = load_norms(request.run_dir, scorer, options, keys, fit)
+    return {
+        name: local_radius(scores[name], norms[name], limits[-1], ood=name != "test").numpy()
+        for name in scores
+        if name in norms
+    }
+
+
 def beside(folder: Path, groups: Iterable[str]) -> RunMaterial:
-    """Features and outliers of a finished run in another folder, the newest of each set.
+    """Curves, features and outliers of a finished run in another folder, the newest of each set.
 
     Raises:
         RequestError: the folder holds none.
@@ -129,7 +152,7 @@ def beside(folder: Path, groups: Iterable[str]) -> RunMaterial:
     outliers = load_outliers(folder)
     return RunMaterial(
         label=folder.name,
-        curves=[],
+        curves=read_curves(folder / "curves.jsonl"),
         scores={},
         features={name: extracted.features("method").features.numpy() for name, extracted in sets.items()},
         labels=sets["test"].tensors["labels"].numpy(),

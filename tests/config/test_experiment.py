@@ -34,6 +34,7 @@ VALUES: dict[str, Any] = {
     "task": {"name": "evaluate"},
     "scorer": {"knn": {"k": 3}},
     "figure": {"roc": {}},
+    "local_radius": ["msp"],
     "tuning": None,
     "auxiliary": None,
     "experiment": None,
@@ -64,7 +65,8 @@ def test_an_experiments_value_wins_and_the_command_lines_over_it(key: str, lab: 
             assert found[name] == value if not isinstance(value, dict) else value.items() <= found[name].items()
     else:
         assert found == VALUES[key]
-        assert compose(["experiment=mine", f"{key}=0.8"], folder=lab).plain(key) == 0.8
+        other, written = (["energy"], "[energy]") if isinstance(found, list) else (0.8, "0.8")
+        assert compose(["experiment=mine", f"{key}={written}"], folder=lab).plain(key) == other
 
 
 def test_a_seed_of_an_experiment_is_that_of_its_run(lab: Path, tmp_path: Path) -> None:

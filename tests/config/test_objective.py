@@ -28,6 +28,7 @@ IMAGES = ("method=oe", "auxiliary=fractals", "paths.data=x")
         (["method=hamos_released"],
          f"ce + 1.429 compactness + 0.5 dispersion + 0.1429 released(no outliers, but waits for {HMC})"),
         (IMAGES, "ce + 0.5 outlier_exposure(images of fractals)"),
+        ([*IMAGES, "regularizer=[gradient_norm]"], "ce + 0.5 outlier_exposure(images of fractals)"),
         ([*IMAGES, "selector=random", "perturbation=gaussian_noise", "regularizer=[gradient]"],
          "ce + 0.5 outlier_exposure(images of fractals, random, gaussian_noise) + "
          "gradient(images of fractals, random, gaussian_noise)"),

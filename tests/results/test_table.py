@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ood_lab.results.caption import protocol_lines
-from ood_lab.results.page import detail_rows, percent, render_page, summary_rows
+from ood_lab.results.page import detail_table, percent, render_page, summary_rows
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import COLUMNS, Results, Row
 from ood_lab.results.table import METRICS, Selection, lines
@@ -92,7 +92,10 @@ def test_the_page_is_self_contained_and_holds_every_set() -> None:
     about = {"caption": ["one line", "another < line"], "command": "python -m ood_lab <x>", "config": "seed: 0"}
     figures = [{"title": "A & B", "caption": "c", "png": b"png"}]
     page = render_page(found, asked(), figures, about)
-    assert len(detail_rows(found, asked())) == 6
+    heading, *rows = detail_table(found, asked())
+    assert len(rows) == 6
+    assert {len(row) for row in rows} == {len(heading)}
+    assert "local radius" not in heading
     assert "http://" not in page
     assert "https://" not in page
     assert "data:image/png;base64,cG5n" in page

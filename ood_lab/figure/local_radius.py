@@ -1,0 +1,55 @@
+"""How many images of each set keep their verdict within a radius, to first order (GReg, Eq. 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ood_lab.config.ranges import PositiveInt
+from ood_lab.figure.base import ID_COLOUR, FigureKind, colours, score_panels, shared_legend
+from ood_lab.results.material import Material
+
+SHOWN = 95  # percentile of the radii at which the axis ends
+
+
+class LocalRadius(FigureKind):
+    """A panel for each run and each detector in `local_radius`: the share of a set's images with a larger radius.
+
+    Args:
+        points: radii at which a curve is drawn.
+    """
+
+    title = "Local radius"
+    caption = (
+        "Share of images whose verdict is right and would stay so within a radius: the margin to the threshold over "
+        "the norm of the score's gradient with respect to the normalised image. Where a curve begins is the share of "
+        "right verdicts. A first-order estimate, not a certificate: no Lipschitz bound is taken."
+    )
+
+    def __init__(self, *, points: PositiveInt) -> None:
+        self.points = points
+
+    def draw(self, material: Material) -> Figure | None:
+        grid = score_panels(material, (3.3, 2.6), of="radii", sharey=True)
+        if grid is None:
+            return None
+        figure, panels = grid
+        for axes, radii in panels:
+            if not radii:
+                continue
+            finite = [values[np.isfinite(values)] for values in radii.values()]
+            end = np.percentile(np.concatenate(finite), SHOWN)
+            at = np.linspace(0, end if end > 0 else 1, self.points)
+            axes.set_ylim(-0.02, 1.02)
+            axes.set_xlabel("radius", fontsize=8)
+            axes.plot(at, _share_above(radii["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
+            for name, colour in colours(material.groups).items():
+                if name in radii:
+                    axes.plot(at, _share_above(radii[name], at), color=colour, lw=1.3, label=name)
+        shared_legend(figure)
+        return figure
+
+
+def _share_above(radii: np.ndarray, at: np.ndarray) -> np.ndarray:
+    share: np.ndarray = 1 - np.searchsorted(np.sort(radii), at, side="right") / len(radii)
+    return share
