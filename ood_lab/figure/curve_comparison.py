@@ -15,7 +15,8 @@ class CurveComparison(FigureKind):
 
     Args:
         keys: what is drawn, as `curves.jsonl` names it; a panel each.
-        window: logged points that a line is the running mean of; the points themselves are drawn pale.
+        window: logged points that a line is the running mean of, at most a tenth of all of them; the points themselves
+            are drawn pale.
         beside: folders of the runs to compare with.
     """
 
@@ -48,7 +49,8 @@ class CurveComparison(FigureKind):
 
 
 def _running_mean(points: Array, window: int) -> Array:
-    """Means over so many neighbouring points, fewer where there are none left to one side."""
+    """Means over neighbouring points, fewer where there are none left to one side."""
+    window = min(window, max(1, len(points) // 10))
     before, behind = (window - 1) // 2, window // 2 + 1
     means: Array = np.stack([points[max(0, i - before) : i + behind].mean(0) for i in range(len(points))])
     means[:, 0] = points[:, 0]

@@ -130,6 +130,8 @@ def test_figures_get_columns_of_the_outliers_and_a_run_beside(output: Path, requ
     assert len(run.columns["round"]) == len(run.outliers)
     other = beside(request_of.run_dir, request_of.groups)
     assert other.label == request_of.run_id
+    assert other.curves
+    assert list(other.curves) == list(run.curves)
     assert other.outliers is not None
     np.testing.assert_array_equal(other.outliers, run.outliers)
     assert set(other.features) == {"test", "letters", "photos"}
