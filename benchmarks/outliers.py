@@ -1,6 +1,6 @@
 """CPU time of what learning from auxiliary outliers adds to a step or an epoch, beside a named alternative.
 
-    OMP_NUM_THREADS=1 python benchmarks/outliers.py [rounds]
+    OMP_NUM_THREADS=1 python benchmarks/outliers.py [rounds] [candidates]
 
 CPU time of this process, one thread, alternatives in turn, medians of the ratios.
 
@@ -148,7 +148,7 @@ class Pool:
         return values
 
 
-def pool(candidates: int = 60_000) -> None:
+def pool(candidates: int) -> None:
     """A choice among candidates, given the posterior's weights; both costs grow with their number."""
     passes, selector = Pool(20_000), POEM(pool=candidates)
     rows = torch.arange(candidates)
@@ -168,14 +168,14 @@ def row(what: str, ours: float, other: str, theirs: float, ratio: float, target:
     print(f"| {what} | {1000 * ours:.4g} | {other} | {1000 * theirs:.4g} | {spoken} | {target} |", flush=True)
 
 
-def main(rounds: int = 9) -> None:
+def main(rounds: int = 9, candidates: int = 60_000) -> None:
     """Print the table."""
     torch.set_num_threads(1)
     print("| what | ours | beside | its | ratio | target |\n|---|---|---|---|---|---|")
     penalty(rounds)
     clusters(rounds)
     regression(rounds)
-    pool()
+    pool(candidates)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from ood_lab.batch_norm import twice_differentiable
-from ood_lab.errors import RequestError, RunError
+from ood_lab.errors import RunError
 from ood_lab.memory import Bank
 from ood_lab.method.measured import Measured
+from ood_lab.method.memories import memories_of
 from ood_lab.method.passes import TrainingPasses
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer, ParameterGroup
-from ood_lab.parts import SHIFTS, Dimensions, Kept, Memory, Parts, Rows, Term, View, WholeBatch, turned
+from ood_lab.parts import SHIFTS, Kept, Parts, Rows, Term, View, WholeBatch, turned
 from ood_lab.perturbation.base import Beside, OutlierImages
 from ood_lab.random import derive_seed, generator
 from ood_lab.selector.base import EpochSelector, StepSelector
@@ -334,39 +335,7 @@ class Method(Measured):
         everywhere = self._total(images[chosen // world].where(here, 0))
         return everywhere[self.trainer.global_rank :: world]
 
-    # Several devices.
-
-    def _place(self) -> tuple[int, int]:
-        """(rank, number of devices)."""
-        return (self.trainer.global_rank, self._world()) if self._world() > 1 else (0, 1)
-
-    def _total(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all devices."""
-        if self._world() == 1:
-            return values
-        total = self.trainer.strategy.reduce(values, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total
-
-    def gathered(self, rows: Tensor, views: int | None = None) -> Tensor:
-        """The rows of all devices [W * n, ...] in the order in which one device would have them; with their gradient.
-
-        What lives across steps (prototypes, a bank) must be written from all rows: between devices, buffers are
-        overwritten by those of the first. Each device's loss is then a mean over its own rows plus terms of the
-        gathered ones, and averaging the gradients gives those of one device with the whole batch.
-        """
-        if self._world() == 1:
-            return rows
-        everywhere = self.all_gather(rows, sync_grads=rows.requires_grad)
-        assert isinstance(everywhere, Tensor)
-        # [W, V * b, ...]: device r holds rows r, r + W, ... of each view.
-        split = everywhere.unflatten(1, (self.views if views is None else views, -1))
-        return split.movedim(0, 2).flatten(0, 2)
-
-    def _own_places(self, count: int) -> Tensor:
-        """The places of this device's rows [B] among those of all devices."""
-        own, world = torch.arange(count, device=self.device), self._world()
-        return own if world == 1 else own * world + self.trainer.global_rank
+    # Parameters that a step may leave unused.
 
     def _optional_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that a step may leave unused, each with its owner: what is read through it, or a term."""
@@ -452,30 +421,6 @@ class Method(Measured):
             own = factors.get(parameter, 1.0), 0.0 if parameter in undecayed else 1.0
             groups.setdefault(own, []).append(parameter)
         return [ParameterGroup(parameters, *own) for own, parameters in groups.items()]
-
-
-def memories_of(parts: Parts) -> dict[str, Memory]:
-    """One memory of each name that terms or the synthesizer read, shared by all that ask for the same.
-
-    Raises:
-        RequestError: two ask for one name with different options.
-    """
-    wanted = [term.keeps() for term in parts.terms.values()]
-    if parts.synthesizer is not None:
-        wanted.append(parts.synthesizer.keeps())
-    makers: dict[str, Callable[[Dimensions], Memory]] = {}
-    for name, make in (pair for memories in wanted for pair in memories.items()):
-        other = makers.setdefault(name, make)
-        if _options(other) != _options(make):
-            raise RequestError(
-                f"two parts ask for the memory {name!r} with different options ({_options(other)}, {_options(make)}); "
-                "give them the same"
-            )
-    return {name: makers[name](parts.dims) for name in sorted(makers)}
-
-
-def _options(make: Callable[[Dimensions], Memory]) -> Any:
-    return (make.func, make.args, make.keywords) if isinstance(make, partial) else make
 
 
 def _in_float32(output: BackboneOutput) -> BackboneOutput:

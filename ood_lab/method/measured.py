@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ood_lab.finite import FiniteCheck
+from ood_lab.method.distributed import Distributed
 
 # Metrics of the epoch, and what was chosen for it: part of a checkpoint, not of the final weights.
 EPOCH_METRICS = ("accuracy.", "means.", "selector.")
 LOOK_EVERY = 100  # outlier steps, after which the gradient of the term on outliers is looked at again
 
 
-class Measured(L.LightningModule):
+class Measured(Distributed):
     """Means over an epoch, the check for finite losses and the account of outlier steps of a training method.
 
     All of it lives in metrics and buffers, so that a run resumed within an epoch reports the same; nothing here waits
@@ -49,9 +49,6 @@ class Measured(L.LightningModule):
         for metric in self._metrics().values():
             metric.persistent(True)  # so that a run resumed within an epoch reports the same means
         self._finite = FiniteCheck()
-
-    def _world(self) -> int:
-        return self.trainer.world_size if self._trainer is not None else 1
 
     def _count_outlier_step(self, weighted: Sequence[Tensor], features: Tensor) -> None:
         """Count a step with outliers; in the 1st, 101st, ... look at what the term does to the features.
