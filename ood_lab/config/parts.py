@@ -319,6 +319,12 @@ def _check_images(composed: Composed, folder: Path | None) -> None:
         )
     if composed.plain("selector.engine") == "faiss" and find_spec("faiss") is None:
         raise RequestError("selector.engine=faiss: faiss is not installed; pip install faiss-cpu, or use engine=torch")
+    candidates, taken = composed.plain("selector.candidates"), composed.cfg.trainer.auxiliary_batch_size
+    if candidates is not None and candidates < taken:
+        raise RequestError(
+            f"selector.candidates={candidates}: fewer than the {taken} outlier images of a step "
+            "(trainer.auxiliary_batch_size); give more, or null: every image is a candidate once an epoch"
+        )
     for group, what in (("selector", "chooses among images"), ("perturbation", "changes images")):
         if composed.plain(group) and not composed.plain("auxiliary"):
             source = composed.choices.get("synthesizer")

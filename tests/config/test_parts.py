@@ -60,6 +60,10 @@ def refusal(*overrides: str) -> str:
             ["normalises ID and outlier images together", "method.outlier_statistics=joint"],
         ),
         ([*IMAGES, "selector=greedy", "selector.candidates=0"], ["a whole number above 0 or null"]),
+        (
+            [*IMAGES, "selector=greedy", "selector.candidates=127"],
+            ["selector.candidates=127: fewer than the 128 outlier images of a step", "or null"],
+        ),
         (["method=ce", "scorer=[absent_class]"], ["reads absent", "use method=dos or method=openmix"]),
         (["method=ce", "head=absent_class", "scorer=[absent_class]"], ["no term of method=ce reads absent"]),
         (["method.trainable=layer4_mlp", "init=random"], ["method.trainable=layer4_mlp", "init=random does not give"]),
