@@ -148,13 +148,16 @@ class Pool:
         return values
 
 
-def pool(candidates: int) -> None:
+def pool(rounds: int, candidates: int) -> None:
     """A choice among candidates, given the posterior's weights; both costs grow with their number."""
     passes, selector = Pool(20_000), POEM(pool=candidates)
     rows = torch.arange(candidates)
-    alone = seconds(lambda: [features.sum() for _, features in passes.passed(rows)])
-    chosen = seconds(lambda: selector.choose(passes, rows, 8_000, 0))
-    row(f"{candidates:,} candidates, s", chosen / 1000, "their forward pass", alone / 1000, chosen / alone, "1.1")
+    (alone, chosen), (_, ratio) = compared(
+        min(rounds, 3),
+        lambda: [features.sum() for _, features in passes.passed(rows)],
+        lambda: selector.choose(passes, rows, 8_000, 0),
+    )
+    row(f"{candidates:,} candidates, s", chosen / 1000, "their forward pass", alone / 1000, ratio, "1.1")
 
 
 def resnet(width: int) -> ResNet:
@@ -175,7 +178,7 @@ def main(rounds: int = 9, candidates: int = 60_000) -> None:
     penalty(rounds)
     clusters(rounds)
     regression(rounds)
-    pool(candidates)
+    pool(rounds, candidates)
 
 
 if __name__ == "__main__":
