@@ -5,37 +5,10 @@ Shape letters: N rows, C channels; what follows C are positions. M rows and posi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-
-@contextmanager
-def twice_differentiable(modules: nn.Module) -> Iterator[None]:
-    """Within it batch normalisations in training mode are taken by `normalised`: the same values and statistics."""
-    found = [module for module in modules.modules() if isinstance(module, _BatchNorm) and module.training]
-    try:
-        for module in found:
-            module.__dict__["forward"] = partial(_forward, module)  # before that of its class
-        yield
-    finally:
-        for module in found:
-            module.__dict__.pop("forward", None)
-
-
-def _forward(module: _BatchNorm, x_NC: Tensor) -> Tensor:
-    if module.weight is None or module.momentum is None or not module.track_running_stats:
-        return type(module).forward(module, x_NC)
-    assert module.num_batches_tracked is not None
-    module.num_batches_tracked.add_(1)
-    return normalised(
-        x_NC, module.weight, module.bias, module.running_mean, module.running_var, module.momentum, module.eps
-    )
+from torch import Tensor
 
 
 def normalised(
