@@ -1,7 +1,7 @@
 """Convolution whose derivative can be differentiated again at the cost of ordinary convolutions.
 
 torch takes the second derivative with respect to the weights by a convolution whose kernel is as large as the images,
-which is slow on CPUs and GPUs. Here it is the weight gradient of an ordinary backward pass.
+which is slow on the CPU. Here it is the weight gradient of an ordinary backward pass.
 """
 
 from __future__ import annotations
