@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -125,7 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(sent), sent))
             self.wfile.write(b"0\r\n\r\n" if reply.cut_after is None else b"")
         else:
-            self.wfile.write(sent)
+            with suppress(ConnectionError):  # a client may have left, which is no fault of the server
+                self.wfile.write(sent)
         if reply.stall:
             self.wfile.flush()
             self.site.stop.wait(5)
