@@ -103,7 +103,9 @@ def unscored(request: Request) -> list[str]:
     radii = {
         (r["scorer"], r["options"], r["ood_set"], r["convention"])
         for r in stored
-        if r["metric"] == metric and of_today(r["ood_set"] or "test", r["features"])
+        if r["metric"] == metric
+        and (r["ood_set"] is None or r["ood_set"] in request.ood_sets)
+        and of_today(r["ood_set"] or "test", r["features"])
     }
     everything = [(s, request.convention(s)) for s in (None, *request.ood_sets)]
     missing = []

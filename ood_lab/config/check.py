@@ -182,6 +182,8 @@ def check_figures(composed: Composed) -> None:
     """What figures show of other runs and other settings: asked for before hours of training, not after."""
     synthesizer, source = composed.plain("synthesizer") or {}, composed.choices.get("synthesizer") or "null"
     for name, node in (composed.plain("figure") or {}).items():
+        if node.get("keys") == []:
+            raise RequestError(f"figure.{name}.keys=[]: expected names of curves, such as loss/total")
         for folder in node.get("beside", []):
             if not any((Path(folder) / "features").glob("test-*.safetensors")) or not _config_of(folder).is_file():
                 raise RequestError(

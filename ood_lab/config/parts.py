@@ -338,7 +338,7 @@ def _check_images(composed: Composed, folder: Path | None) -> None:
     for part in _of_group(composed, "regularizer"):
         if "images" in part.declared.get("reads", ()):
             raise RequestError(
-                f"{part.path} penalises gradients with respect to images, but method.trainable="
+                f"{part.path} is about gradients with respect to images, but method.trainable="
                 f"{composed.plain('method.trainable')} freezes the first layers; use method.trainable=whole"
             )
 
@@ -369,7 +369,9 @@ def _check_schedules(composed: Composed) -> None:
 
 
 def _weighs(part: Part) -> bool:
-    """Whether a term has a weight above 0."""
+    """Whether a term is minimised with a weight above 0."""
+    if part.declared.get("watched"):
+        return False
     inner = [part.node.get(f"w_{name}", 1) for name in part.declared.get("scalars", ())] or [1]
     return bool(part.node.get("weight", 1) > 0 and any(weight > 0 for weight in inner))
 

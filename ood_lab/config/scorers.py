@@ -32,15 +32,7 @@ def check_scorers(composed: Composed, folder: Path | None = None) -> None:
             raise RequestError(f"scorer.{name}.activations=val: protocol.id_val=0 keeps no ID images for validation")
         if node.get("index") == "faiss" and find_spec("faiss") is None:
             raise RequestError("index=faiss: faiss is not installed; pip install faiss-cpu, or use index=torch")
-    for name in composed.plain("local_radius"):
-        if name not in scorers:
-            raise RequestError(
-                f"local_radius={name}: no detector of this request (scorer=[{','.join(scorers)}]); add it to scorer"
-            )
-        if scorers[name].get("epsilon"):
-            raise RequestError(f"local_radius={name}: this detector scores changed images (scorer.{name}.epsilon)")
-        if scorers[name].get("index") == "faiss":
-            raise RequestError(f"local_radius={name}: faiss gives no gradients; use scorer.{name}.index=torch")
+    _check_local_radius(composed, scorers, folder)
     if PEERS in scorers:
         check_peers(scorers[PEERS])
     tuning = composed.plain("tuning")
@@ -54,6 +46,26 @@ def check_scorers(composed: Composed, folder: Path | None = None) -> None:
                 raise RequestError(f"tuning.grids.{PEERS}: detectors of pytorch-ood are not tuned; set {PEERS}.options")
             if name in scorers:
                 _check_grid(name, grid, scorers[name])
+
+
+def _check_local_radius(composed: Composed, scorers: dict[str, Any], folder: Path | None) -> None:
+    """Detectors whose scores are differentiated must be there, and be functions of the images as they are."""
+    searched = (composed.plain("tuning") or {"grids": {}})["grids"]
+    for name in composed.plain("local_radius"):
+        if name.partition(".")[0] == PEERS:
+            raise RequestError(f"local_radius={name}: detectors of pytorch-ood are not differentiated; leave it out")
+        if name not in scorers:
+            known = groups(folder)["scorer"]
+            remedy = "; add it to scorer" if name in known else f".{nearest(name, known)}"
+            chosen = f"scorer=[{','.join(scorers)}]"
+            raise RequestError(f"local_radius={name}: no detector of this request ({chosen}){remedy}")
+        if scorers[name].get("epsilon") or "epsilon" in searched.get(name, {}):
+            raise RequestError(
+                f"local_radius={name}: this detector scores changed images; give scorer.{name}.epsilon=0 and no search "
+                "for it, or leave it out"
+            )
+        if scorers[name].get("index") == "faiss":
+            raise RequestError(f"local_radius={name}: faiss gives no gradients; use scorer.{name}.index=torch")
 
 
 def as_declared(node: dict[str, Any]) -> dict[str, Any]:

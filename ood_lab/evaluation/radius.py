@@ -19,19 +19,26 @@ def gradient_norms(batches: Iterable[Batch], score: Callable[[Tensor], Tensor]) 
         score: normalised images [B, 3, H, W] -> S [B], in evaluation mode: each score depends on its own image alone.
 
     Raises:
-        ValueError: the score has no gradient.
+        ValueError: the score has no gradient, or one that is not finite.
     """
-    norms = []
+    norms: list[Tensor] = []
     for batch in batches:
         for images in batch.images.split(ROWS):
             x = images.detach().float().requires_grad_()
             with torch.enable_grad():
-                scores = score(x)
+                try:
+                    scores = score(x)
+                except RuntimeError as error:
+                    raise ValueError(f"its score can't be differentiated ({error})") from error
             if not scores.requires_grad:
                 raise ValueError("its score can't be differentiated")
             (gradient,) = torch.autograd.grad(scores.sum(), x)
             norms.append(gradient.flatten(1).norm(dim=1).cpu())
-    return torch.cat(norms)
+    norms_N = torch.cat(norms)
+    lost = int((~norms_N.isfinite()).sum())
+    if lost:
+        raise ValueError(f"its score has no finite gradient on {lost:,} of {len(norms_N):,} images")
+    return norms_N
 
 
 def local_radius(scores_N: Tensor, norms_N: Tensor, threshold: float, ood: bool) -> Tensor:

@@ -37,12 +37,13 @@ class LocalRadius(FigureKind):
         for axes, radii in panels:
             if not radii:
                 continue
-            finite = [values[np.isfinite(values)] for values in radii.values()]
-            end = np.percentile(np.concatenate(finite), SHOWN)
+            finite = np.concatenate([values[np.isfinite(values)] for values in radii.values()])
+            end = np.percentile(finite, SHOWN) if len(finite) else 0
             at = np.linspace(0, end if end > 0 else 1, self.points)
             axes.set_ylim(-0.02, 1.02)
             axes.set_xlabel("radius", fontsize=8)
-            axes.plot(at, _share_above(radii["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
+            if "test" in radii:
+                axes.plot(at, _share_above(radii["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
             for name, colour in colours(material.groups).items():
                 if name in radii:
                     axes.plot(at, _share_above(radii[name], at), color=colour, lw=1.3, label=name)

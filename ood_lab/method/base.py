@@ -348,7 +348,8 @@ class Method(Measured):
                 yield name, parameter
 
     def _used(self, running: Mapping[str, Term]) -> set[str]:
-        """The owners of optional parameters that a step uses, as its terms declare."""
+        """The owners of optional parameters that a step trains, as its terms declare."""
+        running = {name: term for name, term in running.items() if not term.watched}
         read = {name for term in running.values() for name in (*term.reads, *term.reads_whole, *term.reads_shifted)}
         if self.parts.synthesizer is None or self.parts.synthesizer.space != "projection":
             read |= {name for term in running.values() for name in term.reads_outliers}

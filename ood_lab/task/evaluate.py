@@ -82,7 +82,8 @@ def measure(request: Request) -> dict[str, str]:
     of_sets = {name: _of_set(request, name, keys[name]) | {"overlap": shared.get(name)} for name in request.ood_sets}
     rows = [of_run | {"metric": "accuracy", "value": accuracy(test)}, *(of_run | row for row in features.training_rows)]
     rows += [*angle_rows(features, of_run, of_sets), *cost_rows(request, features, of_run, read_rows(request.run_dir))]
-    limits = []
+    limits: list[Row] = []
+    differentiated: dict[str, tuple[Row, dict[str, Row], Row]] = {}
     for name in track([name for name in names if name not in refused], "metrics"):
         scorer, tuned = made[name]
         own = {"scorer": name, "options": options[name], "tuned": tuned}
@@ -91,13 +92,16 @@ def measure(request: Request) -> dict[str, str]:
         rows += metric_rows(scored[name], of_sets, _scoring(request), common)
         limits.append(own | _limit(request, scored[name], features))
         if name in request.cfg.local_radius:
-            try:
-                both = {"test": _of_id(request, test) | own | about, **of_sets}
-                rows += radius_rows(request, features, scorer, scored[name], limits[-1], both, common)
-            except ValueError as error:
-                refused[name] = f"local_radius: {error}"
+            both = {"test": _of_id(request, test) | own | about, **of_sets}
+            differentiated[name] = (limits[-1], both, common)
     add_thresholds(request.run_dir, limits)
     add_rows(request.run_dir, rows)
+    for name, (limit, both, common) in differentiated.items():
+        try:
+            found = radius_rows(request, features, made[name][0], scored[name], limit, both, common)
+            add_rows(request.run_dir, found)
+        except ValueError as error:
+            refused[name] = f"local_radius: {error}; its other numbers are stored, leave it out of local_radius"
     features.images.complete()
     return refused
 

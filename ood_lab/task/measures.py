@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 
+import torch
 from torch import Tensor
 
 from ood_lab.config import Request
@@ -77,7 +78,7 @@ def radius_rows(
         common: the columns that its rows share.
 
     Raises:
-        ValueError: the detector's score can't be differentiated.
+        ValueError: the detector's score can't be differentiated, or has a gradient that is not finite.
     """
     norms = _norms(request, features, scorer, {name: row["features"] for name, row in of_sets.items()}, common)
     rows = []
@@ -103,8 +104,8 @@ def _norms(
     fitted = fit(deepcopy(scorer), features, features.head, "val" in features.id_splits)  # outside inference mode
 
     def score(images: Tensor) -> Tensor:
-        given = network.extract(images)
-        labels = images.new_full((len(images),), -1)
+        given = {name: tensor.cpu() for name, tensor in network.extract(images).items()}  # where detectors are fitted
+        labels = torch.full((len(images),), -1)
         return fitted.score(Extracted({**given, "labels": labels}).features(fitted.space))
 
     for key in missing:

@@ -67,3 +67,15 @@ def test_parameters_get_no_gradient() -> None:
     layer = nn.Linear(12, 1)
     gradient_norms(batches(torch.randn(5, 3, 2, 2), 5), lambda x: layer(x.flatten(1)).squeeze(1))
     assert layer.weight.grad is None
+
+
+def test_gradients_that_are_not_finite_are_refused_with_their_number() -> None:
+    images = torch.zeros(4, 3, 2, 2)
+    images[:3] = 1
+    with pytest.raises(ValueError, match="no finite gradient on 1 of 4 images"):
+        gradient_norms(batches(images, 2), lambda x: x.flatten(1).sum(1).sqrt())
+
+
+def test_a_score_that_leaves_torch_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't be differentiated"):
+        gradient_norms(batches(torch.ones(2, 3, 2, 2), 2), lambda x: torch.from_numpy(x.flatten(1).sum(1).numpy()))

@@ -34,3 +34,12 @@ def test_a_panel_for_the_detectors_whose_radii_are_measured() -> None:
 
 def test_nothing_is_drawn_where_nothing_is_measured() -> None:
     assert LocalRadius(points=40).draw(material()) is None
+
+
+def test_radii_that_are_all_infinite_are_drawn_too() -> None:
+    first, last = material().runs
+    runs = [first, last._replace(radii={"knn": {"near": np.full(3, np.inf)}})]
+    figure = LocalRadius(points=4).draw(material()._replace(runs=runs))
+    assert figure is not None
+    (line,) = figure.axes[1].lines
+    assert line.get_ydata().tolist() == [1, 1, 1, 1]

@@ -42,6 +42,11 @@ def test_it_reads_what_it_declares() -> None:
     assert_reads_exactly(watch(), LABELS, rows, outliers, {})
 
 
+def test_what_it_alone_reads_counts_as_unused() -> None:
+    module = method([*terms(cider=False), watch()])
+    assert module._used(module._terms) == module._used({"ce": module._terms["ce"]})
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_step_with_it_logs_it_and_has_the_same_gradient_to_the_last_bit(norm: Norm) -> None:
     gradients = []

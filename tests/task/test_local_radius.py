@@ -10,6 +10,7 @@ import torch
 
 import ood_lab
 from ood_lab.config import Request, RequestError, prepare
+from ood_lab.errors import RunError
 from ood_lab.results.store import Row, read_rows, read_thresholds
 from ood_lab.run_dir import outstanding
 from ood_lab.task.features import Features, trained_method
@@ -92,8 +93,12 @@ def test_another_threshold_asks_for_other_radii_without_another_pass(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["local_radius=[knn]"], "local_radius=knn: no detector of this request"),
-        (["scorer=[odin]", "local_radius=[odin]"], "scores changed images"),
+        (["local_radius=[knn]"], "(scorer=[msp,energy]); add it to scorer"),
+        (["local_radius=[enrgy]"], "Did you mean 'energy'?"),
+        (["scorer=[pood]", "local_radius=[pood]"], "detectors of pytorch-ood are not differentiated"),
+        (["scorer=[pood]", "local_radius=[pood.KNN]"], "detectors of pytorch-ood are not differentiated"),
+        (["scorer=[odin]", "local_radius=[odin]"], "scores changed images; give scorer.odin.epsilon=0"),
+        (["scorer=[odin]", "scorer.odin.epsilon=0", "tuning=openood", "local_radius=[odin]"], "no search for it"),
         (["scorer=[knn]", "index=faiss", "local_radius=[knn]"], "use scorer.knn.index=torch"),
         (["local_radius=energy"], "expected a list"),
     ],
@@ -102,6 +107,25 @@ def test_wrong_requests_are_refused(words: list[str], message: str, tmp_path: Pa
     with pytest.raises(RequestError) as refused:
         prepare([*SMALL, f"paths.output={tmp_path}", *words])
     assert message in str(refused.value)
+
+
+def test_a_request_with_fewer_sets_is_answered_from_what_is_stored(measured: list[str]) -> None:
+    assert not outstanding(prepare([*measured, "protocol.near=[]"]))
+    assert outstanding(prepare([*measured, "protocol.near=[gaussian_noise]"]))
+
+
+def test_a_detector_without_a_finite_gradient_is_named_and_its_metrics_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise ValueError("its score has no finite gradient on 3 of 150 images")
+
+    monkeypatch.setattr("ood_lab.task.measures.gradient_norms", fail)
+    words = [*SMALL, f"paths.output={tmp_path}", "local_radius=[energy]"]
+    with pytest.raises(RunError, match="scorer=energy: local_radius: its score has no finite gradient on 3 of 150"):
+        ood_lab.run(words)
+    metrics = {(row["scorer"], row["metric"]) for row in read_rows(prepare(words).run_dir)}
+    assert {("energy", "auroc"), ("msp", "auroc")} <= metrics
 
 
 def test_a_needed_run_measures_those_of_its_own_detectors(tmp_path: Path) -> None:
