@@ -2,6 +2,10 @@
 
 torch takes the second derivative with respect to the weights by a convolution whose kernel is as large as the images,
 which is slow on the CPU. Here it is the weight gradient of an ordinary backward pass.
+
+y = w * x is linear in x and in w, so each of the three maps (y, the gradient on x, the gradient on w) has the other two
+as its derivatives. Shapes: x [B, I, ...], weight [O, I / groups, ...], y and the gradient d on it [B, O, ...]. In a
+second derivative a and p come down on the gradients on x and on w, and have their shapes.
 """
 
 from __future__ import annotations

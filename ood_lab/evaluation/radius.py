@@ -28,7 +28,7 @@ def gradient_norms(batches: Iterable[Batch], score: Callable[[Tensor], Tensor]) 
             with torch.enable_grad():
                 try:
                     scores = score(x)
-                except RuntimeError as error:
+                except RuntimeError as error:  # torch's own, of a score that leaves it, such as by numpy()
                     raise ValueError(f"its score can't be differentiated ({error})") from error
             if not scores.requires_grad:
                 raise ValueError("its score can't be differentiated")
@@ -45,10 +45,12 @@ def local_radius(scores_N: Tensor, norms_N: Tensor, threshold: float, ood: bool)
     """|gamma - S(x)| / |dS/dx| of images on the right side of the threshold gamma, and 0 of the others [N].
 
     An estimate, no certificate: Eq. 4 divides by a Lipschitz constant of S around x, and holds in that neighbourhood
-    only. The norm is that constant where the network is linear, which for ReLU networks is the region of x, and nobody
-    knows its size. Where the gradient is zero the radius is infinite.
+    only. The norm is that constant where S is linear, which it is nowhere for long: energies are curved, and a ReLU
+    network is linear in a region of unknown size. Where the gradient is zero the radius is infinite.
 
     Args:
+        scores_N, norms_N: of images of one set [N], as `gradient_norms` and the detector give them.
+        threshold: gamma; a score above it says OOD.
         ood: whether the right side is above the threshold.
     """
     margin = scores_N - threshold if ood else threshold - scores_N
