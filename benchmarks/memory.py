@@ -35,8 +35,8 @@ def child(count: int) -> None:
 
     from ood_lab.config.compose import compose
     from ood_lab.datamodule import EvalLoader, Normalise
-    from ood_lab.evaluation.evaluator import score_all
     from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
+    from ood_lab.evaluation.scores import RunDetector, score_all
     from ood_lab.pixels import Reading
     from ood_lab.reader import folder
     from ood_lab.scorer import build_scorer
@@ -78,9 +78,8 @@ def child(count: int) -> None:
                 return sets[name]
 
         scorers = {name: build_scorer(name) for name in ("msp", "energy", "knn", "mahalanobis")}
-        score_all(
-            scorers, Kept(), ["test"], network.head, root, dict.fromkeys(scorers, "{}"), dict.fromkeys(scorers, "")
-        )
+        detectors = [RunDetector(name, scorer, "{}", "") for name, scorer in scorers.items()]
+        score_all(detectors, Kept(), ["test"], network.head, root)
         running = False
         thread.join()
         print(f"{peak[0]:.0f}")

@@ -28,8 +28,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
 from ood_lab.config.compose import compose
 from ood_lab.datamodule import EvalLoader, Normalise
-from ood_lab.evaluation.evaluator import Scoring, metric_rows, score_all
+from ood_lab.evaluation.evaluator import Scoring, metric_rows
 from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
+from ood_lab.evaluation.scores import RunDetector, score_all
 from ood_lab.pixels import Decoded
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
@@ -117,8 +118,8 @@ class OneRun:
         scorers = {name: build_scorer(name) for name in NAMES}
         fc = self.method.backbone.fc
         head = LinearHead(fc.weight.detach(), fc.bias.detach())
-        options = dict.fromkeys(NAMES, "{}")
-        scored, _ = score_all(scorers, self, ["val", "test", *OOD], head, self.folder, options, options)
+        detectors = [RunDetector(name, scorer, "{}", "") for name, scorer in scorers.items()]
+        scored, _ = score_all(detectors, self, ["val", "test", *OOD], head, self.folder)
         for scores in scored.values():
             list(metric_rows(scores, {key: {} for key in OOD}, Scoring(), {}))
 

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import ood_lab
-from ood_lab.config import Request
+from ood_lab.claim import claim
+from ood_lab.config import Experiment
 from ood_lab.results.store import COLUMNS, add_rows, options_text
-from ood_lab.run_dir import claim, mark_done
+from ood_lab.run_folder import RunFolder
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.plan import plan
 from ood_lab.tables.spec import load_table, table_names
@@ -46,24 +47,24 @@ def planning() -> None:
     print(f"plan of all {len(names)} tables: {taken:.1f} s (target 60); {runs} runs, {lacking} places without")
 
 
-def pretend(request: Request) -> None:
+def pretend(request: Experiment) -> None:
     """A finished run with rows, without the training."""
-    for need in request.needs:
+    for need in request.prerequisites.values():
         pretend(need)
     claim(request)
     blank = dict.fromkeys(COLUMNS) | {"run_id": request.run_id, "method": "x", "stage": "finetune", "commit": "x"}
     blank |= {"versions": {"torch": "2"}, "n_id": 100, "n_ood": 100, "value": 0.5}
     rows = [{**blank, "metric": "accuracy", "convention": request.convention()}]
-    for name, node in request.scorers.items():
+    for name, node in request.detectors.items():
         for ood_set in request.ood_sets:
             for metric in ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out"):
                 own = {"scorer": name, "options": options_text(node), "ood_set": ood_set, "metric": metric}
                 rows.append({**blank, **own, "convention": request.convention(ood_set)})
     add_rows(request.run_dir, rows)
-    limit = {"id_rate": request.cfg.id_rate, "threshold": 0.0, "held": "val", "convention": request.convention()}
-    lines = [json.dumps(limit | {"scorer": n, "options": options_text(o)}) for n, o in request.scorers.items()]
+    limit = {"id_rate": request.id_rate, "threshold": 0.0, "held": "val", "convention": request.convention()}
+    lines = [json.dumps(limit | {"scorer": n, "options": options_text(o)}) for n, o in request.detectors.items()]
     (request.run_dir / "thresholds.jsonl").write_text("\n".join(lines))
-    mark_done(request.run_dir, 1.0)
+    RunFolder(request.run_dir).mark_done(1.0)
 
 
 def printing(output: Path) -> None:

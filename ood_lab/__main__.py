@@ -12,10 +12,11 @@ from ood_lab.command import carry_out, config_folder
 from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, check_values, parse
 from ood_lab.config.compose import compose
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import config_dir, groups
 from ood_lab.config.objective import described
+from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed
-from ood_lab.config.request import expand_all
 from ood_lab.sweep.command import read_command
 
 USAGE = """\
@@ -85,7 +86,7 @@ def _help(overrides: Sequence[str], folder: Path | None) -> str:
         check_groups(parse(overrides), folder)
         composed = compose(list(overrides), folder=folder)
         check_values(composed)
-        return described(composed, folder)
+        return described(Experiment.of(composed.whole, composed.choices, config_dir=folder))
     names = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
     return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
 

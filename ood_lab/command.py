@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ood_lab.config import RequestError, prepare
+from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed, check_utf8
-from ood_lab.config.request import expand_all
 from ood_lab.reader.scope import one_command
 from ood_lab.results.store import Results
 from ood_lab.sweep.command import read_command, run_tables
@@ -27,7 +27,7 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
         what was measured; of several runs, results that depend on those of each.
 
     Raises:
-        RequestError: the request is wrong; nothing was started.
+        RequestError: the experiment is wrong; nothing was started.
         RunError: a run stopped; what it had reported done stays valid.
     """
     hydra_overrides = [expand_all(as_typed(text, multirun), folder) for text in overrides]
@@ -37,10 +37,10 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     if multirun:
         runs = run_grid(command, folder)
         return Results("", runs[0].run_dir.parent if runs else Path(), [], runs)
-    request = prepare(hydra_overrides, folder)
+    experiment = prepare(hydra_overrides, folder)
     from ood_lab.task import execute  # imports torch only where something is to be computed
 
-    return execute(request)
+    return execute(experiment)
 
 
 def config_folder(path: str | Path | None) -> Path | None:

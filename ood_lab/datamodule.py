@@ -6,8 +6,10 @@ takes rows r, r + W, ... of every batch), not the auxiliary set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 
 import lightning as L
 import numpy as np
@@ -16,10 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ood_lab.augmentation.base import Augmentation, Draws, share
-from ood_lab.dataset.base import ImageSet, stratified
+from ood_lab.config.schema import Chain
+from ood_lab.dataset.base import ImageSet, Split, stratified
 from ood_lab.errors import RunError
 from ood_lab.pixels import Decoded, Pixels, Reading, error_given_back, raised
 from ood_lab.random import generator
+from ood_lab.reader.base import Listing
 from ood_lab.training_images import TrainingImages, training_images
 from ood_lab.types import Batch
 
@@ -226,14 +230,41 @@ class EvalLoader:
             yield Batch(self.normalise(pixels.to(self.device)), labels.to(self.device))
 
 
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One split of an image set, as evaluation sees it.
+
+    Args:
+        name: in messages and file names.
+        source: the image set.
+        split: see `ood_lab.dataset.base.Split`.
+        id_val: see `ImageSet.listing`.
+        chain: by which its images become squares, see `Transform`.
+    """
+
+    name: str
+    source: ImageSet
+    split: Split
+    id_val: int = 0
+    chain: Chain = "short_side"
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Which images there are; read once."""
+        return self.source.listing(self.split, self.id_val)
+
+
 class DataModule(L.LightningDataModule):
-    """Training and validation batches of an ID set, with or without an auxiliary set beside it.
+    """The image sets of a run in batches: training, validation and test images of the ID set, and OOD sets.
+
+    What training reads is opened when it is asked for, so that evaluation doesn't load it.
 
     Args:
         source: the ID set.
         augmentation: applied per row to training and auxiliary images.
         reading: sizes, cache and workers.
         auxiliary: a set whose images training uses as outliers.
+        ood: OOD sets by name.
         normalise: of every image.
         views: augmented copies of each training image in a batch.
         sizes: images a step.
@@ -250,6 +281,7 @@ class DataModule(L.LightningDataModule):
         reading: Reading,
         *,
         auxiliary: ImageSet | None = None,
+        ood: Mapping[str, EvaluationSet] = MappingProxyType({}),
         normalise: Normalise,
         views: int,
         sizes: Sizes,
@@ -261,23 +293,54 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.augmentation, self.views, self.seed = augmentation, views, seed
         self.reading, self.normalise, self.device, self.sizes = reading, normalise, device, sizes
-        self.listing = source.listing("train")
-        self.train_labels = torch.from_numpy(self.listing.labels)
-        self.classes = int(self.train_labels.max()) + 1
-        self.train_images = training_images(
-            self.listing, f"{source.name} train", reading, augmentation, stream=stream, device=device
-        )
-        self.val_listing = source.listing("val", id_val)
-        self.name = source.name
-        self.auxiliary_images: TrainingImages | None = None
-        if auxiliary is not None:
-            self.auxiliary_images = training_images(
-                auxiliary.listing("auxiliary"), auxiliary.name, reading, augmentation, stream=False, device=device
-            )
+        self.auxiliary, self.stream, self.ood_sets = auxiliary, stream, tuple(ood)
+        splits: tuple[Split, Split, Split] = ("train", "val", "test")
+        self.evaluation_sets: dict[str, EvaluationSet] = dict(ood)
+        for split in splits:
+            self.evaluation_sets[split] = EvaluationSet(f"{source.name} {split}", source, split, id_val)
         # A method that chooses the auxiliary images of an epoch beforehand gives their rows when an epoch is begun.
         self.choose: Callable[[int], Tensor] | None = None
         self.chosen: Tensor | None = None
-        self.batch_size = min(sizes.batch, len(self.train_labels))
+
+    # What training reads.
+
+    @property
+    def listing(self) -> Listing:
+        """The training images."""
+        return self.evaluation_sets["train"].listing
+
+    @cached_property
+    def train_labels(self) -> Tensor:
+        return torch.from_numpy(self.listing.labels)
+
+    @cached_property
+    def classes(self) -> int:
+        return int(self.train_labels.max()) + 1
+
+    @cached_property
+    def train_images(self) -> TrainingImages:
+        return training_images(
+            self.listing,
+            self.evaluation_sets["train"].name,
+            self.reading,
+            self.augmentation,
+            stream=self.stream,
+            device=self.device,
+        )
+
+    @cached_property
+    def auxiliary_images(self) -> TrainingImages | None:
+        if self.auxiliary is None:
+            return None
+        listing = self.auxiliary.listing("auxiliary")
+        return training_images(
+            listing, self.auxiliary.name, self.reading, self.augmentation, stream=False, device=self.device
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """ID images of a step, over all devices."""
+        return min(self.sizes.batch, len(self.train_labels))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -310,16 +373,33 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         return TrainLoader(self)
 
+    def evaluation_loader(self, name: str) -> EvalLoader:
+        """The images of "train", "val", "test" or of an OOD set in order, without augmentation."""
+        images = self.evaluation_sets[name]
+        pixels = self.reading.open(images.listing, images.name, images.chain)
+        return self._loader(pixels, images.listing.labels)
+
+    def _loader(self, pixels: Pixels, labels: np.ndarray) -> EvalLoader:
+        return EvalLoader(pixels, labels, self.normalise, self.sizes.evaluation, self.device)
+
     def val_dataloader(self) -> EvalLoader:
-        pixels = self.reading.open(self.val_listing, f"{self.name} val")
-        return EvalLoader(pixels, self.val_listing.labels, self.normalise, self.sizes.evaluation, self.device)
+        return self.evaluation_loader("val")
+
+    def test_dataloader(self) -> list[EvalLoader]:
+        """The ID test images, then each OOD set."""
+        return [self.evaluation_loader(name) for name in ("test", *self.ood_sets)]
+
+    def predict_dataloader(self) -> list[EvalLoader]:
+        """Every set, in the order of `evaluation_sets`."""
+        return [self.evaluation_loader(name) for name in self.evaluation_sets]
 
     def train_sample(self, per_class: int) -> EvalLoader:
         """A fixed, class-balanced part of the training images without augmentation (for initial class means)."""
         rows = stratified(self.train_labels, per_class, generator(self.seed, "train sample")).numpy()
+        name = self.evaluation_sets["train"].name
         if self.train_images.resident:
-            opened = self.reading.open(self.listing, f"{self.name} train")
+            opened = self.reading.open(self.listing, name)
             pixels: Pixels = Decoded(opened.array[rows]) if isinstance(opened, Decoded) else opened
         else:
-            pixels = self.reading.open(self.listing.take(rows), f"{self.name} train sample")
-        return EvalLoader(pixels, self.listing.labels[rows], self.normalise, self.sizes.evaluation, self.device)
+            pixels = self.reading.open(self.listing.take(rows), f"{name} sample")
+        return self._loader(pixels, self.listing.labels[rows])

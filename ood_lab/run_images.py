@@ -1,4 +1,4 @@
-"""The images of a request as they lie on the disk today, beside those that its run was trained on and scored."""
+"""The images of an experiment as they lie on the disk today, beside those that its run was trained on and scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ood_lab.config import Request, RequestError
+from ood_lab.config import Experiment, RequestError
 from ood_lab.config.image_sets import ImageSetUse
 from ood_lab.fingerprint import Fingerprint, fingerprint
 from ood_lab.image_record import READ_GB, ImageRecord
@@ -18,47 +18,47 @@ ID_NAMES = ("train", "val", "test", WHOLE)
 
 
 class RunImages:
-    """The images of a request as they lie on the disk today, compared with the record of its run.
+    """The images of an experiment as they lie on the disk today, compared with the record of its run.
 
     Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val" (or both
     together); "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.record = ImageRecord(request.run_dir, Path(request.composed.plain("paths.cache")).absolute())
-        if not self.record.states and _was_recorded(request.run_dir):
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.record = ImageRecord(experiment.run_dir, Path(experiment.paths.cache).absolute())
+        if not self.record.states and _was_recorded(experiment.run_dir):
             raise RequestError(
                 f"{self.record.path} is not there any more: nothing tells which images the run was made from. "
-                f"Put it back, or move {request.run_dir} away"
+                f"Put it back, or move {experiment.run_dir} away"
             )
 
     def source(self, split: str) -> str:
         """The name under which the images of a split of the ID set, or of an OOD set, are recorded."""
-        own = "val" in self.request.use("id").splits
-        if own and split == "test" and not self.request.cfg.protocol.id_val:
+        own = "val" in self.experiment.use("id").splits
+        if own and split == "test" and not self.experiment.protocol.id_val:
             return WHOLE
         return "test" if split == "val" and not own else split
 
     @property
     def names(self) -> list[str]:
-        """Every set of the request."""
-        auxiliary = [use.role for use in self.request.image_sets if use.role == "auxiliary"]
-        others = [use.name for use in self.request.image_sets if use.role not in ("id", "auxiliary")]
-        return [*dict.fromkeys(map(self.source, self.request.use("id").splits)), *auxiliary, *others]
+        """Every set of the experiment."""
+        auxiliary = [use.role for use in self.experiment.image_sets if use.role == "auxiliary"]
+        others = [use.name for use in self.experiment.image_sets if use.role not in ("id", "auxiliary")]
+        return [*dict.fromkeys(map(self.source, self.experiment.use("id").splits)), *auxiliary, *others]
 
     def _files(self, name: str) -> tuple[Path, ...]:
         if name in ID_NAMES:
-            use = self.request.use("id")
+            use = self.experiment.use("id")
             return (*use.files("val"), *use.files("test")) if name == WHOLE else use.files(name)
-        other: ImageSetUse = self.request.use(name)
+        other: ImageSetUse = self.experiment.use(name)
         return other.files(other.split)
 
     def _now(self, name: str) -> tuple[tuple[Path, ...], Fingerprint] | None:
         files = self._files(name)
         if not files:
             return None
-        use = self.request.use("id" if name in ID_NAMES else name)
+        use = self.experiment.use("id" if name in ID_NAMES else name)
         asked = json.dumps(["fingerprint", use.node, use.layout, name if use.role == "id" else use.split])
         return files, read_once(asked, lambda: fingerprint(files))
 
@@ -99,7 +99,7 @@ class RunImages:
             now = self._now(name) if first is not None and name in self.names else None
             if first is None or now is None or self.record.state(name, *now) is first:
                 continue
-            use = self.request.use("id" if name == "train" else name)
+            use = self.experiment.use("id" if name == "train" else name)
             then, count = f"{first.files:,}", now[1].files
             how = f"{then} files then, {count:,} now" if count != first.files else f"{then} files, not the same ones"
             if first.contents is None and first.names == now[1].names:
@@ -107,9 +107,10 @@ class RunImages:
                     f"{then} files of the same names and sizes whose times differ; the run ended before they were read"
                 )
             raise RequestError(
-                f"{self.request.run_id} began with other {name} images of {use.name} ({how}, in {use.node['root']}). "
-                f"To train on today's images, move {self.request.run_dir} away, or give the set another name "
-                f"({'dataset' if name == 'train' else name}.name=...); to use the old network, put the images back."
+                f"{self.experiment.run_id} began with other {name} images of {use.name} ({how}, in "
+                f"{use.node['root']}). To train on today's images, move {self.experiment.run_dir} away, or give the "
+                f"set another name ({'dataset' if name == 'train' else name}.name=...); to use the old network, put "
+                "the images back."
             )
 
 

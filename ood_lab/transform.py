@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ood_lab.config.schema import Chain
 from ood_lab.errors import RunError
-
-Chain = Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]
 
 
 @dataclass(frozen=True)

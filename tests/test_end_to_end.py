@@ -188,12 +188,12 @@ def test_a_streamed_set_with_its_other_classes_as_auxiliary(tmp_path: Path, caps
     trainer = ["trainer.max_epochs=2", "trainer.batch_size=16", "trainer.threads=1", "trainer.workers=1"]
     small = ["figure=[training_curves]", "init=random", "augmentation.scale=[0.5,1.0]", "protocol.far=[textures]"]
     places = [f"paths.data={tmp_path}", f"paths.output={tmp_path}/outputs", "trainer.cache_gb=0"]
-    request = ["method=oe", "dataset=imagenet10", "auxiliary=imagenet990", "protocol=greg", "scorer=[msp]"]
-    assert main([*request, *sizes, *trainer, *small, *places]) == 0
+    experiment = ["method=oe", "dataset=imagenet10", "auxiliary=imagenet990", "protocol=greg", "scorer=[msp]"]
+    assert main([*experiment, *sizes, *trainer, *small, *places]) == 0
     shown = capsys.readouterr().out
     assert "10 steps of 16 images" in shown
     assert "normalised by (0 0 0), (1 1 1)" in shown
-    (row, *_) = [r for r in ood_lab.run([*request, *sizes, *trainer, *small, *places]).rows if r["ood_set"]]
+    (row, *_) = [r for r in ood_lab.run([*experiment, *sizes, *trainer, *small, *places]).rows if r["ood_set"]]
     assert (row["n_id"], row["n_ood"], row["layout"]) == (80, 8, "folder")
     assert not list((tmp_path / "outputs/.images").glob("*.npy"))
 
@@ -246,6 +246,6 @@ def test_a_run_of_before_methods_were_rows_of_parts_is_to_be_made_again(output: 
 def test_a_sweep_over_auxiliary_sets(tmp_path: Path) -> None:
     small = ["init=random", "trainer.max_epochs=1", "scorer=[msp]", "figure=[]", "protocol.far=[]"]
     few = ["auxiliary.count=50", "trainer.auxiliary_batch_size=32"]
-    request = ["-m", "method=oe", "auxiliary=fractals,uniform_noise", *small, *few, f"paths.output={tmp_path}"]
-    assert main([*request, "backbone.width=4", "trainer.threads=1"]) == 0
+    experiment = ["-m", "method=oe", "auxiliary=fractals,uniform_noise", *small, *few, f"paths.output={tmp_path}"]
+    assert main([*experiment, "backbone.width=4", "trainer.threads=1"]) == 0
     assert len(list(tmp_path.glob("oe-digits-*/DONE"))) == 2

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import ood_lab
-from ood_lab import run_dir
+from ood_lab import claim
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError
 from ood_lab.fingerprint import fingerprint
@@ -198,7 +198,7 @@ def test_an_unfinished_run_says_why_it_cannot_tell_a_copy(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "measure", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(run_dir, "READ_FIRST_GB", 0)
+        patch.setattr(claim, "READ_FIRST_GB", 0)
         assert main(command) == 130
     for path in (tmp_path / "data/mine/train").rglob("*.png"):
         os.utime(path)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import ood_lab
+from ood_lab.claim import claim
 from ood_lab.config import prepare
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.overlap import digests
 from ood_lab.pixels import Decoded
-from ood_lab.run_dir import claim
 from ood_lab.task.overlap import FILE, SAME, announce, overlaps
 from tests.trees import plant
 
@@ -64,20 +64,20 @@ def test_images_of_another_shape_with_the_same_bytes_are_other_images() -> None:
 
 
 def test_shared_images_are_counted_and_told_before_training(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    request = prepare(words(sets))
-    claim(request)
-    assert overlaps(request) == {"distant": "3 of 23 images"}
-    announce(request)
+    experiment = prepare(words(sets))
+    claim(experiment)
+    assert overlaps(experiment) == {"distant": "3 of 23 images"}
+    announce(experiment)
     assert "3 of 23 images of the OOD set distant are images of the auxiliary set" in capsys.readouterr().err
-    assert (request.run_dir / FILE).is_file()
+    assert (experiment.run_dir / FILE).is_file()
 
 
 def test_counts_are_kept_and_taken_again_for_other_files(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = prepare(words(sets))
-    claim(request)
-    overlaps(request)
+    experiment = prepare(words(sets))
+    claim(experiment)
+    overlaps(experiment)
     monkeypatch.setattr("ood_lab.task.overlap.digests", lambda *_: pytest.fail("counted again"))
-    assert overlaps(request) == {"distant": "3 of 23 images"}
+    assert overlaps(experiment) == {"distant": "3 of 23 images"}
     monkeypatch.undo()
     shutil.copy(sets / "outliers/5.png", sets / "close/x.png")
     assert overlaps(prepare(words(sets))) == {"distant": "3 of 23 images", "close": "1 of 6 images"}
@@ -88,10 +88,12 @@ def test_a_set_that_is_both_is_shared_though_training_takes_another_part_of_it(
 ) -> None:
     plant(image_set_config("cifar100", str(tmp_path)), "folder", [f"class{i}" for i in range(100)], per_class=1)
     protocol = ["protocol.near=[cifar100]", "protocol.check=loose"]
-    request = prepare([*SMALL, "auxiliary=cifar100", *protocol, f"paths.data={tmp_path}", f"paths.output={tmp_path}"])
-    claim(request)
-    assert overlaps(request) == {"cifar100": SAME}
-    announce(request)
+    experiment = prepare(
+        [*SMALL, "auxiliary=cifar100", *protocol, f"paths.data={tmp_path}", f"paths.output={tmp_path}"]
+    )
+    claim(experiment)
+    assert overlaps(experiment) == {"cifar100": SAME}
+    announce(experiment)
     assert "cifar100 is the auxiliary set and an OOD set" in capsys.readouterr().err
 
 

@@ -112,8 +112,8 @@ def test_two_devices_train_what_one_trains_with_the_whole_batch(tmp_path: Path) 
 
 
 def test_a_whole_run_on_two_devices_ends_with_its_table_once(tmp_path: Path) -> None:
-    request = [*SMALL, "method=ce", "trainer.devices=2", f"paths.output={tmp_path}", "figure=[training_curves]"]
-    command = [sys.executable, "-m", "ood_lab", *request]
+    experiment = [*SMALL, "method=ce", "trainer.devices=2", f"paths.output={tmp_path}", "figure=[training_curves]"]
+    command = [sys.executable, "-m", "ood_lab", *experiment]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("ID accuracy") == 1

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
+from ood_lab.claim import claim
 from ood_lab.config import prepare
-from ood_lab.run_dir import claim
 from ood_lab.task.build import build_method
 from ood_lab.task.train import _quiet_lightning, _train, rank
 
 
 def train(name: str, folder: Path, overrides: list[str]) -> None:
     """One request; the weights go to `<name>.rank<n>.pt`."""
-    request = prepare([*overrides, f"paths.output={folder}/{name}"])
-    cfg = claim(request)
-    method = build_method(cfg)
-    _train(request, cfg, method, [])
+    experiment = prepare([*overrides, f"paths.output={folder}/{name}"])
+    experiment = claim(experiment)
+    method = build_method(experiment)
+    _train(experiment, method, [])
     torch.save(method.state_dict(), folder / f"{name}.rank{rank()}.pt")
 
 

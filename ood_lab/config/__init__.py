@@ -1,14 +1,15 @@
-"""Composing a request, checking it before torch is imported, and naming the run it stands for."""
+"""Composing and checking an experiment, and naming its run, before torch is imported."""
 
 from ood_lab.config.compose import Composed, compose
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import config_dir
-from ood_lab.config.request import Request, prepare
+from ood_lab.config.prepare import prepare
 from ood_lab.errors import OodLabError, RequestError, RunError
 
 __all__ = [
     "Composed",
+    "Experiment",
     "OodLabError",
-    "Request",
     "RequestError",
     "RunError",
     "compose",

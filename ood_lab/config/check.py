@@ -16,23 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import OPEN, Composed
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, groups, nearest, taken_names
+from ood_lab.config.options import SECTIONS
 from ood_lab.config.quoting import PATHS, check_utf8
-from ood_lab.config.schema import Weights
 from ood_lab.config.signature import Signature, signature
 from ood_lab.errors import RequestError
-
-SECTIONS = {
-    "": "Root",
-    "paths": "Paths",
-    "task": "Task",
-    "trainer": "Trainer",
-    "init": "Init",
-    "protocol": "Protocol",
-    "logger": "Logger",
-    "tuning": "Tuning",
-    "dataset.recipe": "Recipe",
-}
 
 # What stands for several files of a group (see `expand_all`).
 EVERY = {"scorer": ["all"]}
@@ -139,6 +128,13 @@ def check_values(composed: Composed) -> None:
                 f"{group}: the file of {plain[group]['_target_']} must begin with '# @package {group}.NAME' (its own "
                 f"name), since a request names several of {group}"
             )
+    for group in (*PART_GROUPS, "auxiliary"):
+        node = plain.get(group) or {}
+        nodes = list(node.values()) if group in LIST_GROUPS else [node] if node else []
+        if any("_target_" not in (options or {}) for options in nodes):
+            raise RequestError(
+                f"{group}: options are given, but no {group} is chosen; add {group}=NAME, or remove them"
+            )
     for section, cls in SECTIONS.items():
         node = composed.plain(section) if section else plain
         spec = signature(f"ood_lab.config.schema.{cls}")
@@ -178,32 +174,34 @@ def _check_node(path: str, node: dict[str, Any], spec: Signature) -> None:
         raise RequestError(f"{path or 'the configuration'} lacks {', '.join(sorted(absent))}")
 
 
-def check_figures(composed: Composed) -> None:
+def check_figures(experiment: Experiment) -> None:
     """What figures show of other runs and other settings: asked for before hours of training, not after."""
-    synthesizer, source = composed.plain("synthesizer") or {}, composed.choices.get("synthesizer") or "null"
-    for name, node in (composed.plain("figure") or {}).items():
-        if node.get("keys") == []:
+    synthesizer, id_set = experiment.synthesizer, experiment.dataset.name
+    options = {} if synthesizer is None else synthesizer.options
+    source = "null" if synthesizer is None else synthesizer.choice
+    for name, figure in experiment.figure.items():
+        if figure.get("keys") == []:
             raise RequestError(f"figure.{name}.keys=[]: expected names of curves, such as loss/total")
-        for folder in node.get("beside", []):
+        for folder in figure.get("beside", ()):
             if not any((Path(folder) / "features").glob("test-*.safetensors")) or not _config_of(folder).is_file():
                 raise RequestError(
                     f"figure.{name}.beside={folder}: not the folder of a finished run; expected outputs/<run id>"
                 )
-            theirs = OmegaConf.select(OmegaConf.load(_config_of(folder)), "dataset.name")
-            if theirs != composed.plain("dataset.name"):
+            other = OmegaConf.select(OmegaConf.load(_config_of(folder)), "dataset.name")
+            if other != id_set:
                 raise RequestError(
-                    f"figure.{name}.beside={folder}: a run on dataset {theirs}, this one is on "
-                    f"{composed.plain('dataset.name')}; give runs on the same ID set"
+                    f"figure.{name}.beside={folder}: a run on dataset {other}, this one is on {id_set}; give runs on "
+                    "the same ID set"
                 )
-        if str(node["_target_"]).endswith(".Rounds") and "rounds" not in synthesizer:
+        if figure.target.endswith(".Rounds") and "rounds" not in options:
             raise RequestError(
                 f"figure={name} draws the rounds of chains, and synthesizer={source} has none; use hmc, mala, mmala, "
                 "rmhmc or random_walk"
             )
         for option in ("leapfrog_steps", "step_size"):
-            if node.get(option) and option not in synthesizer:
+            if figure.get(option) and option not in options:
                 raise RequestError(
-                    f"figure.{name}.{option}={node[option]}: synthesizer={source} has no {option}; leave it out"
+                    f"figure.{name}.{option}={figure.get(option)}: synthesizer={source} has no {option}; leave it out"
                 )
 
 
@@ -211,55 +209,45 @@ def _config_of(folder: str) -> Path:
     return Path(folder) / "config.yaml"
 
 
-def check_machine(composed: Composed) -> None:
-    """What the request asks of this machine: a GPU where `trainer=gpu`, batches that its devices can share."""
-    if composed.cfg.trainer.accelerator == "cpu" and composed.cfg.trainer.precision == "16-mixed":
+def check_machine(experiment: Experiment) -> None:
+    """What the experiment asks of this machine: a GPU where `trainer=gpu`, batches that its devices can share."""
+    trainer = experiment.trainer
+    if trainer.accelerator == "cpu" and trainer.precision == "16-mixed":
         raise RequestError("trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true on the CPU")
-    if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() == 0:
+    if trainer.accelerator == "gpu" and cuda_devices() == 0:
         raise RequestError(
             "trainer=gpu: no CUDA device is visible on this machine. "
             "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
         )
-    if composed.cfg.trainer.batch_size % composed.cfg.trainer.devices:
-        raise RequestError(
-            f"trainer.batch_size={composed.cfg.trainer.batch_size} is shared by "
-            f"trainer.devices={composed.cfg.trainer.devices}; choose a multiple"
-        )
-    if composed.plain("auxiliary") and composed.cfg.trainer.auxiliary_batch_size % composed.cfg.trainer.devices:
-        raise RequestError(
-            f"trainer.auxiliary_batch_size={composed.cfg.trainer.auxiliary_batch_size} is shared by "
-            f"trainer.devices={composed.cfg.trainer.devices}; choose a multiple"
-        )
-    if composed.cfg.trainer.accelerator == "gpu" and cuda_devices() < composed.cfg.trainer.devices:
-        raise RequestError(f"trainer.devices={composed.cfg.trainer.devices}: this machine shows {cuda_devices()} GPUs")
+    shared = ("batch_size",) if experiment.auxiliary is None else ("batch_size", "auxiliary_batch_size")
+    for name in shared:
+        if getattr(trainer, name) % trainer.devices:
+            raise RequestError(
+                f"trainer.{name}={getattr(trainer, name)} is shared by trainer.devices={trainer.devices}; choose a "
+                "multiple"
+            )
+    if trainer.accelerator == "gpu" and cuda_devices() < trainer.devices:
+        raise RequestError(f"trainer.devices={trainer.devices}: this machine shows {cuda_devices()} GPUs")
 
 
-def published_weights(composed: Composed) -> Weights | None:
-    """What `init.weights` says, with the defaults of what it leaves out; None without."""
-    node = composed.plain("init.weights")
-    return None if node is None else Weights(**node)
-
-
-def check_weights(composed: Composed) -> None:
+def check_weights(experiment: Experiment) -> None:
     """The weights that a run starts from are part of its identity: they must be there."""
-    weights = published_weights(composed)
-    if weights is not None and composed.plain("init.checkpoint") is not None:
+    init = experiment.init
+    published = init.published()
+    if published is not None and init.checkpoint is not None:
         raise RequestError(
-            f"init.checkpoint={composed.plain('init.checkpoint')} and init.weights.file={weights.file}: two files to "
-            "start from; give one (init.weights=null, or another init=)"
+            f"init.checkpoint={init.checkpoint} and init.weights.file={published.file}: two files to start from; give "
+            "one (init.weights=null, or another init=)"
         )
-    if weights is not None and not Path(weights.file).is_file():
-        public = " task=data action=download gets what is public." if weights.url else ""
+    if published is not None and not Path(published.file).is_file():
+        public = " task=data action=download gets what is public." if published.url else ""
         raise RequestError(
-            f"init={composed.choices['init']}: {weights.file} is not there. {weights.how_to_get}{public}"
+            f"init={experiment.choices['init']}: {published.file} is not there. {published.how_to_get}{public}"
         )
-    if composed.cfg.init.get("key") is not None and weights is None and composed.cfg.init.checkpoint is None:
-        raise RequestError(
-            f"init.key={composed.cfg.init.key} names a network in a file; give init.checkpoint=FILE, too"
-        )
-    checkpoint = composed.cfg.init.checkpoint
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise RequestError(f"init.checkpoint={checkpoint}: no such file")
+    if init.key is not None and published is None and init.checkpoint is None:
+        raise RequestError(f"init.key={init.key} names a network in a file; give init.checkpoint=FILE, too")
+    if init.checkpoint is not None and not Path(init.checkpoint).is_file():
+        raise RequestError(f"init.checkpoint={init.checkpoint}: no such file")
 
 
 def check_paths(composed: Composed) -> None:
@@ -270,9 +258,8 @@ def check_paths(composed: Composed) -> None:
             check_utf8(value, key)
 
 
-def check_output(composed: Composed) -> None:
+def check_output(output: Path) -> None:
     """The last check, since it makes the folder: a place to write."""
-    output = Path(composed.cfg.paths.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         writable = os.access(output, os.W_OK)

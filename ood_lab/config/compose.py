@@ -104,9 +104,13 @@ class Composed:
         """
         copy = Composed(self._base, self.choices, {**self._changes, key: value})
         copy._interpolations = self._interpolations
-        if not any(key in text for text in self._interpolations):
+        if not self.is_read(key):
             copy.whole = {**self.whole, key: value}  # resolving everything again takes longer than all the rest
         return copy
+
+    def is_read(self, key: str) -> bool:
+        """Whether another value is interpolated from the value at the root that `key` names."""
+        return any(key in text for text in self._interpolations)
 
     @cached_property
     def _interpolations(self) -> list[str]:

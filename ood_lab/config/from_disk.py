@@ -20,7 +20,7 @@ def filled_from_disk(composed: Composed) -> Composed:
     Raises:
         RequestError: the images can't be read; two folders of the protocol have one name.
     """
-    data = str(composed.cfg.paths.data)
+    data = str(composed.plain("paths.data"))
     for role, key in (("id", "dataset"), ("auxiliary", "auxiliary")):
         node = composed.plain(key)
         if node is not None and is_own(node) and (found := located(node, role, data)) != node:
@@ -42,7 +42,7 @@ def filled_from_disk(composed: Composed) -> Composed:
             kept = OWN_VALIDATION if own else default_held_out(read_id_split(node, layout, "test").labels)
             composed = composed.changed("protocol", {**protocol, "id_val": kept})
     except RunError as error:
-        if composed.cfg.task.name == "data":  # which says so itself
+        if composed.plain("task.name") == "data":  # which says so itself
             return composed
         raise RequestError(str(error)) from None
     return composed

@@ -12,55 +12,62 @@ from typing import Any
 
 import yaml
 
-from ood_lab.config.compose import Composed, choices_of, target
-from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, ROLES, built_in_groups, config_dir
+from ood_lab.config.affects import FEATURES, WEIGHTS, Affects
+from ood_lab.config.compose import choices_of, target
+from ood_lab.config.experiment import Experiment, ImageSetPart, Part
+from ood_lab.config.groups import PACKAGE, PART_GROUPS, ROLES, built_in_groups, config_dir
 from ood_lab.config.own_folder import is_own
 from ood_lab.config.recipe import METHOD, of_file
+from ood_lab.config.schema import Recipe, Trainer
 from ood_lab.config.signature import signature
 
-# The groups that shape the weights, and what of the trainer does.
+# The groups whose parts shape the weights.
 SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", "auxiliary", "augmentation")
-SHAPING_TRAINER = ("max_epochs", "batch_size", "precision")
-
-# Where the images lie, how they are read and what is said about them shapes nothing.
-NOT_SHAPING = (
-    "root",
-    "train",
-    "val",
-    "test",
-    "layouts",
-    "how_to_get",
-    "licence",
-    "checksums",
-    "downloads",
-    "benchmark",
-    "mean",  # training normalises as the protocol says
-    "std",
-)
-# Of a recipe; what parts and the trainer take of it is among their own values.
-SHAPING_RECIPE = ("num_classes", "resize", "side", "serve")
 
 
-def run_id(composed: Composed, needs: Sequence[str]) -> str:
+def run_id(experiment: Experiment) -> str:
     """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
 
-    The hash covers the parts by name (a class of one's own by its import path), each option whose value is not the
-    default that its class declares, the ids of the runs this one starts from, and the content of a given checkpoint.
-    How a request is spelled, and in which order a list is given, counts for nothing.
+    The hash covers the parts by name (a class of one's own by its import path), each option that affects the weights
+    and whose value is not the default that its class declares, the ids of the runs this one depends on, and the content
+    of a given checkpoint. How a request is spelled, and in which order a list is given, counts for nothing.
     """
-    described: dict[str, Any] = {"parts": _parts(composed), "needs": list(needs)}
-    described["trainer"] = {key: composed.plain(f"trainer.{key}") for key in SHAPING_TRAINER}
-    if composed.plain("auxiliary") is not None:
-        described["trainer"]["auxiliary_batch_size"] = composed.plain("trainer.auxiliary_batch_size")
-    described["normalisation"] = {key: composed.plain(f"protocol.{key}") for key in ("mean", "std")}
-    weights = composed.plain("init.checkpoint") or composed.plain("init.weights.file")
-    if weights:
-        known = Path(weights).is_file()
-        described["checkpoint"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if known else None
-    if composed.plain("init.key") is not None:
-        described["key"] = composed.plain("init.key")
+    init = experiment.init
+    described: dict[str, Any] = {"parts": _parts(experiment), "needs": experiment.prerequisite_ids}
+    described["trainer"] = _of_trainer(experiment)
+    described["normalisation"] = {"mean": experiment.protocol.mean, "std": experiment.protocol.std}
+    published = init.published()
+    file = init.checkpoint or (published.file if published is not None else None)
+    if file:
+        known = Path(file).is_file()
+        described["checkpoint"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if known else None
+    if init.key is not None:
+        described["key"] = init.key
     digest = hashlib.sha256(json.dumps(_canonical(described), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{prefix(composed)}-s{composed.plain('seed')}-{digest}"
+    return f"{prefix(experiment)}-s{experiment.seed}-{digest}"
+
+
+def _of_trainer(experiment: Experiment) -> dict[str, Any]:
+    """The trainer's options that affect the weights, where they are not the defaults of options added since."""
+    declared = signature(f"{Trainer.__module__}.Trainer")
+    found = {}
+    for key, affects in declared.affects.items():
+        value = getattr(experiment.trainer, key)
+        if WEIGHTS in affects and not (key in declared.defaults and value == declared.defaults[key]):
+            found[key] = value
+    if experiment.auxiliary is None:
+        found.pop("auxiliary_batch_size")
+    return found
+
+
+def affecting(node: Mapping[str, Any], mark: Affects) -> dict[str, Any]:
+    """A node, and the nodes below it, without the options that don't affect something, as their classes declare.
+
+    An option without a mark affects the weights and the features.
+    """
+    marks = signature(str(node["_target_"])).affects if "_target_" in node else {}
+    kept = {key: value for key, value in node.items() if mark in marks.get(key, WEIGHTS | FEATURES)}
+    return {key: affecting(value, mark) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _canonical(value: Any) -> Any:
@@ -72,37 +79,28 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def nodes_of(composed: Composed, group: str) -> list[dict[str, Any]]:
-    """The configurations of what is chosen in a group; none, one, or in a list group several."""
-    node = composed.plain(group)
-    if not node:
-        return []
-    return list(node.values()) if group in LIST_GROUPS else [node]
-
-
-def _parts(composed: Composed) -> dict[str, list[Any]]:
+def _parts(experiment: Experiment) -> dict[str, list[Any]]:
     """Of each group the parts by name, with what differs from the defaults that their classes declare."""
     parts = {}
     for group in SHAPING_GROUPS:
-        described = [_described(group, _shaping(group, node, composed)) for node in nodes_of(composed, group)]
+        described = [_described(group, _shaping(part, experiment)) for part in experiment.of_group(group)]
         if described:
             parts[group] = sorted(described, key=json.dumps)
     return parts
 
 
-def _shaping(group: str, node: Mapping[str, Any], composed: Composed) -> dict[str, Any]:
-    """A node without what shapes no weights."""
-    if group == "head" and not reads_projections(composed):
-        return {key: value for key, value in node.items() if key != "projection_dim"}
-    if ROLES.get(group, group) != "dataset":
-        return dict(node)
-    kept = {key: value for key, value in node.items() if key not in NOT_SHAPING}
-    if group == "auxiliary":
+def _shaping(part: Part, experiment: Experiment) -> dict[str, Any]:
+    """The node of a part without the options that don't affect the weights."""
+    kept = affecting(part.node, WEIGHTS)
+    if part.group == "head" and not reads_projections(experiment):
+        kept.pop("projection_dim", None)
+    if part.group == "auxiliary":
         kept.pop("recipe", None)  # sizes are those of the ID set
-        excluded = (kept.pop("exclude", None) or {}).get(node.get("benchmark"))
+        excluded = (kept.pop("exclude", None) or {}).get(part.get("benchmark"))
         return {**kept, "excluded": excluded} if excluded else kept
-    if isinstance(kept.get("recipe"), dict):
-        kept["recipe"] = {key: kept["recipe"].get(key) for key in SHAPING_RECIPE}
+    if isinstance(part, ImageSetPart):
+        shaping = signature(f"{Recipe.__module__}.Recipe").affects
+        kept["recipe"] = {key: getattr(part.recipe, key) for key in shaping}
     return kept
 
 
@@ -141,9 +139,9 @@ def _names(group: str) -> dict[str, str]:
     return found
 
 
-def reads_projections(composed: Composed) -> bool:
+def reads_projections(experiment: Experiment) -> bool:
     """Whether any part reads projections; only then the network has a projector."""
-    return any(reads_z(str(node["_target_"])) for group in PART_GROUPS for node in nodes_of(composed, group))
+    return any(reads_z(part.target) for part in experiment.parts)
 
 
 def reads_z(path: str) -> bool:
@@ -161,30 +159,23 @@ def read_by(path: str) -> set[str]:
 # What is saved with a run.
 
 
-def shaping_leaves(composed: Composed) -> dict[str, Any]:
-    """Every resolved leaf that shapes the weights, by dotted key; saved with a run and compared before it goes on."""
-    leaves: dict[str, Any] = {}
+def weight_values(experiment: Experiment) -> dict[str, Any]:
+    """Every value that affects the weights, by dotted key; saved with a run and compared before it goes on."""
+    values: dict[str, Any] = {}
     for group in SHAPING_GROUPS:
-        node = composed.plain(group)
-        if not node:
-            continue
-        named = node if group in LIST_GROUPS else {"": node}
-        for name, part in named.items():
-            _flatten(f"{group}.{name}" if name else group, _shaping(group, part, composed), leaves)
-    for key in SHAPING_TRAINER:
-        leaves[f"trainer.{key}"] = composed.plain(f"trainer.{key}")
-    if composed.plain("auxiliary") is not None:
-        leaves["trainer.auxiliary_batch_size"] = composed.plain("trainer.auxiliary_batch_size")
-    leaves |= {f"dataset.{key}": composed.plain(f"protocol.{key}") for key in ("mean", "std")}
-    return {key: value for key, value in leaves.items() if not key.endswith("_target_")}
+        for part in experiment.of_group(group):
+            _flatten(part.path, _shaping(part, experiment), values)
+    values |= {f"trainer.{key}": value for key, value in _of_trainer(experiment).items()}
+    values |= {"dataset.mean": experiment.protocol.mean, "dataset.std": experiment.protocol.std}
+    return {key: value for key, value in values.items() if not key.endswith("_target_")}
 
 
-def all_leaves(composed: Composed) -> dict[str, Any]:
-    """Every resolved leaf, by dotted key."""
-    leaves: dict[str, Any] = {}
-    for key in composed.cfg:
-        _flatten(str(key), composed.plain(str(key)), leaves)
-    return leaves
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value below a mapping, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        _flatten(str(key), value, found)
+    return found
 
 
 def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
@@ -198,17 +189,16 @@ def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
 # The readable part of an id.
 
 
-def prefix(composed: Composed) -> str:
+def prefix(experiment: Experiment) -> str:
     """`<method>-<dataset>-<backbone>`, the readable part of a run's id."""
-    return "-".join((method_name(composed), id_set_name(composed), backbone_name(composed)))
+    return "-".join((method_name(experiment), id_set_name(experiment), backbone_name(experiment)))
 
 
-def method_name(composed: Composed) -> str:
+def method_name(experiment: Experiment) -> str:
     """The shortest name of a built-in recipe that has the same parts, whatever their options; else the parts' names."""
-    own = str(composed.plain("method._target_"))
-    if own != METHOD:
-        return part_name("method", own).rpartition(".")[2]
-    parts = part_names(composed)
+    if experiment.method.target != METHOD:
+        return part_name("method", experiment.method.target).rpartition(".")[2]
+    parts = part_names(experiment)
     same = [name for name in built_in_groups()["method"] if _parts_of_recipe(name) == parts]
     if same:
         return _shortest(same)
@@ -216,9 +206,9 @@ def method_name(composed: Composed) -> str:
     return "_".join(name.rpartition(".")[2].lower() for name in names)
 
 
-def part_names(composed: Composed) -> dict[str, list[str]]:
+def part_names(experiment: Experiment) -> dict[str, list[str]]:
     """The parts that are chosen, by group."""
-    found = {g: [part_name(g, str(node["_target_"])) for node in nodes_of(composed, g)] for g in PART_GROUPS}
+    found = {group: [part_name(group, p.target) for p in experiment.of_group(group)] for group in PART_GROUPS}
     return {group: sorted(names) for group, names in found.items() if names}
 
 
@@ -230,12 +220,12 @@ def _parts_of_recipe(name: str) -> dict[str, list[str]]:
     return {group: sorted(found[group]) for group in PART_GROUPS if found.get(group)}
 
 
-def backbone_name(composed: Composed) -> str:
+def backbone_name(experiment: Experiment) -> str:
     """The built-in network that has most of these values, of several the shortest name; of an own class its name.
 
     The file of the family itself comes last: `resnet` is called resnet18.
     """
-    node = _canonical(composed.plain("backbone"))
+    node = _canonical(experiment.backbone.node)
     alike = {}
     for name, values in _built_in_backbones().items():
         if values["_target_"] == node["_target_"]:
@@ -256,7 +246,7 @@ def _shortest(names: Sequence[str]) -> str:
     return min(names, key=lambda name: (len(name), name))
 
 
-def id_set_name(composed: Composed) -> str:
+def id_set_name(experiment: Experiment) -> str:
     """What results call the ID set: its name, of a folder of one's own fit for a file's name."""
-    node = composed.plain("dataset")
-    return re.sub(r"[^\w.-]+", "_", node["name"])[:60] if is_own(node) else str(node["name"])
+    name = experiment.dataset.name
+    return re.sub(r"[^\w.-]+", "_", name)[:60] if is_own(experiment.dataset.node) else name

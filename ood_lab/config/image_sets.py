@@ -1,92 +1,23 @@
-"""Which image sets a request reads, and whether their files are there: a look at the disk, no torch."""
+"""Which image sets an experiment reads, and whether their files are there: a look at the disk, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ood_lab.config.check import check_groups, parse
-from ood_lab.config.compose import Composed, compose, surroundings
+from ood_lab.config.compose import compose, surroundings
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import groups, nearest
+from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.own_folder import UNNAMED, folder_set, is_own
 from ood_lab.config.quoting import quote
 from ood_lab.errors import RequestError, RunError
 from ood_lab.reader.base import same_name
 from ood_lab.reader.id_splits import held_out_per_class, read_id_split, training_classes
-from ood_lab.reader.layout import class_names, count, files_of, find_layout, lacking, layouts_of, read_layout, source_of
-
-
-@dataclass(frozen=True)
-class ImageSetUse:
-    """One set in one role of a request: "id", "auxiliary", "near", "far" or "validation".
-
-    Args:
-        node: its description.
-        expected: images that the protocol, or else the set's own description, states; None where neither does.
-    """
-
-    role: str
-    name: str
-    node: dict[str, Any]
-    expected: int | None
-
-    @property
-    def split(self) -> str:
-        """What is read of it: all of an ID set, or the "ood" or "auxiliary" split."""
-        return self.role if self.role in ("id", "auxiliary") else "ood"
-
-    @property
-    def layout(self) -> str | None:
-        """The layout that is there; None if none is complete."""
-        return find_layout(self.node, self.split)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits of an ID set that have files of their own."""
-        sources = {} if self.layout in (None, "embedded") else layouts_of(self.node)[str(self.layout)]
-        return tuple(split for split in ("train", "val", "test") if split in sources)
-
-    def files(self, split: str) -> tuple[Path, ...]:
-        """The files that a split is read from; none for an embedded set."""
-        layout = self.layout
-        return () if layout in (None, "embedded") else files_of(self.node, str(layout), split)
-
-    def folders(self) -> list[Path]:
-        """The folders that a set of one's own is read from."""
-        if not is_own(self.node) or self.layout is None:
-            return []
-        sources, root = layouts_of(self.node)[self.layout], Path(self.node["root"])
-        names = self.splits if self.role == "id" else (self.split,)
-        read = [source_of(sources, name) for name in names]
-        return [(root / source["folder"]).resolve() for source in read if "folder" in source]
-
-    def found(self) -> int | None:
-        """How many images are there (of an ID set: in its test split), where that is quickly told."""
-        layout = self.layout
-        return None if layout is None else count(self.node, layout, "test" if self.role == "id" else self.split)
-
-    def notes(self) -> list[str]:
-        """What lies there and is not read."""
-        layout = self.layout
-        if layout in (None, "embedded"):
-            return []
-        sources = layouts_of(self.node)[str(layout)]
-        splits = self.splits if self.role == "id" else (self.split,)
-        folders = [split for split in splits if "folder" in source_of(sources, split)]
-        return [note for split in folders for note in read_layout(self.node, str(layout), split).notes]
-
-    def missing(self) -> str:
-        """What was looked for, and how to get it."""
-        root = Path(self.node["root"])
-        wanted = []
-        for layout in layouts_of(self.node):
-            absent = lacking(self.node, layout, self.split)
-            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            wanted.append(f"{root / absent[0]}{more} ({layout} layout)")
-        return f"{self.name}: missing {', or '.join(wanted)}. {self.node['how_to_get']}"
+from ood_lab.reader.layout import class_names, layouts_of
 
 
 def image_set_config(name: str, data: str, folder: Path | None = None, benchmark: str = "cifar10") -> dict[str, Any]:
@@ -103,75 +34,78 @@ def _image_set_config(name: str, data: str, folder: Path | None, benchmark: str,
     return node
 
 
-def image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetUse]:
-    """Every set that a request reads, whether or not it is there: the ID set, the auxiliary set, near, far.
+def image_sets(experiment: Experiment) -> list[ImageSetUse]:
+    """Every set that an experiment reads, whether or not it is there: the ID set, the auxiliary set, near, far.
 
     Raises:
         RequestError: no OOD set, one that is unknown, named twice or the ID set itself.
     """
-    data, id_node = str(composed.cfg.paths.data), composed.plain("dataset")
-    uses = [ImageSetUse("id", id_node["name"], id_node, None)]
-    auxiliary = composed.plain("auxiliary")
+    protocol, id_set, auxiliary = experiment.protocol, experiment.dataset, experiment.auxiliary
+    uses = [ImageSetUse("id", id_set.name, id_set.node, None)]
+    tested = [*protocol.near, *protocol.far]
     if auxiliary is not None:
-        if auxiliary["name"] == id_node["name"]:
-            raise RequestError(f"auxiliary={auxiliary['name']}: that is the ID set itself; choose another")
-        tested = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
-        apart = any({"train", "auxiliary"} & set(layout) for layout in layouts_of(auxiliary).values())
-        if auxiliary["name"] in tested and not apart:
+        if auxiliary.name == id_set.name:
+            raise RequestError(f"auxiliary={auxiliary.name}: that is the ID set itself; choose another")
+        apart = any({"train", "auxiliary"} & set(layout) for layout in layouts_of(auxiliary.node).values())
+        if auxiliary.name in tested and not apart:
             raise RequestError(
-                f"auxiliary={auxiliary['name']} is also a test set of the protocol: it would be trained on. "
+                f"auxiliary={auxiliary.name} is also a test set of the protocol: it would be trained on. "
                 "Choose another auxiliary set, or leave it out of protocol.near and protocol.far"
             )
-        uses.append(ImageSetUse("auxiliary", auxiliary["name"], auxiliary, auxiliary.get("count")))
-    tested = [*composed.plain("protocol.near"), *composed.plain("protocol.far")]
+        uses.append(ImageSetUse("auxiliary", auxiliary.name, auxiliary.node, auxiliary.get("count")))
     if not tested:
-        protocol, known = composed.choices["protocol"], list(composed.plain("protocol.sets"))
+        chosen, known = experiment.choices["protocol"], list(protocol.sets)
         raise RequestError(
-            f"protocol={protocol} names no OOD set for dataset={id_node['name']}"
+            f"protocol={chosen} names no OOD set for dataset={id_set.name}"
             + (f" (it has some for {', '.join(known)})" if known else "")
             + "; choose another protocol, or name sets in protocol.near and protocol.far"
         )
     stated: dict[str, int | None] = {}
     for group in ("near", "far", "validation"):
-        stated |= (composed.plain("protocol.sets").get(id_node["name"]) or {}).get(group, {})
-    tuned = composed.plain("protocol.validation") if composed.plain("tuning") else []
+        stated |= (protocol.sets.get(id_set.name) or {}).get(group, {})
+    tuned = protocol.validation if experiment.tuning is not None else []
     for name in (*tested, *tuned):
         if name in tuned and name in tested:
             raise RequestError(f"protocol.validation: {name!r} is a test set, too; nothing is tuned on test data")
-        if name == id_node["name"] or (*tested, *tuned).count(name) > 1:
-            why = "is the ID set itself" if name == id_node["name"] else "is named twice"
+        if name == id_set.name or (*tested, *tuned).count(name) > 1:
+            why = "is the ID set itself" if name == id_set.name else "is named twice"
             raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
-        benchmark, place = str(composed.cfg.benchmark), composed.plain("protocol.folders").get(name)
-        if place is not None:
-            node = folder_set(image_set_config(UNNAMED, data, folder, benchmark), name, place)
-        elif name not in groups(folder)["dataset"]:
-            raise RequestError(
-                f"protocol: {name!r} is no data set.{nearest(name, groups(folder)['dataset'])} "
-                f"A folder of images is written with a slash: ./{name}"
-            )
-        else:
-            node = image_set_config(name, data, folder, benchmark)
-        role = next(r for r in ("near", "far", "validation") if name in composed.plain(f"protocol.{r}"))
-        expected = None if place is not None else stated.get(name) or node.get("count")
+        node = _node_of(name, experiment)
+        role = next(r for r in ("near", "far", "validation") if name in getattr(protocol, r))
+        expected = None if name in protocol.folders else stated.get(name) or node.get("count")
         uses.append(ImageSetUse(role, name, node, expected))
     return uses
 
 
-def check_image_sets(composed: Composed, folder: Path | None = None) -> list[ImageSetUse]:
-    """The sets of a request that are there.
+def _node_of(name: str, experiment: Experiment) -> dict[str, Any]:
+    """The description of an OOD set that the protocol names."""
+    data, folder, path = experiment.paths.data, experiment.config_dir, experiment.protocol.folders.get(name)
+    if path is not None:
+        return folder_set(image_set_config(UNNAMED, data, folder, experiment.benchmark), name, path)
+    known = groups(folder)["dataset"]
+    if name not in known:
+        raise RequestError(
+            f"protocol: {name!r} is no data set.{nearest(name, known)} A folder of images is written with a slash: "
+            f"./{name}"
+        )
+    return image_set_config(name, data, folder, experiment.benchmark)
+
+
+def check_image_sets(experiment: Experiment) -> list[ImageSetUse]:
+    """The sets of an experiment that are there.
 
     Raises:
         RequestError: the ID or the auxiliary set is missing; an OOD set is missing and `protocol.missing` is "error";
             a set has another number of images than stated and `protocol.check` is "strict"; a set shares a class with
             the ID set; no OOD set is left to score.
     """
-    data, protocol = str(composed.cfg.paths.data), composed.cfg.protocol
-    where = f" The folder searched is paths.data={data} (or the environment variable OOD_LAB_DATA)."
+    protocol = experiment.protocol
+    where = f" The folder searched is paths.data={experiment.paths.data} (or the environment variable OOD_LAB_DATA)."
     where += " task=data lists every set that is needed and how to get it."
     present: list[ImageSetUse] = []
-    for use in image_sets(composed, folder):
+    for use in image_sets(experiment):
         if use.role == "id" and use.layout is not None:
-            check_id_set(use.node, use.layout, protocol.id_val)
+            check_id_set(use.node, use.layout, protocol.id_val or 0)
             present.append(use)
         elif use.layout is not None:
             _check_apart(use, present)

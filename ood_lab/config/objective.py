@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config.compose import Composed, choices_of
+from ood_lab.config.compose import choices_of
+from ood_lab.config.experiment import Experiment, Part
 from ood_lab.config.groups import PART_GROUPS, built_in_groups, config_file
-from ood_lab.config.identity import nodes_of, part_name
-from ood_lab.config.parts import TERM_GROUPS, Part, chosen_parts
-from ood_lab.config.quoting import in_words
+from ood_lab.config.identity import part_name, part_names
+from ood_lab.config.parts import TERM_GROUPS
+from ood_lab.config.quoting import as_override
 from ood_lab.config.recipe import METHOD
 
 
-def objective(composed: Composed) -> str:
+def objective(experiment: Experiment) -> str:
     """Such as "ce + 0.5 compactness + dispersion + 0.1 equidistant(hmc, bank of 1000 a class; from epoch 10)"."""
-    if composed.plain("method._target_") != METHOD:
-        return f"{composed.choices['method']} (a training loop of its own)"
-    return " + ".join(text for part in chosen_parts(composed) if (text := _summand(part, composed)))
+    if experiment.method.target != METHOD:
+        return f"{experiment.method.choice} (a training loop of its own)"
+    return " + ".join(text for part in experiment.parts if (text := _summand(part, experiment)))
 
 
-def _summand(part: Part, composed: Composed) -> str:
-    if part.group not in TERM_GROUPS or part.node.get("weight", 1) == 0 or part.declared.get("watched"):
+def _summand(part: Part, experiment: Experiment) -> str:
+    if part.group not in TERM_GROUPS or part.get("weight", 1) == 0 or part.declared.get("watched"):
         return ""
-    weight = part.node.get("weight", 1)
-    inner = {name: part.node[f"w_{name}"] for name in part.declared.get("scalars", ())} or {_name(part): 1}
+    weight = part.get("weight", 1)
+    inner = {name: part.options[f"w_{name}"] for name in part.declared.get("scalars", ())} or {_name(part): 1}
     scalars = [f"{_factor(weight * value)}{name}" for name, value in inner.items() if value]
     if not scalars:
         return ""
     notes = []
     if part.declared.get("reads_outliers"):
-        notes = [_source(composed)]
+        notes = [_source(experiment)]
     elif part.declared.get("waits_for_outliers"):
-        notes = [f"no outliers, but waits for {_source(composed)}"]
+        notes = [f"no outliers, but waits for {_source(experiment)}"]
     text = " + ".join(scalars)
-    told = "; ".join(note for note in (*notes, _schedule(part.node)) if note)
-    if not told:
+    details = "; ".join(note for note in (*notes, _schedule(part)) if note)
+    if not details:
         return text
-    return f"{text}({told})" if len(scalars) == 1 else f"({text}; {told})"
+    return f"{text}({details})" if len(scalars) == 1 else f"({text}; {details})"
 
 
 def _name(part: Part) -> str:
-    return part_name(part.group, str(part.node["_target_"])).rpartition(".")[2].lower()
+    return part_name(part.group, part.target).rpartition(".")[2].lower()
 
 
 def _factor(weight: float) -> str:
     return "" if weight == 1 else f"{weight:.4g} "
 
 
-def _schedule(node: dict[str, Any]) -> str:
-    start, end = node.get("start", 0), node.get("end")
+def _schedule(part: Part) -> str:
+    start, end = part.get("start", 0), part.get("end")
     times = [f"from {_moment(start)}"] if start else []
     times += [f"to {_moment(end)}"] if end is not None else []
     return " ".join(times)
@@ -60,53 +62,46 @@ def _moment(moment: float) -> str:
     return f"epoch {moment}" if isinstance(moment, int) else f"{100 * moment:g} % of the run"
 
 
-def _source(composed: Composed) -> str:
+def _source(experiment: Experiment) -> str:
     """Where outliers come from."""
-    synthesizer, auxiliary = composed.plain("synthesizer"), composed.plain("auxiliary")
-    if synthesizer is not None:
-        bank = f", bank of {synthesizer['bank_size']} a class" if "bank_size" in synthesizer else ""
-        return f"{_part_text(composed, 'synthesizer')}{bank}"
-    if auxiliary is None:
+    if experiment.synthesizer is not None:
+        size = experiment.synthesizer.get("bank_size")
+        return _name(experiment.synthesizer) + (f", bank of {size} a class" if size is not None else "")
+    if experiment.auxiliary is None:
         return ""
-    ways = [_part_text(composed, group) for group in ("selector", "perturbation") if composed.plain(group)]
-    return ", ".join([f"images of {auxiliary['name']}", *ways])
+    ways = [_name(part) for part in (experiment.selector, experiment.perturbation) if part is not None]
+    return ", ".join([f"images of {experiment.auxiliary.name}", *ways])
 
 
-def _part_text(composed: Composed, group: str) -> str:
-    return part_name(group, str(composed.plain(f"{group}._target_"))).rpartition(".")[2].lower()
-
-
-def caveats(composed: Composed) -> list[str]:
+def caveats(experiment: Experiment) -> list[str]:
     """What every result must say of parts that are not what their papers have."""
-    return [str(part.declared["caveat"]) for part in chosen_parts(composed) if part.declared.get("caveat")]
+    return [str(part.declared["caveat"]) for part in experiment.parts if part.declared.get("caveat")]
 
 
-def part_columns(composed: Composed) -> dict[str, str | None]:
+def part_columns(experiment: Experiment) -> dict[str, str | None]:
     """The parts by group, as they stand in stored rows."""
-    columns: dict[str, str | None] = {}
-    for group in PART_GROUPS:
-        names = sorted(part_name(group, str(node["_target_"])) for node in nodes_of(composed, group))
-        columns[group] = "+".join(names) or None
-    auxiliary = composed.plain("auxiliary")
-    columns["auxiliary"] = None if auxiliary is None else str(auxiliary["name"])
-    return {**columns, "objective": objective(composed)}
+    names = part_names(experiment)
+    columns: dict[str, str | None] = {group: "+".join(names.get(group, ())) or None for group in PART_GROUPS}
+    columns["auxiliary"] = None if experiment.auxiliary is None else experiment.auxiliary.name
+    return {**columns, "objective": objective(experiment)}
 
 
-def described(composed: Composed, folder: Path | None = None) -> str:
+def described(experiment: Experiment) -> str:
     """A recipe for people: what its file says at the top, what it minimises, and each part with its options."""
-    name = str(composed.choices["method"])
-    lines = [f"method={name}", *_header("method", name, folder), "", f"minimises {objective(composed)}", ""]
-    for part in chosen_parts(composed):
-        choice = part.path.partition(".")[2] or str(composed.choices[part.group])
-        options = ", ".join(f"{key}={in_words(v)}" for key, v in part.node.items() if key != "_target_")
+    name, folder = experiment.method.choice, experiment.config_dir
+    lines = [f"method={name}", *_header("method", name, folder), "", f"minimises {objective(experiment)}", ""]
+    for part in experiment.parts:
         lines += [
-            f"{part.group}={choice}  {part.node['_target_']}",
-            *_header(part.group, choice, folder),
-            f"    {options}",
+            f"{part.group}={part.choice}  {part.target}",
+            *_header(part.group, part.choice, folder),
+            f"    {_options(part.options)}",
         ]
-    optimizer = composed.plain("method.optimizer")
-    options = ", ".join(f"{key}={in_words(v)}" for key, v in optimizer.items() if key != "_target_")
-    return "\n".join([*lines, f"method.optimizer  {optimizer['_target_']}", f"    {options}"])
+    optimizer = experiment.method.options["optimizer"]
+    return "\n".join([*lines, f"method.optimizer  {optimizer['_target_']}", f"    {_options(optimizer)}"])
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={as_override(value)}" for key, value in options.items() if key != "_target_")
 
 
 def _header(group: str, name: str, folder: Path | None) -> list[str]:

@@ -49,14 +49,14 @@ def uninterpolated(node: Any) -> Any:
     return [uninterpolated(child) for child in node] if isinstance(node, list) else node
 
 
-def in_words(value: Any) -> str:
+def as_override(value: Any) -> str:
     """A plain value in Hydra's override grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(map(in_words, value)) + "]"
+        return "[" + ",".join(map(as_override, value)) + "]"
     return quote(value) if isinstance(value, str) else repr(value)
 
 
@@ -76,9 +76,9 @@ def as_typed(override: str, multirun: bool = False) -> str:
         found = _parsed(override)
         if found is None and BRACKETS.fullmatch(value):
             found = [part.strip("'\"") for part in _parted(value[1:-1])]  # a home folder, say, has no quotes
-        return f"{key}={in_words(found)}" if isinstance(found, list) else override
+        return f"{key}={as_override(found)}" if isinstance(found, list) else override
     if equals and name == "init.overrides" and _parsed(override) is None and BRACKETS.fullmatch(value):
-        return f"{key}={in_words(_parted(value[1:-1]))}"
+        return f"{key}={as_override(_parted(value[1:-1]))}"
     nullable = not name.startswith("paths.")
     if not equals or name not in PATHS or (nullable and value == "null") or value == "":
         return override

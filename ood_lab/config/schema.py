@@ -1,8 +1,9 @@
-"""The parts of a request that no constructor names: their keys and ranges, read like a constructor's."""
+"""The sections of an experiment that no constructor names: their options, ranges, and what each option affects."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from ood_lab.config.affects import COMPARABILITY, FEATURES, NOTHING, SCORES, WEIGHTS
 from ood_lab.config.ranges import (
     ChannelDeviations,
     ChannelMeans,
@@ -13,8 +14,10 @@ from ood_lab.config.ranges import (
     PositiveInt,
 )
 
+Chain = Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]  # see `ood_lab.transform`
 
-@dataclass
+
+@dataclass(frozen=True)
 class Root:
     """Keys at the top of the configuration that are no group.
 
@@ -23,55 +26,69 @@ class Root:
     move before their verdict changes. `index` searches nearest neighbours for detectors.
     """
 
-    seed: NonNegativeInt
-    id_rate: OpenFraction
-    bootstrap: NonNegativeInt
-    local_radius: list[str]
-    index: Literal["torch", "faiss"]
-    paths: dict
-    benchmark: str
+    seed: Annotated[NonNegativeInt, WEIGHTS]
+    id_rate: Annotated[OpenFraction, SCORES]
+    bootstrap: Annotated[NonNegativeInt, SCORES]
+    local_radius: Annotated[list[str], NOTHING]
+    index: Annotated[Literal["torch", "faiss"], NOTHING]
+    paths: Annotated[dict, NOTHING]
+    benchmark: Annotated[str, NOTHING]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Paths:
     """Where images are read from and results are written to."""
 
-    data: str
-    output: str
-    cache: str
+    data: Annotated[str, NOTHING]
+    output: Annotated[str, NOTHING]
+    cache: Annotated[str, NOTHING]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Task:
     """What the command does."""
 
-    name: Literal["train", "evaluate", "report", "export", "data"]
-    action: Literal["list", "verify", "download"] | None
+    name: Annotated[Literal["train", "evaluate", "report", "export", "data"], NOTHING]
+    action: Annotated[Literal["list", "verify", "download"] | None, NOTHING]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trainer:
     """How long and on what a run trains. Epochs, batch sizes (of all devices together) and precision are its identity.
 
     `workers` decode the images of a streaming set; decoded test sets of up to `cache_gb` are kept below paths.cache.
     """
 
-    accelerator: Literal["cpu", "gpu"]
-    devices: PositiveInt
-    max_epochs: NonNegativeInt
-    batch_size: PositiveInt
-    auxiliary_batch_size: PositiveInt
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    threads: PositiveInt
-    workers: NonNegativeInt
-    cache_gb: NonNegativeFloat
-    eval_batch_size: PositiveInt
-    eval_precision: Literal["32-true", "bf16-mixed"]
-    log_every_n_steps: PositiveInt
-    checkpoint_minutes: PositiveFloat
+    accelerator: Annotated[Literal["cpu", "gpu"], NOTHING]
+    devices: Annotated[PositiveInt, NOTHING]
+    max_epochs: Annotated[NonNegativeInt, WEIGHTS | COMPARABILITY]
+    batch_size: Annotated[PositiveInt, WEIGHTS | COMPARABILITY]
+    auxiliary_batch_size: Annotated[PositiveInt, WEIGHTS | COMPARABILITY]
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], WEIGHTS]
+    threads: Annotated[PositiveInt, NOTHING]
+    workers: Annotated[NonNegativeInt, NOTHING]
+    cache_gb: Annotated[NonNegativeFloat, NOTHING]
+    eval_batch_size: Annotated[PositiveInt, NOTHING]
+    eval_precision: Annotated[Literal["32-true", "bf16-mixed"], FEATURES | COMPARABILITY]
+    log_every_n_steps: Annotated[PositiveInt, NOTHING]
+    checkpoint_minutes: Annotated[PositiveFloat, NOTHING]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Weights:
+    """Published weights, or a file of one's own: where they are and how they are got.
+
+    `sha256` is that of the file, or its first digits.
+    """
+
+    file: str
+    url: str | None = None
+    sha256: str | None = None
+    how_to_get: str = "Put the file there."
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True)
 class Init:
     """Where the weights come from before the first step.
 
@@ -86,22 +103,12 @@ class Init:
     key: str | None = None
     projector: bool = False
 
-
-@dataclass
-class Weights:
-    """Published weights, or a file of one's own: where they are and how they are got.
-
-    `sha256` is that of the file, or its first digits.
-    """
-
-    file: str
-    url: str | None = None
-    sha256: str | None = None
-    how_to_get: str = "Put the file there."
-    licence: str = "not stated"
+    def published(self) -> Weights | None:
+        """What `weights` says, with the defaults of what it leaves out; None without."""
+        return None if self.weights is None else Weights(**self.weights)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Protocol:
     """Which OOD sets are scored, on which images, and by which convention the headline FPR95 is taken.
 
@@ -119,22 +126,22 @@ class Protocol:
     near: list[str]
     far: list[str]
     validation: list[str]
-    missing: Literal["error", "skip"]
+    missing: Annotated[Literal["error", "skip"], NOTHING]
     check: Literal["strict", "loose"]
     id_val: NonNegativeInt | None
     subset: PositiveInt | None
     draws: PositiveInt
-    transform: Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]
-    transforms: dict
+    transform: Annotated[Chain, FEATURES | COMPARABILITY]
+    transforms: Annotated[dict, FEATURES | COMPARABILITY]
     folders: dict
-    mean: ChannelMeans | None
-    std: ChannelDeviations | None
+    mean: Annotated[ChannelMeans | None, WEIGHTS | FEATURES | COMPARABILITY]
+    std: Annotated[ChannelDeviations | None, WEIGHTS | FEATURES | COMPARABILITY]
     fpr95: Literal["ood_pos", "id_pos"]
     fpr_rule: Literal["first", "nearest"]
     aupr_rule: Literal["trapezoid", "average_precision"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tuning:
     """For each detector, the values of its options that are tried on validation data."""
 
@@ -142,20 +149,22 @@ class Tuning:
     grids: dict
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recipe:
     """What training on an image set takes: sizes that the papers give by data set, and how many test images it has.
+
+    An option without a mark shapes nothing by itself: parts and the trainer have it among their own options.
 
     Without `num_classes` the training split's classes are counted. `batch_size` is the default of trainer.batch_size;
     without one that is 128. Below `energy_margin` method=energy pushes ID energies.
     """
 
-    num_classes: PositiveInt | None
+    num_classes: Annotated[PositiveInt | None, WEIGHTS]
     test_images: PositiveInt | None
     benchmark: str
-    serve: Literal["resident", "streaming"]
-    resize: PositiveInt
-    side: PositiveInt
+    serve: Annotated[Literal["resident", "streaming"], WEIGHTS]
+    resize: Annotated[PositiveInt, WEIGHTS]
+    side: Annotated[PositiveInt, WEIGHTS]
     epochs: dict
     projection_dim: PositiveInt
     bank_size: PositiveInt
@@ -164,7 +173,7 @@ class Recipe:
     energy_margin: float | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Logger:
     """Where training curves go besides the run directory."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from ood_lab.config.affects import Affects, declared
 from ood_lab.config.annotation import resolved
 from ood_lab.config.groups import PACKAGE
 from ood_lab.config.source import assigned, definition, imported_module, module_file, module_tree, statements
@@ -37,6 +38,7 @@ class Signature:
     """The keyword-only parameters of a class are the keys of its YAML; the positional ones the program injects.
 
     `constants` are plain values that the class body, or that of a base, assigns (what a part declares that it reads).
+    `affects` has what the parameters with a mark affect.
     `optional` parameters have a default and may be left out; `defaults` has those that are plain values.
     """
 
@@ -44,6 +46,7 @@ class Signature:
     parameters: dict[str, ast.expr]
     injected: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
+    affects: dict[str, Affects] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     defaults: dict[str, Any] = field(default_factory=dict)
 
@@ -88,13 +91,16 @@ def _signature(target: str, module: str, name: str, _changed: int) -> Signature:
     parameters: dict[str, ast.expr] = {}
     injected: tuple[str, ...] = ()
     defaults: dict[str, ast.expr | None] = {}
+    affects: dict[str, Affects] = {}
+    annotations: dict[str, ast.expr | None] = {}
     inherited = [parent for parent in parents if own is None or own.args.kwarg is not None]  # what is passed on
     for parent in inherited:
         parameters |= parent.parameters
+        affects |= parent.affects
         defaults |= dict.fromkeys(parent.optional)
     known = {name: value for parent in inherited for name, value in parent.defaults.items()}
     if own is not None:
-        parameters |= {a.arg: _checked(a.annotation, a.arg, target, module) for a in own.args.kwonlyargs}
+        annotations = {a.arg: a.annotation for a in own.args.kwonlyargs}
         pairs = zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True)
         for argument, value in pairs:
             defaults.pop(argument.arg, None)  # the base's, where it is declared anew
@@ -109,10 +115,12 @@ def _signature(target: str, module: str, name: str, _changed: int) -> Signature:
         if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
             for member in node.body:
                 if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name) and _is_field(member):
-                    parameters[member.target.id] = _checked(member.annotation, member.target.id, target, module)
+                    annotations[member.target.id] = member.annotation
                     defaults |= {member.target.id: member.value} if member.value is not None else {}
+    parameters |= {name: _checked(annotation, name, target, module) for name, annotation in annotations.items()}
+    affects |= {name: mark for name, annotation in annotations.items() if (mark := declared(annotation)) is not None}
     known |= {name: _plain(value) for name, value in defaults.items() if value is not None and _is_plain(value)}
-    return Signature(target, parameters, injected, constants, frozenset(defaults), known)
+    return Signature(target, parameters, injected, constants, affects, frozenset(defaults), known)
 
 
 def _is_plain(value: ast.expr | None) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ood_lab.config.affects import FEATURES, NOTHING, WEIGHTS, of_fields
 from ood_lab.config.ranges import ChannelDeviations, ChannelMeans
 from ood_lab.random import generator
 from ood_lab.reader.base import UNLABELLED, Listing
@@ -21,7 +22,6 @@ from ood_lab.types import Images
 # "ood": all images by which a set is scored; "auxiliary": those that training may use as outliers.
 Split = Literal["train", "val", "test", "ood", "auxiliary"]
 SIDE = 32  # of generated images
-SAID = ("root", "layouts", "how_to_get", "licence", "mean", "std", "recipe")  # changes no pixel
 
 
 @dataclass(kw_only=True)
@@ -41,13 +41,13 @@ class ImageSet:
     """
 
     name: str
-    root: str
-    layouts: dict[str, dict[str, Any] | None]
-    how_to_get: str
-    licence: str
-    mean: ChannelMeans | None
-    std: ChannelDeviations | None
-    recipe: dict[str, Any] | None
+    root: Annotated[str, NOTHING]  # where images lie and what is said of them changes neither weights nor pixels
+    layouts: Annotated[dict[str, dict[str, Any] | None], NOTHING]
+    how_to_get: Annotated[str, NOTHING]
+    licence: Annotated[str, NOTHING]
+    mean: Annotated[ChannelMeans | None, NOTHING]  # images are normalised as the protocol says
+    std: Annotated[ChannelDeviations | None, NOTHING]
+    recipe: Annotated[dict[str, Any] | None, WEIGHTS]
 
     def load(self, split: Split) -> Images:
         """Pixels and labels of a split of an embedded or generated set."""
@@ -65,7 +65,8 @@ class ImageSet:
         pixels = images.pixels.permute(0, 2, 3, 1).contiguous().numpy()
         labels = images.labels.numpy()
         classes = tuple(map(str, range(int(labels.max()) + 1))) if (labels >= 0).any() else None
-        made = {k: v for k, v in self.description().items() if k not in SAID}
+        marks = of_fields(type(self))
+        made = {key: value for key, value in self.description().items() if FEATURES in marks.get(key, FEATURES)}
         return Listing(labels, classes, self.name, pixels=pixels, recipe=json.dumps(made, sort_keys=True))
 
     def description(self) -> dict[str, Any]:

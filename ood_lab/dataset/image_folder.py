@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from ood_lab.config.affects import NOTHING
 from ood_lab.dataset.stored import Stored
 
 
@@ -18,6 +20,6 @@ class ImageFolder(Stored):
     As an OOD or auxiliary set all images of a folder are read, labels or not.
     """
 
-    train: str | None
-    val: str | None
-    test: str | None
+    train: Annotated[str | None, NOTHING]
+    val: Annotated[str | None, NOTHING]
+    test: Annotated[str | None, NOTHING]

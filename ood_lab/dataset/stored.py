@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from ood_lab.config.affects import NOTHING, WEIGHTS
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.dataset.base import ImageSet, Split, held_out
 from ood_lab.errors import RunError
@@ -31,13 +32,13 @@ class Stored(ImageSet):
     Image lists are taken as they are: `include`, `exclude` and `draw` apply to the other layouts.
     """
 
-    include: list[str] | None
-    exclude: dict[str, list[str]]
-    benchmark: str
-    draw: dict[str, Any] | None
+    include: Annotated[list[str] | None, WEIGHTS]  # which files are read counts by itself among features
+    exclude: Annotated[dict[str, list[str]], WEIGHTS]
+    benchmark: Annotated[str, NOTHING]
+    draw: Annotated[dict[str, Any] | None, WEIGHTS]
     count: PositiveInt | None
-    checksums: dict[str, str]
-    downloads: list[dict[str, Any]]
+    checksums: Annotated[dict[str, str], NOTHING]
+    downloads: Annotated[list[dict[str, Any]], NOTHING]
 
     def listing(self, split: Split, id_val: int = 0) -> Listing:
         """See `ImageSet.listing`.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ood_lab.errors import RunError
-from ood_lab.evaluation.evaluator import Source, fit, score
 from ood_lab.evaluation.metrics import ood_metrics
+from ood_lab.evaluation.scores import Source, fit, score
 from ood_lab.progress import track
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import LinearHead

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from ood_lab.config.schema import Protocol
+
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
 
 def image_lines(
-    protocol: Mapping[str, Any],
+    protocol: Protocol,
     groups: Mapping[str, str],
     partial: Mapping[str, tuple[int, int]],
     own_validation: int | None = None,
@@ -20,16 +22,16 @@ def image_lines(
     """Which images a protocol scores and how they are prepared, a line each; the first names it and its sets.
 
     Args:
-        protocol: its node.
+        protocol: the resolved one.
         groups: the OOD sets that were scored, near or far.
         partial: sets of which another number of images was scored than stated: (scored, stated).
         own_validation: images of a validation part that the ID set has of its own.
         unit: of the numbers; "" where it is said elsewhere.
         overlapping: sets that share images with the auxiliary set, and how many.
     """
-    named = {g: ", ".join(n for n in protocol[g] if n in groups) or "none" for g in ("near", "far")}
-    skipped = [name for name in (*protocol["near"], *protocol["far"]) if name not in groups]
-    out = [f"protocol {protocol['name']}{', ' * bool(unit)}{unit}. near: {named['near']}; far: {named['far']}"]
+    named = {g: ", ".join(n for n in getattr(protocol, g) if n in groups) or "none" for g in ("near", "far")}
+    skipped = [name for name in (*protocol.near, *protocol.far) if name not in groups]
+    out = [f"protocol {protocol.name}{', ' * bool(unit)}{unit}. near: {named['near']}; far: {named['far']}"]
     if skipped:
         out.append(f"not there, left out of every mean: {', '.join(skipped)}")
     if partial:
@@ -38,17 +40,18 @@ def image_lines(
     if overlapping:
         told = ", ".join(f"{name} ({what})" for name, what in overlapping.items())
         out.append(f"shared with the auxiliary set, left out of every mean: {told}")
-    held = f"{protocol['id_val']:,} ID test images kept for validation" if protocol["id_val"] else "whole ID test set"
+    held = f"{protocol.id_val:,} ID test images kept for validation" if protocol.id_val else "whole ID test set"
     held = held if own_validation is None else f"{own_validation:,} ID validation images"
-    drawn = f"means over {protocol['draws']} draws of {protocol['subset']:,} images" if protocol["subset"] else "whole"
+    drawn = f"means over {protocol.draws} draws of {protocol.subset:,} images" if protocol.subset else "whole"
     out.append(f"{held}; OOD sets {drawn}; means over sets")
-    stated = protocol["mean"] is not None and protocol["std"] is not None
-    constants = f"{_numbers(protocol['mean'])}, {_numbers(protocol['std'])}" if stated else "the training images' own"
+    constants = "the training images' own"
+    if protocol.mean is not None and protocol.std is not None:
+        constants = f"{_numbers(protocol.mean)}, {_numbers(protocol.std)}"
     return [*out, f"images: {_transforms(protocol)}; normalised by {constants}"]
 
 
 def protocol_lines(
-    protocol: Mapping[str, Any],
+    protocol: Protocol,
     groups: Mapping[str, str],
     partial: Mapping[str, tuple[int, int]],
     own_validation: int | None = None,
@@ -57,7 +60,7 @@ def protocol_lines(
     """The resolved protocol in words: `image_lines`, and what the two FPR95 are."""
     return [
         *image_lines(protocol, groups, partial, own_validation, overlapping=overlapping),
-        f"FPR95 over all sets ({protocol['fpr_rule']} threshold; headline {HEADLINES[protocol['fpr95']]}).\n"
+        f"FPR95 over all sets ({protocol.fpr_rule} threshold; headline {HEADLINES[protocol.fpr95]}).\n"
         "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID",
     ]
 
@@ -89,11 +92,11 @@ def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, An
     return [f"* tuned by AUROC of ID validation images against {', '.join(validation)}: {found}"]
 
 
-def _transforms(protocol: Mapping[str, Any]) -> str:
-    names = {**protocol["transforms"]}
-    used = [f"{name} {chain}" for name, chain in names.items() if name in (*protocol["near"], *protocol["far"])]
-    return ", ".join([protocol["transform"], *used])
+def _transforms(protocol: Protocol) -> str:
+    names = {**protocol.transforms}
+    used = [f"{name} {chain}" for name, chain in names.items() if name in (*protocol.near, *protocol.far)]
+    return ", ".join([protocol.transform, *used])
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return "(" + " ".join(f"{value:.4g}" for value in values) + ")"

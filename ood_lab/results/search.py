@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ood_lab.config import Request
 from ood_lab.results.store import options_text
 
 
-def search_path(request: Request, name: str) -> Path:
-    """Where the search of a detector is kept."""
-    text = options_text(request.scorers[name])
-    return request.run_dir / "tuning" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+def search_path(run_dir: Path, name: str, node: Mapping[str, Any]) -> Path:
+    """Where the search of a detector with these options is stored."""
+    digits = hashlib.sha256(options_text(node).encode()).hexdigest()[:8]
+    return run_dir / "tuning" / f"{name}-{digits}.json"
 
 
-def validation_auroc(request: Request, name: str) -> float | None:
+def validation_auroc(run_dir: Path, name: str, node: Mapping[str, Any]) -> float | None:
     """The AUROC on validation data that a detector was chosen by; None where it was not searched, or is not yet."""
-    path = search_path(request, name)
+    path = search_path(run_dir, name, node)
     trials = json.loads(path.read_text())["trials"] if path.is_file() else []
     return max((trial["auroc"] for trial in trials if trial["auroc"] is not None), default=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from ood_lab.config import Request
+from ood_lab.config import Experiment
 from ood_lab.results.store import Results, Row, options_text, radius_metric
 
 STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
@@ -49,13 +49,13 @@ class Selection:
     radius: str = ""
 
     @staticmethod
-    def of(request: Request) -> Selection:
+    def of(experiment: Experiment) -> Selection:
         """The detectors, options, sets and groups that a request asks for."""
-        options = {name: options_text(node) for name, node in request.scorers.items()}
-        conventions = {name: request.convention(name) for name in request.ood_sets}
-        stated = {name: request.use(name).expected for name in request.ood_sets}
-        radius = radius_metric(request.cfg.id_rate)
-        return Selection(options, request.groups, conventions, request.convention(), stated, radius)
+        options = {name: options_text(node) for name, node in experiment.detectors.items()}
+        conventions = {name: experiment.convention(name) for name in experiment.ood_sets}
+        stated = {name: experiment.use(name).expected for name in experiment.ood_sets}
+        radius = radius_metric(experiment.id_rate)
+        return Selection(options, experiment.groups_of_sets, conventions, experiment.convention(), stated, radius)
 
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ood_lab.config import Request, RequestError
 from ood_lab.config.check import cuda_devices
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import nearest
+from ood_lab.errors import RequestError
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results, read_rows
 from ood_lab.storage import write_atomically
@@ -114,14 +115,14 @@ def read_command(overrides: Sequence[str], multirun: bool = False) -> Command:
     return Command(**found, launcher_words=tuple(launcher_words), words=tuple(words))
 
 
-def engine_for(command: Command, requests: Sequence[Request], output: Path) -> Engine:
+def engine_for(command: Command, experiments: Sequence[Experiment], output: Path) -> Engine:
     """Where the runs are made.
 
     Raises:
         RequestError: the launcher is not installed, or a run wants several devices where they can't be had.
     """
-    for request in requests:
-        devices = request.cfg.trainer.devices
+    for experiment in experiments:
+        devices = experiment.trainer.devices
         if devices > 1 and command.launcher != "submitit_slurm":
             raise RequestError(
                 f"trainer.devices={devices} in a sweep: the processes that train together would each start the whole "
@@ -132,15 +133,15 @@ def engine_for(command: Command, requests: Sequence[Request], output: Path) -> E
         from ood_lab.sweep.launcher import Launcher
 
         launcher = Launcher(command.launcher, command.launcher_words, str(output / ".sweep"))
-        for request in requests:
-            devices = request.cfg.trainer.devices
+        for experiment in experiments:
+            devices = experiment.trainer.devices
             if devices != launcher.tasks:
                 raise RequestError(
                     f"trainer.devices={devices} needs hydra.launcher.tasks_per_node={devices}, not {launcher.tasks}: "
                     "the launcher starts one process for each device"
                 )
         return launcher
-    gpus = cuda_devices() if any(r.cfg.trainer.accelerator == "gpu" for r in requests) else 0
+    gpus = cuda_devices() if any(r.trainer.accelerator == "gpu" for r in experiments) else 0
     return Workers(command.workers or max(1, gpus), gpus)
 
 

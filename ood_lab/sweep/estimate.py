@@ -8,18 +8,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ood_lab.config import Request, RequestError
-from ood_lab.config.identity import prefix
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.identity import prefix, weight_values
+from ood_lab.errors import RequestError
 from ood_lab.progress import clock
-from ood_lab.run_dir import is_trained, saved_leaves, seconds_of
+from ood_lab.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
 
 
-def estimate(requests: Sequence[Request], workers: int) -> str:
-    """What is to be done of the requests and of what they depend on, in words."""
-    works = [work for wave in in_waves(requests) for work in wave]
-    new = [work for work in works if not is_trained(work.requests[0])]
-    kinds = [_kind(work.requests[0]) for work in new]
+def estimate(experiments: Sequence[Experiment], workers: int) -> str:
+    """What is to be done of the experiments and of what they depend on, in words."""
+    works = [work for wave in in_waves(experiments) for work in wave]
+    new = [work for work in works if not RunFolder(work.experiments[0].run_dir).is_trained]
+    kinds = [_kind(work.experiments[0]) for work in new]
     seconds = {kind: _median(kind) for kind in set(kinds)}
     known = [found for kind in kinds if (found := seconds[kind]) is not None]
     if not works:
@@ -44,26 +45,26 @@ class Kind:
 
     output: Path
     prefix: str
-    leaves: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Any], ...]
 
 
-def _kind(request: Request) -> Kind:
-    return Kind(request.run_dir.parent, prefix(request.composed), _shape(request.leaves))
+def _kind(experiment: Experiment) -> Kind:
+    return Kind(experiment.run_dir.parent, prefix(experiment), _shape(weight_values(experiment)))
 
 
-def _shape(leaves: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((k, repr(v)) for k, v in sorted(leaves.items()) if k.startswith(("backbone.", "trainer.")))
+def _shape(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((k, repr(v)) for k, v in sorted(values.items()) if k.startswith(("backbone.", "trainer.")))
 
 
 def _median(kind: Kind) -> float | None:
-    folders = kind.output.glob(f"{kind.prefix}-s*")
-    found = [seconds for folder in folders if (seconds := seconds_of(folder)) is not None and _is_of(kind, folder)]
+    folders = [RunFolder(path) for path in kind.output.glob(f"{kind.prefix}-s*")]
+    found = [folder.seconds for folder in folders if folder.seconds is not None and _is_of(kind, folder)]
     return median(found) if found else None
 
 
-def _is_of(kind: Kind, folder: Path) -> bool:
+def _is_of(kind: Kind, folder: RunFolder) -> bool:
     try:
-        leaves = saved_leaves(folder)
+        values = folder.weight_values()
     except RequestError:  # another run's folder, edited by somebody: it tells nothing, and is not asked for
         return False
-    return leaves is not None and _shape(leaves) == kind.leaves
+    return values is not None and _shape(values) == kind.values

@@ -13,8 +13,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ood_lab.config import Request, RequestError, prepare
-from ood_lab.config.request import expand_sweep
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.prepare import expand_sweep, on_disk, prepare
+from ood_lab.errors import RequestError
 from ood_lab.progress import stdout
 from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.search import validation_auroc
@@ -33,13 +34,13 @@ class Setting:
     """Runs that differ in their seeds only.
 
     Args:
-        request: one of them.
+        experiment: one of them.
         varied: what did, as written.
         of_scorer: their lines by detector.
         validated: by detector the AUROC on validation data, where there is one.
     """
 
-    request: Request
+    experiment: Experiment
     varied: Mapping[str, str]
     of_scorer: dict[str, list[Line]]
     validated: dict[str, list[float]]
@@ -53,53 +54,53 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         RunError: some runs failed; the rest is made and shown.
     """
     singles = list(expand_sweep(command.words, folder))
-    requests = [prepare(single, folder, look=False).here(command.here) for single in singles]
-    _check_apart(requests)
-    output = requests[0].run_dir.parent
-    engine = engine_for(command, requests, output)
-    stdout.print(f"{len(requests)} runs. {estimate(requests, engine.number)}", highlight=False)
+    experiments = [on_disk(prepare(single, folder, look=False), command.here) for single in singles]
+    _check_apart(experiments)
+    output = experiments[0].run_dir.parent
+    engine = engine_for(command, experiments, output)
+    stdout.print(f"{len(experiments)} runs. {estimate(experiments, engine.number)}", highlight=False)
     if command.dry_run:
         return []
-    failures = sweep(requests, engine, output)
-    if requests[0].cfg.task.name in ("train", "evaluate", "report"):
+    failures = sweep(experiments, engine, output)
+    if experiments[0].task.name in ("train", "evaluate", "report"):
         stdout.print()
-        stdout.print(summary(settings(singles, requests)), highlight=False)
+        stdout.print(summary(settings(singles, experiments)), highlight=False)
     failures.complain()
-    return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in requests]
+    return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in experiments]
 
 
-def _check_apart(requests: Sequence[Request]) -> None:
-    """Refuse two requests that would store their numbers in one place.
+def _check_apart(experiments: Sequence[Experiment]) -> None:
+    """Refuse two experiments that would store their numbers in one place.
 
     Raises:
         RequestError: one run is asked for twice with other images under one name.
     """
     places: dict[tuple[str, str], tuple[str, str]] = {}
-    for request in requests:
-        for use in request.image_sets:
+    for experiment in experiments:
+        for use in experiment.image_sets:
             role = use.role if use.role in ("id", "auxiliary") else use.name
             where = (str(use.node["root"]), repr(use.node["layouts"]))
-            if places.setdefault((request.run_id, role), where) != where:
+            if places.setdefault((experiment.run_id, role), where) != where:
                 raise RequestError(
-                    f"two combinations are the same run ({request.run_id}) with other images of {use.name}: only the "
-                    "last one's numbers would stay. Give the images names of their own (in a protocol 'name:path', "
+                    f"two combinations are the same run ({experiment.run_id}) with other images of {use.name}: only "
+                    "the last one's numbers would stay. Give the images names of their own (in a protocol 'name:path', "
                     "else dataset.name=), or make the combinations one after the other"
                 )
 
 
-def settings(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> list[Setting]:
+def settings(singles: Sequence[Sequence[str]], experiments: Sequence[Experiment]) -> list[Setting]:
     """The runs by what varied besides the seed, in the order of the command line."""
     keys = [key_of(word) for word in singles[0]]
     varied = [i for i, key in enumerate(keys) if key != "seed" and len({single[i] for single in singles}) > 1]
     found: dict[tuple[str, ...], Setting] = {}
-    for single, request in zip(singles, requests, strict=True):
+    for single, experiment in zip(singles, experiments, strict=True):
         values = tuple(single[i].partition("=")[2] for i in varied)
         names = dict(zip((keys[i] for i in varied), values, strict=True))
-        setting = found.setdefault(values, Setting(request, names, defaultdict(list), defaultdict(list)))
-        results = Results(request.run_id, request.run_dir, read_rows(request.run_dir))
-        for line in lines(results, Selection.of(request)):
+        setting = found.setdefault(values, Setting(experiment, names, defaultdict(list), defaultdict(list)))
+        results = Results(experiment.run_id, experiment.run_dir, read_rows(experiment.run_dir))
+        for line in lines(results, Selection.of(experiment)):
             setting.of_scorer[line.scorer].append(line)
-            validated = validation_auroc(request, line.scorer)
+            validated = validation_auroc(experiment.run_dir, line.scorer, experiment.detectors[line.scorer])
             if validated is not None:
                 setting.validated[line.scorer].append(validated)
     return list(found.values())
@@ -120,7 +121,7 @@ def summary(settings: Sequence[Setting]) -> Table:
 
     With `tuning=` a column has the AUROC on validation data, and a mark the setting that it chooses.
     """
-    headlines = {id(setting): setting.request.composed.plain("protocol.fpr95") for setting in settings}
+    headlines = {id(setting): setting.experiment.protocol.fpr95 for setting in settings}
     names_of_headlines = sorted({HEADLINES[headline] for headline in headlines.values()})
     best = chosen(settings)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
@@ -147,12 +148,12 @@ def summary(settings: Sequence[Setting]) -> Table:
         if not setting.of_scorer:
             table.add_row("  no results")
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
-    protocols = [(s.request.composed.plain("protocol"), s.request.groups) for s in settings]
+    protocols = [(s.experiment.protocol, s.experiment.groups_of_sets) for s in settings]
     below = list(dict.fromkeys(image_lines(protocol, groups, {})[0] for protocol, groups in protocols))
     seeds = " to ".join(map(str, counts)) or "no"
     below.append(f"mean ± population std of {seeds} seeds, on test images: nothing may be chosen by it")
     if best:
-        sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol["validation"]))
+        sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol.validation))
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
     else:
         below.append("tuning=validation adds what may be chosen by: AUROC on the protocol's validation sets")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ood_lab.config import Request
-from ood_lab.run_dir import outstanding
+from ood_lab.config.experiment import Experiment
+from ood_lab.outstanding import outstanding
 
 
 @dataclass
@@ -14,34 +14,36 @@ class Work:
     """All that is asked of one run.
 
     Args:
-        requests: they differ in what they want scored.
-        asked: whether a request is one of those that were asked for, or only stood on.
+        experiments: they differ in what they want scored.
+        asked: whether the run is asked for, or only a prerequisite of one that is.
     """
 
     run_id: str
-    requests: list[Request]
+    experiments: list[Experiment]
     asked: bool
 
     @property
-    def needs(self) -> set[str]:
-        return {need.run_id for request in self.requests for need in request.needs}
+    def prerequisites(self) -> set[str]:
+        """The ids of the runs that it depends on."""
+        return {run_id for experiment in self.experiments for run_id in experiment.prerequisite_ids}
 
     @property
-    def left(self) -> list[Request]:
-        """The requests that still want something. Tasks other than training are always carried out."""
-        return [r for r in self.requests if r.cfg.task.name != "train" or outstanding(r)]
+    def left(self) -> list[Experiment]:
+        """The experiments that still want something. Tasks other than training are always carried out."""
+        return [e for e in self.experiments if e.task.name != "train" or outstanding(e)]
 
 
-def in_waves(requests: Sequence[Request]) -> list[list[Work]]:
+def in_waves(experiments: Sequence[Experiment]) -> list[list[Work]]:
     """What is to be done: everything in one wave can be made at once, after the waves before it."""
     works: dict[str, Work] = {}
     depth: dict[str, int] = {}
-    for request, asked, level in _with_needs(requests):
-        work = works.setdefault(request.run_id, Work(request.run_id, [], False))
-        work.asked = work.asked or asked
-        depth[request.run_id] = max(level, depth.get(request.run_id, 0))
-        if request.overrides not in [other.overrides for other in work.requests]:
-            work.requests.append(request)
+    for asked_for in experiments:
+        for experiment in asked_for.with_prerequisites():
+            work = works.setdefault(experiment.run_id, Work(experiment.run_id, [], False))
+            work.asked = work.asked or experiment is asked_for
+            depth[experiment.run_id] = max(_depth(experiment), depth.get(experiment.run_id, 0))
+            if experiment.overrides not in [other.overrides for other in work.experiments]:
+                work.experiments.append(experiment)
     waves: dict[int, list[Work]] = {}
     for run_id, work in works.items():
         if work.left:
@@ -49,13 +51,6 @@ def in_waves(requests: Sequence[Request]) -> list[list[Work]]:
     return [waves[level] for level in sorted(waves)]
 
 
-def _with_needs(requests: Sequence[Request]) -> Iterator[tuple[Request, bool, int]]:
-    """(request, whether it was asked for, how many runs lie below it), needs before what depends on them."""
-    for request in requests:
-        for need in request.needs:
-            yield from ((r, False, level) for r, _, level in _with_needs([need]))
-        yield request, True, _depth(request)
-
-
-def _depth(request: Request) -> int:
-    return max((1 + _depth(need) for need in request.needs), default=0)
+def _depth(experiment: Experiment) -> int:
+    """How many runs must be made before it, one after the other."""
+    return max((1 + _depth(other) for other in experiment.prerequisites.values()), default=0)

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from rich.console import Console
 
-from ood_lab.config import Request, RequestError, RunError
+from ood_lab.config.experiment import Experiment
+from ood_lab.errors import RequestError, RunError
 from ood_lab.progress import Meter
 from ood_lab.sweep.order import Work, in_waves
 from ood_lab.sweep.ticket import LOG, Ticket
@@ -64,13 +65,13 @@ class Failures:
             raise RunError("\n".join([head, *lines]))
 
 
-def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> Failures:
-    """Bring every request to its end. Finished ones are left alone; what dies is repeated once.
+def sweep(experiments: Sequence[Experiment], engine: Engine, output: Path) -> Failures:
+    """Bring every run to its end. Finished ones are left alone; what dies is repeated once.
 
     Args:
         output: folder of the runs; tickets lie in its `.sweep`.
     """
-    waves = in_waves(requests)
+    waves = in_waves(experiments)
     if not waves:
         return Failures(0, [])
     folder = output / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -79,7 +80,7 @@ def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> Failures
         for number, wave in enumerate(waves):
             tickets: list[tuple[Work, Ticket]] = []
             for work in wave:
-                below = sorted(work.needs & set(failures))
+                below = sorted(work.prerequisites & set(failures))
                 if below:
                     reason = f"it depends on {below[0]}, which could not be made"
                     failures[work.run_id] = Failure(work.run_id, reason, failures[below[0]].log)
@@ -92,12 +93,12 @@ def sweep(requests: Sequence[Request], engine: Engine, output: Path) -> Failures
 
 
 def _ticket(work: Work, path: Path) -> Ticket:
-    first = work.requests[0]
+    first = work.experiments[0]
     ticket = Ticket(
         str(path.absolute()),
         str(first.run_dir),
-        tuple(request.overrides for request in work.left),
-        None if first.folder is None else str(first.folder),
+        tuple(experiment.overrides for experiment in work.left),
+        None if first.config_dir is None else str(first.config_dir),
     )
     ticket.write()
     return ticket

@@ -11,9 +11,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ood_lab.config import OodLabError, prepare
+from ood_lab.config.prepare import prepare
+from ood_lab.errors import OodLabError
 from ood_lab.reader.scope import one_command
-from ood_lab.run_dir import is_trained
+from ood_lab.run_folder import RunFolder
 from ood_lab.storage import write_atomically
 
 LOG = "run.log"
@@ -91,12 +92,12 @@ def _carried_out(ticket: Ticket, rank: int) -> list[str]:
 
 @one_command()
 def _one(command: tuple[str, ...], folder: str | None, rank: int) -> None:
-    request = prepare(list(command), Path(folder) if folder else None)
-    if rank and is_trained(request):
+    experiment = prepare(list(command), Path(folder) if folder else None)
+    if rank and RunFolder(experiment.run_dir).is_trained:
         return
     from ood_lab.task import execute
 
-    execute(request)
+    execute(experiment)
 
 
 @contextmanager

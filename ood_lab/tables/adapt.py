@@ -9,19 +9,13 @@ from typing import Any
 
 import yaml
 
+from ood_lab.config.affects import COMPARABILITY
 from ood_lab.config.check import parse
 from ood_lab.config.compose import compose
-from ood_lab.config.request import expand_sweep
+from ood_lab.config.options import affected_by
+from ood_lab.config.prepare import expand_sweep
 from ood_lab.errors import RequestError
 from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
-
-# What a word may change without a run ceasing to be the paper's: places, machine, what is drawn and looked at.
-SAME = ("logger", "figure", "bootstrap", "id_rate", "index", "local_radius", "protocol.missing", "seed", "trainer")
-SAME_BELOW = ("paths.", "logger.", "figure.")
-SAME_TRAINER = (
-    "accelerator", "devices", "precision", "workers", "cache_gb", "threads", "eval_batch_size", "checkpoint_minutes",
-    "log_every_n_steps",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     seeds = _seeds(every, folder) or (table.seeds if scale.seeds is None else table.seeds[: scale.seeds])
     every = tuple(word for word in every if key_of(word) != "seed")
     own = {f"{what}={getattr(column, what)}" for column in table.columns for what in ("dataset", "backbone")}
-    foreign = [word for word in every if word not in own and not _is_same(key_of(word))]
+    foreign = [word for word in every if word not in own and COMPARABILITY in affected_by(key_of(word))]
     notes = [f"scale={scale.name}"] if scale.words else []
     notes += [word for word in words if word in foreign]
     notes += options
@@ -87,10 +81,6 @@ def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | 
     made = replace(made, seeds=seeds, rows=rows, words=every, changed=tuple(notes), clipped=cut, seed_words=some)
     moved = {"dataset", "protocol", "experiment"} & {key_of(word) for word in foreign}
     return _with_sets_of_protocol(made, folder) if moved else made
-
-
-def _is_same(key: str) -> bool:
-    return key in (*SAME, *(f"trainer.{name}" for name in SAME_TRAINER)) or key.startswith(SAME_BELOW)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -190,8 +180,8 @@ def _with_sets_of_protocol(table: Table, folder: Path | None) -> Table:
     for column in table.columns:
         if column.dataset not in names:
             words = [text for text in table.changes(TableRow("", ()), column) if _is_about_sets(key_of(text))]
-            protocol = compose(words, folder=folder).plain("protocol")
-            names[column.dataset] = (*protocol["near"], *protocol["far"])
+            composed = compose(words, folder=folder)
+            names[column.dataset] = (*composed.plain("protocol.near"), *composed.plain("protocol.far"))
     at: list[int] = []
     columns: list[Column] = []
     for i, column in enumerate(table.columns):

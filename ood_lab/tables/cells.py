@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import Any
 
-from ood_lab.config import Request
+from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Row, read_rows
 from ood_lab.results.table import Selection
 from ood_lab.tables.plan import Place, Plan
@@ -74,7 +74,7 @@ class Filled:
         columns: the table's, and near and far means where a mean is over both.
         cells: a row each.
         lacking: for each row that has none the reason; rows of differences have neither.
-        requests: the runs of each place.
+        experiments: the runs of each place.
         rows: what is stored of each run.
         shared: of each ID set the OOD sets that share images with the auxiliary set of some run, and how many.
     """
@@ -83,27 +83,27 @@ class Filled:
     columns: tuple[Column, ...]
     cells: tuple[tuple[Cell, ...], ...]
     lacking: Mapping[int, str]
-    requests: Mapping[Place, tuple[Request, ...]]
+    experiments: Mapping[Place, tuple[Experiment, ...]]
     rows: Mapping[str, tuple[Row, ...]]
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def runs(self, row: int, column: Column) -> tuple[Request, ...]:
+    def runs(self, row: int, column: Column) -> tuple[Experiment, ...]:
         """The runs of a cell; none where they can't be made."""
-        return self.requests.get(Place.of(self.table, row, column), ())
+        return self.experiments.get(Place.of(self.table, row, column), ())
 
     def used(self) -> list[Row]:
         """The stored rows that the cells are made of."""
         found = []
-        for place, runs in self.requests.items():
+        for place, runs in self.experiments.items():
             scorer = self.table.rows[place.row].scorer
             for run in runs:
                 chosen, rows = Selection.of(run), self.rows[run.run_id]
                 found += chosen.of_scorer(rows, scorer) if scorer else chosen.of_accuracies(rows)
         return found
 
-    def first(self, dataset: str) -> Request | None:
+    def first(self, dataset: str) -> Experiment | None:
         """Some run on that ID set."""
-        return next((r[0] for place, r in self.requests.items() if place.dataset == dataset), None)
+        return next((r[0] for place, r in self.experiments.items() if place.dataset == dataset), None)
 
 
 def fill(table: Table, plan: Plan) -> Filled:
@@ -112,13 +112,15 @@ def fill(table: Table, plan: Plan) -> Filled:
     Raises:
         RunError: a stored file can't be read.
     """
-    requests = {place: runs for place, runs in plan.requests.items() if place.table == table.id}
-    rows = {r.run_id: tuple(read_rows(r.run_dir)) for runs in requests.values() for r in runs}
-    shared = {dataset: _shared(dataset, requests, rows) for dataset in {column.dataset for column in table.columns}}
-    columns = _with_groups(table, requests)
+    experiments = {place: runs for place, runs in plan.experiments.items() if place.table == table.id}
+    rows = {r.run_id: tuple(read_rows(r.run_dir)) for runs in experiments.values() for r in runs}
+    shared = {dataset: _shared(dataset, experiments, rows) for dataset in {column.dataset for column in table.columns}}
+    columns = _with_groups(table, experiments)
     cells = tuple(
         tuple(
-            _cell(table, row, column, at, requests.get(Place.of(table, number, column)), rows, shared[column.dataset])
+            _cell(
+                table, row, column, at, experiments.get(Place.of(table, number, column)), rows, shared[column.dataset]
+            )
             for column, at in columns
         )
         for number, row in enumerate(table.rows)
@@ -127,37 +129,37 @@ def fill(table: Table, plan: Plan) -> Filled:
     for place, reason in plan.lacking.items():
         if place.table == table.id:
             lacking.setdefault(place.row, reason)
-    return Filled(table, tuple(column for column, _ in columns), cells, lacking, requests, rows, shared)
+    return Filled(table, tuple(column for column, _ in columns), cells, lacking, experiments, rows, shared)
 
 
 def _shared(
-    dataset: str, requests: Mapping[Place, tuple[Request, ...]], rows: Mapping[str, Sequence[Row]]
+    dataset: str, experiments: Mapping[Place, tuple[Experiment, ...]], rows: Mapping[str, Sequence[Row]]
 ) -> dict[str, str]:
     """The OOD sets of an ID set that share images with the auxiliary set of some run."""
-    runs = [run for place, runs in requests.items() if place.dataset == dataset for run in runs]
+    runs = [run for place, runs in experiments.items() if place.dataset == dataset for run in runs]
     return {name: told for run in runs for name, told in Selection.of(run).overlapping(rows[run.run_id]).items()}
 
 
-def _with_groups(table: Table, requests: Mapping[Place, tuple[Request, ...]]) -> list[tuple[Column, int | None]]:
+def _with_groups(table: Table, experiments: Mapping[Place, tuple[Experiment, ...]]) -> list[tuple[Column, int | None]]:
     """The table's columns and their places; behind a mean over near and far sets, the mean over each of them."""
     columns: list[tuple[Column, int | None]] = []
     for at, column in enumerate(table.columns):
         columns.append((column, at))
-        runs = next((r for place, r in requests.items() if place.dataset == column.dataset), ())
-        groups = {runs[0].groups[name] for name in _sets(table, column, runs[0])} if runs else set()
+        runs = next((r for place, r in experiments.items() if place.dataset == column.dataset), ())
+        groups = {runs[0].groups_of_sets[name] for name in _sets(table, column, runs[0])} if runs else set()
         if column.over == "mean" and len(groups) > 1:
             columns += [(replace(column, over=group), None) for group in GROUPS]
     return columns
 
 
-def _sets(table: Table, column: Column, request: Request) -> list[str]:
+def _sets(table: Table, column: Column, experiment: Experiment) -> list[str]:
     """The OOD sets that a column is over, of those that are there."""
     if column.over is None:
         return []
     if column.over not in ("mean", *GROUPS):
-        return [column.over] if column.over in request.groups else []
+        return [column.over] if column.over in experiment.groups_of_sets else []
     groups = (column.over,) if column.over in GROUPS else GROUPS
-    return [name for name in table.sets[column.dataset] if request.groups.get(name) in groups]
+    return [name for name in table.sets[column.dataset] if experiment.groups_of_sets.get(name) in groups]
 
 
 def _cell(
@@ -165,7 +167,7 @@ def _cell(
     row: TableRow,
     column: Column,
     at: int | None,
-    runs: Sequence[Request] | None,
+    runs: Sequence[Experiment] | None,
     rows: Mapping[str, Sequence[Row]],
     shared: Collection[str],
 ) -> Cell:
@@ -174,36 +176,36 @@ def _cell(
         return Cell(paper=paper, paper_std=std)
     if table.kind == "config":
         return Cell(text=_setting(runs[0], row.key), wanted=1, paper=paper)
-    found = [_value(table, row, column, request, rows[request.run_id], shared) for request in runs]
+    found = [_value(table, row, column, experiment, rows[experiment.run_id], shared) for experiment in runs]
     values = tuple(value for value in found if value is not None)
     comparable = not values or all(_comparable(table, row, column, r, rows[r.run_id], shared) for r in runs)
     return Cell(values, None, len(runs), *((paper, std) if comparable else (None, None)))
 
 
-def _setting(request: Request, key: str | None) -> str | None:
-    value = None if key is None else request.composed.plain(key)
+def _setting(experiment: Experiment, key: str | None) -> str | None:
+    value = None if key is None else experiment.value(key)
     return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _value(
-    table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row], shared: Collection[str]
+    table: Table, row: TableRow, column: Column, experiment: Experiment, rows: Sequence[Row], shared: Collection[str]
 ) -> float | None:
     """A run's figure in the column's unit; None if it is not stored (or nothing measures it)."""
     if not column.measured:
         return None
-    chosen = Selection.of(request)
+    chosen = Selection.of(experiment)
     if column.metric in COSTS:
         unit = column.unit or table.unit
         stored = next((r["value"] for r in rows if r["metric"] == COSTS[column.metric]), None)
         return None if stored is None else stored * (1000 if unit == "ms" else 1)
     if column.metric in ANGLES:
-        return _angle(table, column, request, chosen, rows, shared)
+        return _angle(table, column, experiment, rows, shared)
     if column.metric == "accuracy":
         accuracy = chosen.accuracy(rows)
         return None if math.isnan(accuracy) else 100 * accuracy
-    metric = {"fpr95": f"fpr95_{request.composed.plain('protocol.fpr95')}", "aupr": "aupr_in"}
+    metric = {"fpr95": f"fpr95_{experiment.protocol.fpr95}", "aupr": "aupr_in"}
     name = metric.get(column.metric, column.metric)
-    sets = _apart(_sets(table, column, request), column, shared)
+    sets = _apart(_sets(table, column, experiment), column, shared)
     of_set = {r["ood_set"]: r["value"] for r in chosen.of_scorer(rows, row.scorer or "") if r["metric"] == name}
     return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
@@ -214,32 +216,33 @@ def _apart(sets: list[str], column: Column, shared: Collection[str]) -> list[str
 
 
 def _angle(
-    table: Table, column: Column, request: Request, chosen: Selection, rows: Sequence[Row], shared: Collection[str]
+    table: Table, column: Column, experiment: Experiment, rows: Sequence[Row], shared: Collection[str]
 ) -> float | None:
     """An angle in degrees; of several sets the mean."""
+    chosen = Selection.of(experiment)
     found = [row for row in rows if row["metric"] == column.metric]
     if column.over is None:
         own = [row for row in found if row["convention"] == chosen.of_accuracy]
         return own[0]["value"] if own else None
-    sets = _apart(_sets(table, column, request), column, shared)
+    sets = _apart(_sets(table, column, experiment), column, shared)
     of_set = {r["ood_set"]: r["value"] for r in found if r["convention"] == chosen.conventions.get(r["ood_set"])}
     return fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
 
 
 def _comparable(
-    table: Table, row: TableRow, column: Column, request: Request, rows: Sequence[Row], shared: Collection[str]
+    table: Table, row: TableRow, column: Column, experiment: Experiment, rows: Sequence[Row], shared: Collection[str]
 ) -> bool:
     """Whether a run's figure may stand beside the paper's: whole sets, all of them, counts checked."""
-    protocol, chosen = request.composed.plain("protocol"), Selection.of(request)
-    if protocol["check"] != "strict":
+    protocol, chosen = experiment.protocol, Selection.of(experiment)
+    if protocol.check != "strict":
         return False
     own = chosen.of_scorer(rows, row.scorer) if row.scorer and column.over else chosen.of_accuracies(rows)
-    whole = request.composed.plain("dataset.recipe.test_images")
-    if whole is not None and any(stored["n_id"] != whole - protocol["id_val"] for stored in own):
+    whole = experiment.dataset.recipe.test_images
+    if whole is not None and any(stored["n_id"] != whole - (protocol.id_val or 0) for stored in own):
         return False
     wanted = table.sets.get(column.dataset, ()) if column.over == "mean" else (column.over,) if column.over else ()
     unlike = {*chosen.partial(own), *shared}
-    return all(name in request.groups and name not in unlike for name in wanted)
+    return all(name in experiment.groups_of_sets and name not in unlike for name in wanted)
 
 
 def as_number(printed: Any) -> float | None:

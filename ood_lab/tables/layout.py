@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ood_lab.config.objective import caveats
@@ -149,33 +149,33 @@ def _costs(filled: Filled) -> list[str]:
 def _caveats(filled: Filled) -> list[str]:
     """What rows must say of their parts, each with the labels of its rows."""
     labels: dict[str, dict[str, None]] = {}
-    for place, runs in filled.requests.items():
-        for caveat in caveats(runs[0].composed):
+    for place, runs in filled.experiments.items():
+        for caveat in caveats(runs[0]):
             labels.setdefault(caveat, {})[filled.table.rows[place.row].label] = None
     return [f"{', '.join(names)}: {caveat}" for caveat, names in labels.items()]
 
 
 def _about(filled: Filled, dataset: str) -> list[str]:
     """The protocol of one ID set, for the sets that the table shows."""
-    request = filled.first(dataset)
-    if request is None:
+    experiment = filled.first(dataset)
+    if experiment is None:
         return []
-    protocol = request.composed.plain("protocol")
+    protocol = experiment.protocol
     shown = {column.over for column in filled.columns if column.dataset == dataset}
     if "mean" in shown:
         shown |= set(filled.table.sets.get(dataset, ()))
-    groups = {name: group for name, group in request.groups.items() if name in shown}
-    for group in ("near", "far"):
-        protocol[group] = [name for name in protocol[group] if name in shown]
-    runs = [r for place, runs in filled.requests.items() if place.dataset == dataset for r in runs]
+    groups = {name: group for name, group in experiment.groups_of_sets.items() if name in shown}
+    near, far = ([name for name in getattr(protocol, group) if name in shown] for group in ("near", "far"))
+    protocol = replace(protocol, near=near, far=far)
+    runs = [r for place, runs in filled.experiments.items() if place.dataset == dataset for r in runs]
     partial: dict[str, tuple[int, int]] = {}
     for run in runs:
         found = Selection.of(run).partial(filled.rows[run.run_id])
         partial |= {name: counts for name, counts in found.items() if name in shown}
     shared = {name: told for name, told in filled.shared.get(dataset, {}).items() if name in shown}
     lines = image_lines(protocol, groups, partial, unit="", overlapping=shared)
-    headline = f"FPR95 {HEADLINES[protocol['fpr95']]}, AUPR of ID images ({protocol['aupr_rule'].replace('_', ' ')})"
-    precision = request.composed.plain("trainer.precision")
+    headline = f"FPR95 {HEADLINES[protocol.fpr95]}, AUPR of ID images ({protocol.aupr_rule.replace('_', ' ')})"
+    precision = experiment.trainer.precision
     trained = [] if precision == "32-true" else [f"trained in {precision}"]
     detects = any(column.metric in NEED_SCORER for column in filled.columns)
     return [f"{dataset}: {lines[0]}", *lines[1:], *([headline] if detects else []), *trained]

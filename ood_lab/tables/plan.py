@@ -8,11 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config import OodLabError, Request, prepare
-from ood_lab.config.quoting import in_words
+from ood_lab.claim import verify
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.prepare import on_disk, prepare, with_ood_sets, with_seed
+from ood_lab.config.quoting import as_override
+from ood_lab.errors import OodLabError
+from ood_lab.outstanding import outstanding
 from ood_lab.progress import track
 from ood_lab.results.store import read_rows
-from ood_lab.run_dir import outstanding, verify
 from ood_lab.tables.spec import Column, Table
 
 Changes = tuple[str, ...]
@@ -61,7 +64,7 @@ class Job:
         if not self.detectors:
             return self.changes
         options = [
-            f"scorer.{name}.{key}={in_words(value)}"
+            f"scorer.{name}.{key}={as_override(value)}"
             for name, node in self.detectors.items()
             for key, value in node.items()
         ]
@@ -73,37 +76,37 @@ class Plan:
     """The runs of some tables.
 
     Args:
-        requests: for each place its runs, one a seed.
+        experiments: for each place its runs, one a seed.
         lacking: for each place that has none the reason, as "method=npos: no such method. ...".
         unmeasured: for places of which some columns print what no run stores, these columns.
     """
 
-    requests: Mapping[Place, tuple[Request, ...]]
+    experiments: Mapping[Place, tuple[Experiment, ...]]
     lacking: dict[Place, str]
     unmeasured: dict[Place, str] = field(default_factory=dict)
 
     @cached_property
-    def runs(self) -> list[Request]:
+    def runs(self) -> list[Experiment]:
         """Every distinct request, in the order of the tables."""
-        found = {(r.run_id, r.overrides): r for requests in self.requests.values() for r in requests}
+        found = {(r.run_id, r.overrides): r for experiments in self.experiments.values() for r in experiments}
         return list(found.values())
 
     @cached_property
     def run_ids(self) -> set[str]:
         """Of all runs; some are asked for more than once, with other detectors or sets."""
-        return {request.run_id for request in self.runs}
+        return {experiment.run_id for experiment in self.runs}
 
     @cached_property
     def done(self) -> set[str]:
         """The runs of which nothing is outstanding."""
-        return self.run_ids - {request.run_id for request in self.runs if outstanding(request)}
+        return self.run_ids - {experiment.run_id for experiment in self.runs if outstanding(experiment)}
 
 
-def _check_stored(request: Request) -> None:
+def _check_stored(experiment: Experiment) -> None:
     """What is in the folders of a run and of those it depends on must be theirs, and readable."""
-    verify(request)
-    read_rows(request.run_dir)
-    for need in request.needs:
+    verify(experiment)
+    read_rows(experiment.run_dir)
+    for need in experiment.prerequisites.values():
         _check_stored(need)
 
 
@@ -163,7 +166,7 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
             everything is planned that can be composed.
         machine: leave out what this machine can't run.
     """
-    requests: dict[Place, tuple[Request, ...]] = {}
+    experiments: dict[Place, tuple[Experiment, ...]] = {}
     lacking: dict[Place, str] = {}
     unmeasured: dict[Place, str] = {}
     for table in tables:
@@ -174,13 +177,13 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
     for job in track(merged(jobs), "plan"):
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
-            first = first.only(job.sets) if job.sets else first
-            first = first.here(machine) if look else first
-            runs = tuple(first.with_seed(seed) for seed in job.seeds)
-            for request in runs if look else ():
-                _check_stored(request)
+            first = with_ood_sets(first, job.sets) if job.sets else first
+            first = on_disk(first, machine) if look else first
+            runs = tuple(with_seed(first, seed) for seed in job.seeds)
+            for experiment in runs if look else ():
+                _check_stored(experiment)
         except OodLabError as error:
             lacking |= dict.fromkeys(job.places, str(error))
             continue
-        requests |= dict.fromkeys(job.places, runs)
-    return Plan(requests, lacking, unmeasured)
+        experiments |= dict.fromkeys(job.places, runs)
+    return Plan(experiments, lacking, unmeasured)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ood_lab.config import Request
+from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Results
 from ood_lab.task.shown import finished
 
 
-def execute(request: Request) -> Results:
-    """Do what a checked request asks.
+def execute(experiment: Experiment) -> Results:
+    """Do what a checked command asks.
 
     Raises:
         RunError: the run stopped; what it had reported done stays valid.
     """
-    if request.cfg.task.name == "train" and (results := finished(request)) is not None:
+    if experiment.task.name == "train" and (results := finished(experiment)) is not None:
         return results
-    task = import_module(f"ood_lab.task.{request.cfg.task.name}")  # task=data needs no torch
-    results = task.run(request)
+    task = import_module(f"ood_lab.task.{experiment.task.name}")  # task=data needs no torch
+    results = task.run(experiment)
     assert isinstance(results, Results)
     return results

@@ -1,19 +1,21 @@
-"""From a configuration to objects."""
+"""From an experiment to objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
+from ood_lab.config.experiment import Experiment, Part
 from ood_lab.config.groups import LIST_GROUPS
-from ood_lab.config.identity import order_of, part_name, reads_z
+from ood_lab.config.identity import order_of, part_name, reads_projections
+from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.parts import TERM_GROUPS
-from ood_lab.datamodule import DataModule, Normalise, Sizes
+from ood_lab.datamodule import DataModule, EvaluationSet, Normalise, Sizes
+from ood_lab.errors import RunError
 from ood_lab.head.base import Head
 from ood_lab.method.base import Method
 from ood_lab.parts import Dimensions, Parts, Term
@@ -21,14 +23,14 @@ from ood_lab.pixels import Reading
 from ood_lab.random import derive_seed
 
 
-def build(node: Any, *args: Any, **injected: Any) -> Any:
-    """The object that a node's `_target_` names, its keys as keyword arguments; nodes below it are built first.
+def build(node: Mapping[str, Any] | Part, *args: Any, **injected: Any) -> Any:
+    """The object that a part is, or that a node's `_target_` names; nodes below it are built first.
 
     Hydra's `instantiate` would resolve `${` in the names of files.
     """
-    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    options = {key: _built(value) for key, value in plain.items() if key != "_target_"}
-    return get_class(plain["_target_"])(*args, **options, **injected)
+    node = node.node if isinstance(node, Part) else node
+    options = {key: _built(value) for key, value in node.items() if key != "_target_"}
+    return get_class(node["_target_"])(*args, **options, **injected)
 
 
 def _built(value: Any) -> Any:
@@ -37,92 +39,106 @@ def _built(value: Any) -> Any:
     return [_built(child) for child in value] if isinstance(value, list) else value
 
 
-def build_method(cfg: Any) -> Method:
+def _optional(part: Part | None) -> Any:
+    return None if part is None else build(part)
+
+
+def build_method(experiment: Experiment) -> Method:
     """The network and its parts, initialised from the run's seed alone, always in the same order."""
-    torch.manual_seed(derive_seed(cfg.seed, "weights"))
-    classes = cfg.dataset.recipe.num_classes
-    head = head_class(cfg)
-    backbone = build(cfg.backbone, classes + head.EXTRA)
-    dims = Dimensions(classes, backbone.feature_dim, cfg.head.projection_dim)
-    synthesizer = build(cfg.synthesizer) if cfg.get("synthesizer") is not None else None
-    sources = [] if synthesizer is None else [cfg.synthesizer]
-    nodes = (cfg.head, *sources, *(node for _, _, node in _term_nodes(cfg)))
-    projects = any(reads_z(str(node._target_)) for node in nodes)
+    torch.manual_seed(derive_seed(experiment.seed, "weights"))
+    classes = classes_of(experiment)
+    backbone = build(experiment.backbone, classes + head_class(experiment).EXTRA)
+    dims = Dimensions(classes, backbone.feature_dim, experiment.head.options["projection_dim"])
+    synthesizer = _optional(experiment.synthesizer)
     parts = Parts(
         backbone=backbone,
-        head=build(cfg.head, backbone.feature_dim, projects, classes),
-        terms=_terms(cfg, dims),
+        head=build(experiment.head, backbone.feature_dim, reads_projections(experiment), classes),
+        terms=_terms(experiment, dims),
         classes=classes,
-        seed=cfg.seed,
+        seed=experiment.seed,
         dims=dims,
         synthesizer=synthesizer,
-        selector=build(cfg.selector) if cfg.get("selector") is not None else None,
-        perturbation=build(cfg.perturbation) if cfg.get("perturbation") is not None else None,
+        selector=_optional(experiment.selector),
+        perturbation=_optional(experiment.perturbation),
     )
-    method: Method = build(cfg.method, parts)
+    method: Method = build(experiment.method, parts)
     return method
 
 
-def head_class(cfg: Any) -> type[Head]:
+def classes_of(experiment: Experiment) -> int:
+    """How many ID classes there are."""
+    classes = experiment.dataset.recipe.num_classes
+    assert classes is not None  # stated, or counted from the training images
+    return classes
+
+
+def head_class(experiment: Experiment) -> type[Head]:
     """The class of the head."""
-    found: type[Head] = get_class(cfg.head._target_)
+    found: type[Head] = get_class(experiment.head.target)
     return found
 
 
-def _term_nodes(cfg: Any) -> Iterator[tuple[str, str, Any]]:
-    """(group, name, node) of each term, in the order in which they are summed."""
-    for group in TERM_GROUPS:
-        node = cfg.get(group)
-        if node is None:
-            continue
-        if group in LIST_GROUPS:
-            plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-            assert isinstance(plain, dict)
-            names = sorted(plain, key=lambda name: (order_of(group, plain[name]), name))
-            yield from ((group, str(name), node[name]) for name in names)
-        else:
-            yield group, part_name(group, str(node._target_)).rpartition(".")[2].lower(), node
-
-
-def _terms(cfg: Any, dims: Dimensions) -> dict[str, Term]:
+def _terms(experiment: Experiment, dims: Dimensions) -> dict[str, Term]:
+    """The terms by name, in the order in which they are summed."""
     terms: dict[str, Term] = {}
-    for group, name, node in _term_nodes(cfg):
-        term: Term = build(node, dims)
-        term.group, term.name = group, name
-        terms[name] = term
+    for group in TERM_GROUPS:
+        for part in sorted(experiment.of_group(group), key=lambda part: (order_of(group, part.node), part.choice)):
+            own = part.choice if group in LIST_GROUPS else part_name(group, part.target).rpartition(".")[2].lower()
+            term: Term = build(part, dims)
+            term.group, term.name = group, own
+            terms[own] = term
     return terms
 
 
-def build_reading(cfg: Any) -> Reading:
+def build_reading(experiment: Experiment) -> Reading:
     """How the run reads image sets."""
-    recipe, trainer = cfg.dataset.recipe, cfg.trainer
-    return Reading(recipe.resize, recipe.side, Path(cfg.paths.cache).absolute(), trainer.cache_gb, trainer.workers)
+    recipe, trainer = experiment.dataset.recipe, experiment.trainer
+    cache = Path(experiment.paths.cache).absolute()
+    return Reading(recipe.resize, recipe.side, cache, trainer.cache_gb, trainer.workers)
 
 
-def build_data(cfg: Any, views: int) -> DataModule:
-    """The ID set, and the auxiliary set where there is one, served in batches."""
-    trainer = cfg.trainer
+def build_normalise(experiment: Experiment) -> Normalise:
+    """By what the run's images are normalised."""
+    if experiment.normalisation is None:
+        raise RunError("mean and standard deviation of the training images are not measured yet; train the run first")
+    return Normalise(list(experiment.normalisation.mean), list(experiment.normalisation.std))
+
+
+def build_data(experiment: Experiment, views: int = 1) -> DataModule:
+    """Every image set of an experiment, served in batches.
+
+    Args:
+        views: augmented copies of each training image in a batch.
+    """
+    trainer, protocol = experiment.trainer, experiment.protocol
+    others = [use for use in experiment.image_sets if use.role not in ("id", "auxiliary")]
     return DataModule(
-        build(cfg.dataset),
-        build(cfg.augmentation),
-        build_reading(cfg),
-        auxiliary=build(cfg.auxiliary) if cfg.get("auxiliary") is not None else None,
-        normalise=Normalise(list(cfg.protocol.mean), list(cfg.protocol.std)),
+        build(experiment.dataset),
+        build(experiment.augmentation),
+        build_reading(experiment),
+        auxiliary=_optional(experiment.auxiliary),
+        ood={use.name: _ood_set(use, experiment) for use in others},
+        normalise=build_normalise(experiment),
         views=views,
-        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size, _candidates(cfg)),
-        stream=cfg.dataset.recipe.serve == "streaming",
-        id_val=cfg.protocol.id_val,
-        seed=cfg.seed,
-        device=device(cfg),
+        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size, _candidates(experiment)),
+        stream=experiment.dataset.recipe.serve == "streaming",
+        id_val=protocol.id_val or 0,
+        seed=experiment.seed,
+        device=device(experiment),
     )
 
 
-def _candidates(cfg: Any) -> int | None:
+def _ood_set(use: ImageSetUse, experiment: Experiment) -> EvaluationSet:
+    chain = experiment.protocol.transforms.get(use.name, experiment.protocol.transform)
+    return EvaluationSet(use.name, build(use.node), "ood", chain=chain)
+
+
+def _candidates(experiment: Experiment) -> int | None:
     """Candidates that a step is served; None where all that it is served are taken."""
-    selector = cfg.get("selector")
-    return selector.candidates or 0 if selector is not None and "candidates" in selector else None
+    selector = experiment.selector
+    return selector.options["candidates"] or 0 if selector is not None and "candidates" in selector.options else None
 
 
-def device(cfg: Any) -> torch.device:
+def device(experiment: Experiment) -> torch.device:
     """Where the network and resident images live."""
-    return torch.device("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
+    return torch.device("cuda" if experiment.trainer.accelerator == "gpu" else "cpu")

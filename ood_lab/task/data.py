@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ood_lab.archive import extract
-from ood_lab.config import OodLabError, Request, RunError
-from ood_lab.config.check import published_weights
-from ood_lab.config.image_sets import ImageSetUse, check_id_set
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.image_set_use import ImageSetUse
+from ood_lab.config.image_sets import check_id_set
 from ood_lab.config.own_folder import is_own
 from ood_lab.download import Checksum, fetch, file_digest
+from ood_lab.errors import OodLabError, RunError
 from ood_lab.progress import stdout, track
 from ood_lab.reader.layout import layouts_of, read_layout
 from ood_lab.results.store import Results
@@ -44,26 +45,26 @@ class State:
     remedy: str
 
 
-def run(request: Request) -> Results:
+def run(experiment: Experiment) -> Results:
     """List, verify or download what the request reads.
 
     Raises:
         RunError: after "verify" or "download", something is not as it should be; the table says what.
     """
-    action = request.cfg.task.action
+    action = experiment.task.action
     if action == "download":
-        for use in request.image_sets:
+        for use in experiment.image_sets:
             if use.layout is None:
                 download(use.node.get("downloads", []), Path(use.node["root"]))
-        _download_weights(request)
-    id_val = request.cfg.protocol.id_val or 0
-    states = [state(use, action == "verify", id_val) for use in request.image_sets]
-    states += _weights_state(request)
-    show(states, str(request.cfg.paths.data))
+        _download_weights(experiment)
+    id_val = experiment.protocol.id_val or 0
+    states = [state(use, action == "verify", id_val) for use in experiment.image_sets]
+    states += _weights_state(experiment)
+    show(states, str(experiment.paths.data))
     wrong = [s.name for s in states if s.state != PRESENT]
     if wrong and action != "list":
         raise RunError(f"{len(wrong)} of {len(states)} not as they should be: {', '.join(wrong)}")
-    return Results("", Path(request.cfg.paths.output), [])
+    return Results("", Path(experiment.paths.output), [])
 
 
 def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
@@ -146,18 +147,18 @@ def download(files: list[dict[str, Any]], root: Path) -> None:
             target.unlink()
 
 
-def _download_weights(request: Request) -> None:
-    weights = published_weights(request.composed)
+def _download_weights(experiment: Experiment) -> None:
+    weights = experiment.init.published()
     if weights is not None and weights.url is not None and not Path(weights.file).is_file():
         print(f"{weights.url} -> {weights.file}", flush=True)
         fetch(weights.url, Path(weights.file), None)  # a prefix of a digest is checked where they are read
 
 
-def _weights_state(request: Request) -> Iterator[State]:
-    weights = published_weights(request.composed)
+def _weights_state(experiment: Experiment) -> Iterator[State]:
+    weights = experiment.init.published()
     if weights is not None:
         there = Path(weights.file).is_file()
-        name = str(request.composed.choices["init"])
+        name = str(experiment.choices["init"])
         remedy = "" if there else f"{name}: missing {weights.file}. {weights.how_to_get}"
         yield State(name, "weights", PRESENT if there else "missing", "", weights.file, weights.licence, remedy)
 

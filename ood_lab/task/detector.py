@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ood_lab.config import RequestError
-from ood_lab.config.request import TUNED
+from ood_lab.config.detectors import TUNED
+from ood_lab.config.experiment import Experiment
 from ood_lab.datamodule import Normalise
-from ood_lab.evaluation.evaluator import score, threshold
+from ood_lab.errors import RequestError
+from ood_lab.evaluation.evaluator import threshold
 from ood_lab.evaluation.extract import (
     Extracted,
     Precision,
@@ -27,13 +28,14 @@ from ood_lab.evaluation.extract import (
     outputs_of,
     perturbed,
 )  # fmt: skip
+from ood_lab.evaluation.scores import score
 from ood_lab.method.base import Method
 from ood_lab.reader.picture import to_rgb
 from ood_lab.results.store import read_thresholds
-from ood_lab.run_dir import FINAL
+from ood_lab.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
-from ood_lab.task.build import build_method, head_class
+from ood_lab.task.build import build_method, build_normalise, head_class
 from ood_lab.transform import Transform
 
 
@@ -123,13 +125,14 @@ def load_detector(
     evaluated.pop(TUNED, None)
     own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
-    cfg = OmegaConf.load(folder / "config.yaml")
-    if "head" not in cfg:
+    config = OmegaConf.to_container(OmegaConf.load(RunFolder(folder).config), resolve=True)
+    if not isinstance(config, dict) or "head" not in config:
         raise RequestError(f"{folder} was made before methods were rows of parts; make the run again with this version")
-    weights = load_file(folder / FINAL)
-    method = build_method(cfg)
+    experiment = Experiment.of({str(key): value for key, value in config.items()})
+    weights = load_file(RunFolder(folder).weights)
+    method = build_method(experiment)
     method.load_state_dict(weights, strict=False)
-    head = head_class(cfg).classifier(weights)
+    head = head_class(experiment).classifier(weights)
     change = fitted.change() if isinstance(fitted, InputScorer) and fitted.epsilon > 0 else ""
     try:
         train = _features(folder, "train", last["train"]).features(fitted.space)
@@ -140,10 +143,9 @@ def load_detector(
         limit, _ = threshold({"test": score(fitted, held.features(fitted.space))}, rate)
     except ValueError as error:
         raise RequestError(f"scorer={scorer} on {folder}: {error}") from error
-    recipe = cfg.dataset.recipe
+    recipe = experiment.dataset.recipe
     transform = Transform("short_side", recipe.resize, recipe.side)
-    normalise = Normalise(list(cfg.protocol.mean), list(cfg.protocol.std))
-    return Detector(method, fitted, transform, normalise, limit, last["precision"])
+    return Detector(method, fitted, transform, build_normalise(experiment), limit, last["precision"])
 
 
 def _features(folder: Path, split: str, key: str) -> Extracted:

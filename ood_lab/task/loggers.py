@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from ood_lab.config import Request
+from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Results
 
 
@@ -26,18 +24,18 @@ class Session:
 class WandbSession(Session):
     """A wandb run whose id is the run id."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
         # Without a key wandb would ask for one on the terminal.
         offline = "WANDB_MODE" not in os.environ and not wandb.api.api_key
         self.run = wandb.init(
-            project=request.cfg.logger.project,
-            id=request.run_id,
-            name=request.run_id,
-            dir=str(request.run_dir),
-            config=OmegaConf.to_container(request.cfg, resolve=True),  # type: ignore[arg-type]
+            project=experiment.logger.project,
+            id=experiment.run_id,
+            name=experiment.run_id,
+            dir=str(experiment.run_dir),
+            config=experiment.values(),
             resume="allow",
             mode="offline" if offline else None,
         )
@@ -58,14 +56,14 @@ class WandbSession(Session):
 
 
 @contextmanager
-def session(request: Request) -> Iterator[Session]:
+def session(experiment: Experiment) -> Iterator[Session]:
     """The chosen logger for the time of a run; closed whatever happens."""
-    if request.cfg.logger.name != "wandb":
+    if experiment.logger.name != "wandb":
         yield Session()
         return
     import wandb
 
     try:
-        yield WandbSession(request)
+        yield WandbSession(experiment)
     finally:
         wandb.finish()

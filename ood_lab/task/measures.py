@@ -8,16 +8,13 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from ood_lab.config import Request
 from ood_lab.evaluation.angles import Centroids, id_angles, separation
 from ood_lab.evaluation.cost import cost_of
-from ood_lab.evaluation.evaluator import add_scores, fit, load_norms, norms_key, scores_path
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.radius import gradient_norms, local_radius
+from ood_lab.evaluation.scores import RunDetector, add_scores, fit, load_norms, norms_key, scores_path
 from ood_lab.progress import track
 from ood_lab.results.store import Row, radius_metric
-from ood_lab.scorer.base import Scorer
-from ood_lab.task.build import device
 from ood_lab.task.features import Features
 
 
@@ -44,14 +41,14 @@ def angle_rows(features: Features, of_id: Row, of_sets: Mapping[str, Row]) -> It
         yield {**of_set, "metric": "separation", "value": value}
 
 
-def cost_rows(request: Request, features: Features, of_id: Row, stored: Sequence[Row]) -> list[Row]:
+def cost_rows(features: Features, of_id: Row, stored: Sequence[Row]) -> list[Row]:
     """Time and memory of drawing one batch of outliers from the finished run's bank; what is stored stays.
 
     Nothing where there is no synthesizer, or its bank never was full.
     """
     if any(row["metric"] == "synthesis_time" for row in stored) or features.synthesized is None:
         return []
-    cost = cost_of(features.method.outliers, device(request.cfg), "time the synthesizer")
+    cost = cost_of(features.method.outliers, features.data.device, "time the synthesizer")
     measured = {
         "synthesis_time": (cost.seconds, "s"),
         "synthesis_memory": (cost.peak_bytes / 2**20, "MiB"),
@@ -61,9 +58,8 @@ def cost_rows(request: Request, features: Features, of_id: Row, stored: Sequence
 
 
 def radius_rows(
-    request: Request,
     features: Features,
-    scorer: Scorer,
+    detector: RunDetector,
     scores: Mapping[str, Tensor],
     limit: Row,
     of_sets: Mapping[str, Row],
@@ -80,7 +76,7 @@ def radius_rows(
     Raises:
         ValueError: the detector's score can't be differentiated, or has a gradient that is not finite.
     """
-    norms = _norms(request, features, scorer, {name: row["features"] for name, row in of_sets.items()}, common)
+    norms = _norms(features, detector, {name: row["features"] for name, row in of_sets.items()})
     rows = []
     for name, own in of_sets.items():
         radii = local_radius(scores[name], norms[name], limit["threshold"], ood=name != "test")
@@ -91,17 +87,16 @@ def radius_rows(
     return rows
 
 
-def _norms(
-    request: Request, features: Features, scorer: Scorer, keys: Mapping[str, str], common: Row
-) -> dict[str, Tensor]:
-    """The norms of the score's gradient by set, from a pass with gradients where they are not saved yet."""
-    name, options, fitted_on = common["scorer"], common["options"], common["fit"]
-    norms = load_norms(request.run_dir, name, options, keys, fitted_on)
+def _norms(features: Features, detector: RunDetector, keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """The norms of the score's gradient by set, from a pass with gradients where they are not stored yet."""
+    name, run_dir = detector.name, features.folder.path
+    norms = load_norms(run_dir, name, detector.options, keys, detector.fit)
     missing = [key for key in keys if key not in norms]
     if not missing:
         return norms
     network = features.method.eval()
-    fitted = fit(deepcopy(scorer), features, features.head, "val" in features.id_splits)  # outside inference mode
+    # Fitted outside inference mode.
+    fitted = fit(deepcopy(detector.scorer), features, features.head, "val" in features.id_splits)
 
     def score(images: Tensor) -> Tensor:
         given = {name: tensor.cpu() for name, tensor in network.extract(images).items()}  # where detectors are fitted
@@ -111,6 +106,6 @@ def _norms(
     for key in missing:
         loader = features.loader(key)
         norms[key] = gradient_norms(track(loader, f"gradient of {name} on {key}", len(loader)), score)
-        entry = {norms_key(key, keys[key], fitted_on): norms[key]}
-        add_scores(scores_path(request.run_dir, name, options), entry)
+        entry = {norms_key(key, keys[key], detector.fit): norms[key]}
+        add_scores(scores_path(run_dir, name, detector.options), entry)
     return norms

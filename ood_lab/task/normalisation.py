@@ -7,11 +7,12 @@ import json
 import numpy as np
 import torch
 
-from ood_lab.config import Request
+from ood_lab.claim import with_stored_normalisation
+from ood_lab.config.experiment import Experiment
 from ood_lab.pixels import Decoded, Pixels
 from ood_lab.progress import track
 from ood_lab.random import generator
-from ood_lab.run_dir import NORMALISATION, normalised
+from ood_lab.run_folder import RunFolder
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build, build_reading
 
@@ -19,20 +20,21 @@ CHUNK = 500
 SAMPLE = 20_000  # images of a set that is too large to be kept decoded
 
 
-def with_normalisation(request: Request) -> Request:
-    """The request with mean and standard deviation of its training images, where it states none."""
-    found = normalised(request)
+def with_normalisation(experiment: Experiment) -> Experiment:
+    """The experiment with mean and standard deviation of its training images, where it states none."""
+    found = with_stored_normalisation(experiment)
     if found is not None:
         return found
-    listing = build(request.cfg.dataset).listing("train")
-    reading, name = build_reading(request.cfg), f"{request.cfg.dataset.name} train"
+    listing = build(experiment.dataset).listing("train")
+    reading, name = build_reading(experiment), f"{experiment.dataset.name} train"
     pixels = reading.open(listing, name)
     if not isinstance(pixels, Decoded) and len(listing) > SAMPLE:
         rows = torch.randperm(len(listing), generator=generator("normalisation"))[:SAMPLE].sort().values
         pixels = reading.open(listing.take(rows.numpy()), name)
     mean, std = channel_statistics(pixels)
-    write_atomically(request.run_dir / NORMALISATION, json.dumps({"mean": mean, "std": std}).encode())
-    return request.normalised(mean, std)
+    path = RunFolder(experiment.run_dir).normalisation
+    write_atomically(path, json.dumps({"mean": mean, "std": std}).encode())
+    return experiment.normalised(mean, std)
 
 
 def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:

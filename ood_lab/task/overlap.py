@@ -6,56 +6,59 @@ import json
 import sys
 from collections.abc import Iterator
 
-from ood_lab.config import Request
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.schema import Chain
 from ood_lab.overlap import digests
 from ood_lab.pixels import Decoded, Reading, cache_key
 from ood_lab.reader.base import Listing
 from ood_lab.storage import write_atomically
 from ood_lab.task.build import build, build_reading
-from ood_lab.transform import Chain, Transform
+from ood_lab.transform import Transform
 
 FILE = "overlap.json"
 SAME = "the auxiliary set itself"
 
 
-def overlaps(request: Request) -> dict[str, str]:
+def overlaps(experiment: Experiment) -> dict[str, str]:
     """What each set has in common with the auxiliary set, in words: "train" and "test" of the ID set, and OOD sets.
 
     Images are compared as the network is given them, by the pixels. An OOD set of the same name counts as shared even
     if training takes another split of it. Sets that are decoded for each step are not compared. What was counted is
     kept in the run's folder, and counted again for other files.
     """
-    if request.composed.plain("auxiliary") is None:
+    if experiment.auxiliary is None:
         return {}
-    found = {name: SAME for name in request.ood_sets if name == request.use("auxiliary").name}
-    for name, count, of in _counted(request):
+    found = {name: SAME for name in experiment.ood_sets if name == experiment.use("auxiliary").name}
+    for name, count, of in _counted(experiment):
         if count and name not in found:
             found[name] = f"{count:,} of {of:,} images"
     return found
 
 
-def announce(request: Request) -> None:
+def announce(experiment: Experiment) -> None:
     """Say before training what the auxiliary set shares with sets that are scored or learned."""
-    auxiliary = request.composed.plain("auxiliary")
-    for name, told in overlaps(request).items():
-        spoken = f"the ID {name} images" if name in ("train", "test") else f"the OOD set {name}"
-        if told == SAME:
+    if experiment.auxiliary is None:
+        return
+    for name, shared in overlaps(experiment).items():
+        of_id = name in ("train", "test")
+        images = f"the ID {name} images" if of_id else f"the OOD set {name}"
+        if shared == SAME:
             message = f"{name} is the auxiliary set and an OOD set; it stays out of the means over OOD sets"
         else:
-            left = "" if name in ("train", "test") else "; it stays out of the means over OOD sets"
-            message = f"{told} of {spoken} are images of the auxiliary set {auxiliary['name']}, too{left}"
+            left = "" if of_id else "; it stays out of the means over OOD sets"
+            message = f"{shared} of {images} are images of the auxiliary set {experiment.auxiliary.name}, too{left}"
         print(f"note: {message}", file=sys.stderr, flush=True)
 
 
-def _counted(request: Request) -> Iterator[tuple[str, int, int]]:
+def _counted(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
     """Set, how many of its images are in the auxiliary set, and how many it has."""
-    reading, path = build_reading(request.cfg), request.run_dir / FILE
+    reading, path = build_reading(experiment), experiment.run_dir / FILE
     kept: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
     before = dict(kept)
     known: set[bytes] | None = None
-    node = request.use("auxiliary").node
+    node = experiment.use("auxiliary").node
     auxiliary = build(node).listing("auxiliary")
-    for name, listing, chain in _sets(request):
+    for name, listing, chain in _sets(experiment):
         pair = f"{_key(auxiliary, 'short_side', reading)}-{_key(listing, chain, reading)}"
         if pair not in kept:
             pixels, theirs = reading.open(listing, name, chain), reading.open(auxiliary, node["name"])
@@ -72,11 +75,11 @@ def _key(listing: Listing, chain: Chain, reading: Reading) -> str:
     return cache_key(listing, Transform(chain, reading.resize, reading.side))
 
 
-def _sets(request: Request) -> Iterator[tuple[str, Listing, Chain]]:
+def _sets(experiment: Experiment) -> Iterator[tuple[str, Listing, Chain]]:
     """The sets that are compared, and how their images are prepared."""
-    protocol, own = request.cfg.protocol, build(request.use("id").node)
+    protocol, own = experiment.protocol, build(experiment.use("id").node)
     for split in ("train", "test"):
-        yield split, own.listing(split, protocol.id_val), "short_side"
-    for name in request.ood_sets:
-        listing = build(request.use(name).node).listing("ood", protocol.id_val)
+        yield split, own.listing(split, protocol.id_val or 0), "short_side"
+    for name in experiment.ood_sets:
+        listing = build(experiment.use(name).node).listing("ood")
         yield name, listing, protocol.transforms.get(name, protocol.transform)

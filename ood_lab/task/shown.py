@@ -2,75 +2,82 @@
 
 from __future__ import annotations
 
-from ood_lab.config import Request
+from dataclasses import asdict, replace
+
+from ood_lab.claim import verify, with_stored_normalisation
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
+from ood_lab.outstanding import outstanding
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
-from ood_lab.run_dir import is_trained, normalised, outstanding, verify
+from ood_lab.run_folder import RunFolder
 from ood_lab.run_images import RunImages
 
 
-def finished(request: Request) -> Results | None:
+def finished(experiment: Experiment) -> Results | None:
     """Show a run of which nothing is outstanding, nor of those it depends on; None where something is.
 
     Raises:
         RequestError: see `verify`.
     """
-    if not _is_finished(request):
+    if not _is_finished(experiment):
         return None
-    request = normalised(request) or request
-    results = stored(request)
-    show(request, results)
+    experiment = with_stored_normalisation(experiment) or experiment
+    results = stored(experiment)
+    show(experiment, results)
     return results
 
 
-def _is_finished(request: Request) -> bool:
-    if not is_trained(request):
+def _is_finished(experiment: Experiment) -> bool:
+    if not RunFolder(experiment.run_dir).is_trained:
         return False
-    verify(request)
-    return not outstanding(request) and all(_is_finished(need) for need in request.needs)
+    verify(experiment)
+    return not outstanding(experiment) and all(map(_is_finished, experiment.prerequisites.values()))
 
 
-def stored(request: Request) -> Results:
+def stored(experiment: Experiment) -> Results:
     """What a run and those it depends on have in store."""
-    return Results(request.run_id, request.run_dir, read_rows(request.run_dir), [stored(n) for n in request.needs])
+    below = [stored(other) for other in experiment.prerequisites.values()]
+    return Results(experiment.run_id, experiment.run_dir, read_rows(experiment.run_dir), below)
 
 
-def show(request: Request, results: Results) -> None:
+def show(experiment: Experiment, results: Results) -> None:
     """The last thing a command prints."""
-    page = request.run_dir / "report.html"
+    page = experiment.run_dir / "report.html"
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False, markup=False)
-    stdout.print(terminal_table(lines(results, Selection.of(request)), caption(request, results)))
+    stdout.print(terminal_table(lines(results, Selection.of(experiment)), caption(experiment, results)))
 
 
-def caption(request: Request, results: Results) -> list[str]:
+def caption(experiment: Experiment, results: Results) -> list[str]:
     """The resolved protocol, and which of its sets are not as stated."""
-    partial = Selection.of(request).partial(results.rows)
-    protocol = request.composed.plain("protocol")
-    limits = [row for row in read_thresholds(request.run_dir) if row["convention"] == request.convention()]
+    selection, protocol = Selection.of(experiment), experiment.protocol
+    limits = [row for row in read_thresholds(experiment.run_dir) if row["convention"] == experiment.convention()]
     held = limits[-1]["n_id"] if limits and limits[-1]["held"] == "val" else None
     if held is not None:
-        protocol["id_val"] = held  # as many as there were: each class gives the same number
-    own = held if protocol["id_val"] and "val" in request.use("id").splits else None
-    tuned = [line for line in lines(results, Selection.of(request)) if line.tuned]
+        protocol = replace(protocol, id_val=held)  # as many as there were: each class gives the same number
+    if experiment.normalisation is not None:
+        protocol = replace(protocol, **asdict(experiment.normalisation))
+    own = held if protocol.id_val and "val" in experiment.use("id").splits else None
+    tuned = [line for line in lines(results, selection) if line.tuned]
     chosen = {f"{line.scorer} ({line.method})": line.tuned or {} for line in tuned}
+    partial, shared = selection.partial(results.rows), selection.overlapping(results.all_rows())
     return [
-        *protocol_lines(protocol, request.groups, partial, own, Selection.of(request).overlapping(results.all_rows())),
-        *changed_line(*_changed(request, results)),
-        *tuning_lines(protocol["validation"], chosen),
-        *caveats(request.composed),
+        *protocol_lines(protocol, experiment.groups_of_sets, partial, own, shared),
+        *changed_line(*_changed(experiment, results)),
+        *tuning_lines(protocol.validation, chosen),
+        *caveats(experiment),
     ]
 
 
-def _changed(request: Request, results: Results) -> tuple[dict[str, tuple[int, int]], list[str]]:
+def _changed(experiment: Experiment, results: Results) -> tuple[dict[str, tuple[int, int]], list[str]]:
     """The sets that were scored again on other images, with their numbers then and now; and those that were not yet."""
-    images = RunImages(request)
-    keys = {name: key for name, key in Selection.of(request).feature_keys(results.rows).items() if key}
-    limits = [row for row in read_thresholds(request.run_dir) if row["convention"] == request.convention()]
+    images = RunImages(experiment)
+    keys = {name: key for name, key in Selection.of(experiment).feature_keys(results.rows).items() if key}
+    limits = [row for row in read_thresholds(experiment.run_dir) if row["convention"] == experiment.convention()]
     if limits and limits[-1]["held"] == "val" and images.source("val") == "val":
         keys["val"] = limits[-1]["features"]
     found = {name: images.record.changed(images.source(name), key) for name, key in keys.items()}

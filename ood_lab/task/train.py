@@ -19,24 +19,18 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ood_lab.checkpoint import NamedByDigest, newest
-from ood_lab.config import Request, RequestError
-from ood_lab.config.check import published_weights
+from ood_lab.claim import claim, enter_training_images, verify
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import objective
+from ood_lab.config.prerequisites import INIT
+from ood_lab.datamodule import DataModule
+from ood_lab.errors import RequestError
 from ood_lab.method.base import Method
 from ood_lab.method.measured import EPOCH_METRICS
-from ood_lab.needs import ensure
+from ood_lab.outstanding import outstanding
+from ood_lab.prerequisites import ensure
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_dir import (
-    FINAL,
-    claim,
-    enter_training_images,
-    has_begun,
-    is_trained,
-    locked,
-    mark_done,
-    outstanding,
-    verify,
-)
+from ood_lab.run_folder import RunFolder
 from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build_data, build_method
@@ -47,51 +41,59 @@ from ood_lab.task.overlap import announce
 from ood_lab.weights import fitted, keeps_order, read_weights
 
 
-def run(request: Request) -> Results:
+def run(experiment: Experiment) -> Results:
     """Bring the run to its end, whatever of it is already there, and show its table.
 
     With several devices this is called in one process for each; the first does all but the training alone.
     """
     if rank() > 0:
-        request = with_normalisation(request)
-        fit(request, claim(request))
-        return Results(request.run_id, request.run_dir, [])
-    with locked(request):
-        began = None if (request.run_dir / "identity.json").is_file() else time.monotonic()
-        verify(request)
-        enter_training_images(request)
-        request = with_normalisation(request)
-        cfg = claim(request)
-        needed = ensure(request)
-        refused: dict[str, str] = {}
-        if outstanding(request):
-            for note in (note for use in request.image_sets for note in use.notes()):
-                print(f"note: {note}", file=sys.stderr, flush=True)
-            torch.set_num_threads(cfg.trainer.threads)
-            with session(request) as log:
-                if not is_trained(request):
-                    announce(request)
-                    with _nothing_left_of_a_refusal(request):
-                        fit(request, cfg, log.loggers)
-                refused = evaluate.measure(request)
-                results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), needed)
-                log.publish(results, report.write(request, results))
-            mark_done(request.run_dir, None if began is None else time.monotonic() - began)
-        results = Results(request.run_id, request.run_dir, read_rows(request.run_dir), needed)
-        report.show(request, results)
+        fit(claim(with_normalisation(experiment)))
+        return Results(experiment.run_id, experiment.run_dir, [])
+    folder = RunFolder(experiment.run_dir)
+    with folder.lock():
+        began = None if folder.identity.is_file() else time.monotonic()
+        verify(experiment)
+        enter_training_images(experiment)
+        experiment = claim(with_normalisation(experiment))
+        below = ensure(experiment)
+        refused = _finish(experiment, below, began) if outstanding(experiment) else {}
+        results = Results(experiment.run_id, folder.path, read_rows(folder.path), below)
+        report.show(experiment, results)
         evaluate.fail(refused)
         return results
 
 
+def _finish(experiment: Experiment, below: list[Results], began: float | None) -> dict[str, str]:
+    """Train, evaluate and report what is missing.
+
+    Returns:
+        the detectors that can't work on the features, and why.
+    """
+    folder = RunFolder(experiment.run_dir)
+    for note in (note for use in experiment.image_sets for note in use.notes()):
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    torch.set_num_threads(experiment.trainer.threads)
+    with session(experiment) as log:
+        if not folder.is_trained:
+            announce(experiment)
+            with _nothing_left_of_a_refusal(folder):
+                fit(experiment, log.loggers)
+        refused = evaluate.measure(experiment)
+        results = Results(experiment.run_id, folder.path, read_rows(folder.path), below)
+        log.publish(results, report.write(experiment, results))
+    folder.mark_done(None if began is None else time.monotonic() - began)
+    return refused
+
+
 @contextmanager
-def _nothing_left_of_a_refusal(request: Request) -> Iterator[None]:
+def _nothing_left_of_a_refusal(folder: RunFolder) -> Iterator[None]:
     """A request that turns out wrong before the first step leaves no folder behind."""
-    began = has_begun(request)
+    began = folder.has_begun
     try:
         yield
     except RequestError:
-        if not began and not has_begun(request):
-            shutil.rmtree(request.run_dir, ignore_errors=True)
+        if not began and not folder.has_begun:
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
 
@@ -100,39 +102,48 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
 
 
-def fit(request: Request, cfg: Any, loggers: Sequence[Any] = ()) -> None:
+def fit(experiment: Experiment, loggers: Sequence[Any] = ()) -> None:
     """Train from the last good checkpoint, or from the beginning, and write the final weights.
 
     Raises:
         RunError: a loss became non-finite.
     """
     _quiet_lightning()
-    torch.set_num_threads(cfg.trainer.threads)
-    method = build_method(cfg)
-    load_initial(method, request)
-    if cfg.trainer.max_epochs > 0:
-        _train(request, cfg, method, loggers)
+    torch.set_num_threads(experiment.trainer.threads)
+    method = build_method(experiment)
+    load_initial(method, experiment)
+    if experiment.trainer.max_epochs > 0:
+        _train(experiment, method, loggers)
     if rank() == 0:
         weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(EPOCH_METRICS)}
-        write_atomically(request.run_dir / FINAL, save(weights))
+        write_atomically(RunFolder(experiment.run_dir).weights, save(weights))
 
 
-def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -> None:
-    data = build_data(cfg, method.views)
-    folder = request.run_dir / "checkpoints"
-    resumed = newest(folder)
-    devices = cfg.trainer.devices
-    trainer = L.Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> None:
+    data, folder = build_data(experiment, method.views), RunFolder(experiment.run_dir)
+    resumed = newest(folder.checkpoints)
+    steps = data.steps_per_epoch * experiment.trainer.max_epochs
+    if rank() == 0:
+        _announce_training(experiment, method, data, resumed)
+    trainer = _lightning(experiment, folder, loggers)
+    trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+    if rank() == 0:
+        _report_outlier_steps(method, steps)
+
+
+def _lightning(experiment: Experiment, folder: RunFolder, loggers: Sequence[Any]) -> L.Trainer:
+    options = experiment.trainer
+    return L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
         use_distributed_sampler=False,
-        precision=cfg.trainer.precision,
-        max_epochs=cfg.trainer.max_epochs,
+        precision=options.precision,
+        max_epochs=options.max_epochs,
         callbacks=[
-            Bar(request.run_id),
-            Curves(request.run_dir / "curves.jsonl", cfg.trainer.log_every_n_steps),
-            Checkpoints(folder, cfg.trainer.checkpoint_minutes),
+            Bar(experiment.run_id),
+            Curves(folder.curves, options.log_every_n_steps),
+            Checkpoints(folder.checkpoints, options.checkpoint_minutes),
         ],
         logger=list(loggers),
         plugins=[NamedByDigest()],
@@ -141,32 +152,38 @@ def _train(request: Request, cfg: Any, method: Method, loggers: Sequence[Any]) -
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        default_root_dir=str(request.run_dir),
+        default_root_dir=str(folder.path),
     )
-    steps = data.steps_per_epoch * cfg.trainer.max_epochs
-    if rank() == 0:
-        length = "1 epoch" if cfg.trainer.max_epochs == 1 else f"{cfg.trainer.max_epochs} epochs"
-        print(
-            f"{request.run_id}: {length}, {steps} steps of {data.batch_size} images"
-            + (f" x {method.views} views" if method.views > 1 else "")
-            + (f" on {devices} devices" if devices > 1 else "")
-            + (f", resuming {resumed.name}" if resumed else ""),
-            flush=True,
-        )
-        print(f"minimises {objective(request.composed)}", flush=True)
-    trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+
+
+def _announce_training(experiment: Experiment, method: Method, data: DataModule, resumed: Path | None) -> None:
+    epochs, devices = experiment.trainer.max_epochs, experiment.trainer.devices
+    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    print(
+        f"{experiment.run_id}: {length}, {data.steps_per_epoch * epochs} steps of {data.batch_size} images"
+        + (f" x {method.views} views" if method.views > 1 else "")
+        + (f" on {devices} devices" if devices > 1 else "")
+        + (f", resuming {resumed.name}" if resumed else ""),
+        flush=True,
+    )
+    print(f"minimises {objective(experiment)}", flush=True)
+
+
+def _report_outlier_steps(method: Method, steps: int) -> None:
+    """In how many steps the term on outliers took part, and why not in more."""
     for term in method.parts.terms.values():
-        if term.group == "outlier_loss" and rank() == 0:
-            message = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
-            late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
-            hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
-            if lacking := method.classes_without_rows():
-                absent = ", ".join(map(str, lacking))
-                hint = f" (the bank needs rows of every class: class {absent} had no training image)"
-            print(message + (hint if late and term.start == 0 else ""), flush=True)
+        if term.group != "outlier_loss":
+            continue
+        message = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
+        late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
+        hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
+        if missing := method.classes_without_rows():
+            absent = ", ".join(map(str, missing))
+            hint = f" (the bank needs rows of every class: class {absent} had no training image)"
+        print(message + (hint if late and term.start == 0 else ""), flush=True)
 
 
-def load_initial(method: Method, request: Request) -> None:
+def load_initial(method: Method, experiment: Experiment) -> None:
     """Load the backbone's weights: published ones, a given checkpoint, the needed run's, or none.
 
     The projector is taken over with `init.projector`; anything else that the method adds stays as initialised.
@@ -175,11 +192,11 @@ def load_initial(method: Method, request: Request) -> None:
         RequestError: the file holds another network (a missing, unexpected or differently shaped tensor is named), or
             no projector of this shape.
     """
-    published, backbone = published_weights(request.composed), method.backbone
-    path = Path(published.file) if published is not None else initial_weights(request)
+    published, backbone = experiment.init.published(), method.backbone
+    path = Path(published.file) if published is not None else initial_weights(experiment)
     if path is None:
         return
-    theirs = read_weights(path, published.sha256 if published is not None else None, request.cfg.init.key)
+    theirs = read_weights(path, published.sha256 if published is not None else None, experiment.init.key)
     ours = backbone.state_dict()
     classes, outputs = method.parts.classes, method.parts.classes + method.head.EXTRA
     widths = {len(value) for value in theirs.values() if value.shape[1:] == ours["fc.weight"].shape[1:]}
@@ -192,7 +209,7 @@ def load_initial(method: Method, request: Request) -> None:
     # Of a classifier with fewer outputs the rows of the classes are taken over; the other rows stay as initialised.
     padded = {name: torch.cat([weights[name], ours[name][known:]]) for name in ("fc.weight", "fc.bias")}
     backbone.load_state_dict({**weights, **padded})
-    if request.cfg.init.get("projector", False):
+    if experiment.init.projector:
         _load_projector(method, path)
 
 
@@ -217,11 +234,12 @@ def _load_projector(method: Method, path: Path) -> None:
     projector.load_state_dict(theirs)
 
 
-def initial_weights(request: Request) -> Path | None:
+def initial_weights(experiment: Experiment) -> Path | None:
     """The run or checkpoint that the backbone starts from; None for random weights."""
-    if request.cfg.init.checkpoint is not None:
-        return Path(request.cfg.init.checkpoint)
-    return request.needs[0].run_dir / FINAL if request.needs else None
+    if experiment.init.checkpoint is not None:
+        return Path(experiment.init.checkpoint)
+    below = experiment.prerequisites.get(INIT)
+    return None if below is None else RunFolder(below.run_dir).weights
 
 
 def _quiet_lightning() -> None:

@@ -192,7 +192,7 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_starts(override: str, m
 
 def test_a_gpu_that_is_there_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "cuda_devices", lambda: 1)
-    assert prepare(["trainer=gpu"]).cfg.trainer.accelerator == "gpu"
+    assert prepare(["trainer=gpu"]).trainer.accelerator == "gpu"
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:

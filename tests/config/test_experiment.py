@@ -71,10 +71,10 @@ def test_an_experiments_value_wins_and_the_command_lines_over_it(key: str, lab: 
 
 def test_a_seed_of_an_experiment_is_that_of_its_run(lab: Path, tmp_path: Path) -> None:
     write(lab, {"seed": 7, "index": "torch", "bootstrap": 3, "id_rate": 0.8})
-    request = prepare(["experiment=mine", f"paths.output={tmp_path}"], lab)
-    assert "-s7-" in request.run_id
-    assert request.run_id == prepare(["seed=7", f"paths.output={tmp_path}"]).run_id
-    (need,) = request.needs
+    experiment = prepare(["experiment=mine", f"paths.output={tmp_path}"], lab)
+    assert "-s7-" in experiment.run_id
+    assert experiment.run_id == prepare(["seed=7", f"paths.output={tmp_path}"]).run_id
+    (need,) = experiment.prerequisites.values()
     assert "-s7-" in need.run_id
-    assert (need.cfg.bootstrap, need.cfg.id_rate) == (3, 0.8)
-    assert "bootstrap=3" in request.convention("letters")
+    assert (need.bootstrap, need.id_rate) == (3, 0.8)
+    assert "bootstrap=3" in experiment.convention("letters")

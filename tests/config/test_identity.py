@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import check, prepare
+from ood_lab.config.identity import weight_values
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_what_shapes_no_weights_changes_no_id(
     monkeypatch.chdir(tmp_path)  # a relative paths.output is made where one stands
     plain, changed = prepare([]), prepare(overrides)
     assert changed.run_id == plain.run_id
-    assert [need.run_id for need in changed.needs] == [need.run_id for need in plain.needs]
+    assert changed.prerequisite_ids == plain.prerequisite_ids
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_the_precision_of_the_gpu_trainer_counts_like_one_written_out(monkeypatc
 def test_a_classifier_pretrained_on_another_trainer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "cuda_devices", lambda: 1)
     plain, gpu = prepare([]), prepare(["trainer=gpu", "trainer.precision=32-true"])
-    assert gpu.needs[0].run_id != plain.needs[0].run_id, "the needed run has the trainer's own precision"
+    assert gpu.prerequisite_ids != plain.prerequisite_ids, "the prerequisite has the trainer's own precision"
     assert gpu.run_id != plain.run_id
 
 
@@ -150,10 +151,10 @@ def test_another_process_environment_gives_the_same_id(monkeypatch: pytest.Monke
     assert run_id() == before
 
 
-def test_the_shaping_leaves_hold_values_and_no_places() -> None:
-    leaves = prepare([]).leaves
-    assert leaves["outlier_loss.weight"] == 0.1
-    assert leaves["trainer.max_epochs"] == 8
-    assert leaves["head.projection_dim"] == 128
+def test_the_values_that_affect_the_weights_hold_values_and_no_places() -> None:
+    values = weight_values(prepare([]))
+    assert values["outlier_loss.weight"] == 0.1
+    assert values["trainer.max_epochs"] == 8
+    assert values["head.projection_dim"] == 128
     places = ("dataset.root", "dataset.layouts", "dataset.how_to_get", "dataset.licence", "paths", "scorer", "protocol")
-    assert [k for k in leaves if k.startswith(places)] == []
+    assert [k for k in values if k.startswith(places)] == []

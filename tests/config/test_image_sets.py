@@ -1,4 +1,4 @@
-"""Which sets a request reads: every protocol composes; counts, overlaps and auxiliary sets are checked."""
+"""Which sets an experiment reads: every protocol composes; counts, overlaps and auxiliary sets are checked."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_every_protocol_is_listed_here() -> None:
 
 @pytest.mark.parametrize(("protocol", "dataset"), STATED)
 def test_every_protocol_composes_for_each_of_its_id_sets(protocol: str, dataset: str, tmp_path: Path) -> None:
-    request = prepare(
+    experiment = prepare(
         ["task=data", f"protocol={protocol}", f"dataset={dataset}", "method=ce", f"paths.data={tmp_path}"]
     )
-    assert len(request.ood_sets) == STATED[protocol, dataset]
-    node = request.composed.plain("protocol")
+    assert len(experiment.ood_sets) == STATED[protocol, dataset]
+    node = experiment.value("protocol")
     assert node["fpr95"] == ("id_pos" if protocol in ("classic", "greg", "ares", "bood") else "ood_pos")
     assert node["subset"] == {"classic": 2000, "ares": 2000, "bood": 1000 if "imagenet" in dataset else 2000}.get(
         protocol

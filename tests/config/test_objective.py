@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ood_lab.config import compose
+from ood_lab.config import Experiment, compose
 from ood_lab.config.objective import described, method_table, objective, part_columns
 
 README = Path(__file__).parents[2] / "README.md"
 HMC = "hmc, bank of 200 a class"
 IMAGES = ("method=oe", "auxiliary=fractals", "paths.data=x")
+
+
+def composed(*overrides: str) -> Experiment:
+    """The experiment of a command line, not checked."""
+    found = compose(overrides)
+    return Experiment.of(found.whole, found.choices)
 
 
 @pytest.mark.parametrize(
@@ -35,18 +41,18 @@ IMAGES = ("method=oe", "auxiliary=fractals", "paths.data=x")
     ],
 )  # fmt: skip
 def test_the_sentence_has_weights_sources_and_schedules(overrides: list[str], said: str) -> None:
-    assert objective(compose(overrides)) == said
+    assert objective(composed(*overrides)) == said
 
 
 def test_the_columns_tell_combinations_apart() -> None:
-    columns = part_columns(compose(["synthesizer=midpoints"]))
+    columns = part_columns(composed("synthesizer=midpoints"))
     assert columns["id_loss"] == "ce+cider"
     assert (columns["synthesizer"], columns["outlier_loss"], columns["head"]) == ("midpoints", "equidistant", "linear")
     assert columns["auxiliary"] is columns["selector"] is columns["regularizer"] is None
 
 
 def test_the_help_of_a_method_has_its_equation_its_parts_and_their_values() -> None:
-    shown = described(compose(["method=hamos", "outlier_loss.weight=0.3"]))
+    shown = described(composed("method=hamos", "outlier_loss.weight=0.3"))
     assert "L = CE + 0.5 L_comp + L_disp + 0.1 L_OOD-disc(outliers)" in shown
     assert "outlier_loss=equidistant  ood_lab.outlier_loss.equidistant.Equidistant" in shown
     assert "weight=0.3" in shown

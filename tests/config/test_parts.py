@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import RequestError, compose, prepare
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups
-from ood_lab.config.identity import nodes_of
 from ood_lab.config.recipe import of_file
 from ood_lab.config.signature import signature
 
@@ -141,15 +141,14 @@ def members() -> list[tuple[str, str, str]]:
 def test_a_recipes_values_stay_with_the_part_that_they_are_for(recipe: str, group: str, name: str) -> None:
     chosen = f"[{name}]" if group in LIST_GROUPS else name
     composed = compose([f"method={recipe}", f"{group}={chosen}"])
-    for part in PART_GROUPS:
-        for node in nodes_of(composed, part):
-            declared = signature(node["_target_"]).parameters
-            assert set(node) - {"_target_"} <= set(declared), "a ghost of another part"
+    experiment = Experiment.of(composed.whole, composed.choices)
+    for part in experiment.parts:
+        assert set(part.options) <= set(signature(part.target).parameters), "a ghost of another part"
     values = of_file("method", recipe).get("values", {})
     if name not in values.get(group, {}):
-        (node,) = nodes_of(composed, group)
+        (part,) = experiment.of_group(group)
         own = {key: value for key, value in of_file(group, name).items() if not isinstance(value, str)}
-        assert {key: node[key] for key in own} == own
+        assert {key: part.node[key] for key in own} == own
 
 
 def test_a_recipes_value_counts_for_its_part_and_the_users_over_it(tmp_path: Path) -> None:
@@ -262,10 +261,10 @@ def test_the_names_of_files_of_a_lists_parts_mean_nothing(tmp_path: Path, monkey
             (folder / f"{name}.yaml").write_text(
                 f"# @package id_loss.{name}\n_target_: twinlab_terms.Mine\na: {value}\n"
             )
-        request = prepare(["method=ce", "id_loss=[ce,h1,h2]"], folder.parent)
-        nodes = request.composed.plain("id_loss")
+        experiment = prepare(["method=ce", "id_loss=[ce,h1,h2]"], folder.parent)
+        nodes = experiment.value("id_loss")
         orders.add(tuple(nodes[name].get("a") for name in sorted(nodes, key=lambda n: order_of("id_loss", nodes[n]))))
-        ids.add(request.run_id)
+        ids.add(experiment.run_id)
     assert len(ids) == len(orders) == 1, "the order in which they are built and summed goes by what they are"
 
 
@@ -332,6 +331,6 @@ def test_runs_of_another_way_of_naming_stay_and_are_made_anew(tmp_path: Path) ->
     old = tmp_path / "outputs/hamos-digits-narrow-s0-a495f34d"  # as ids were before they went by values
     old.mkdir(parents=True)
     (old / "DONE").write_text("{}")
-    request = prepare([f"paths.output={tmp_path}/outputs"])
-    assert not request.run_dir.exists()
+    experiment = prepare([f"paths.output={tmp_path}/outputs"])
+    assert not experiment.run_dir.exists()
     assert (old / "DONE").is_file()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ood_lab.config import RequestError, compose, prepare
-from ood_lab.config.quoting import as_typed, in_words, quote, uninterpolated
+from ood_lab.config.quoting import as_override, as_typed, quote, uninterpolated
 
 # What Hydra's grammar and OmegaConf know, and anything else that a file system takes.
 TEXTS = st.one_of(
@@ -59,7 +59,7 @@ def test_a_plain_node_comes_back_from_omegaconf_and_from_its_yaml(node: Any) -> 
 @settings(deadline=None)
 @given(st.one_of(TEXTS, st.lists(TEXTS, max_size=3), st.integers(), st.booleans(), st.none()))
 def test_values_are_written_and_parsed_back(value: Any) -> None:
-    cfg = OmegaConf.create({"key": OverridesParser.create().parse_override(f"key={in_words(value)}").value()})
+    cfg = OmegaConf.create({"key": OverridesParser.create().parse_override(f"key={as_override(value)}").value()})
     assert OmegaConf.to_container(cfg) == {"key": uninterpolated(value)} or OmegaConf.to_container(
         cfg, resolve=True
     ) == {"key": value}

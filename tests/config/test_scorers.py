@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ood_lab.config import RequestError, prepare
-from ood_lab.config.request import TUNED
+from ood_lab.config.detectors import TUNED
 from ood_lab.results.store import options_text
 from ood_lab.scorer import build_scorer
 
@@ -64,7 +64,7 @@ def test_without_pytorch_ood_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_each_peer_is_a_detector_of_its_own_with_its_own_options() -> None:
     asked = ["scorer=[knn,pood]", "scorer.pood.detectors=[ViM,GMM]", "scorer.pood.options.ViM={d: 20}"]
-    nodes = prepare(asked).scorers
+    nodes = prepare(asked).detectors
     assert list(nodes) == ["knn", "pood.ViM", "pood.GMM"]
     assert nodes["pood.ViM"]["options"] == {"ViM": {"d": 20}}
     assert nodes["pood.GMM"]["options"] == {}
@@ -73,19 +73,19 @@ def test_each_peer_is_a_detector_of_its_own_with_its_own_options() -> None:
 def test_a_tuned_detector_is_another_one_and_the_run_is_the_same() -> None:
     plain, tuned = prepare(["method=ce"]), prepare(TUNE)
     assert tuned.run_id == plain.run_id
-    assert tuned.scorers["knn"][TUNED]["sets"] == ["uniform_noise"]
-    assert TUNED not in tuned.scorers["msp"]
-    assert options_text(tuned.scorers["knn"]) != options_text(plain.scorers["knn"])
+    assert tuned.detectors["knn"][TUNED]["sets"] == ["uniform_noise"]
+    assert TUNED not in tuned.detectors["msp"]
+    assert options_text(tuned.detectors["knn"]) != options_text(plain.detectors["knn"])
     assert tuned.use("uniform_noise").role == "validation"
     assert "uniform_noise" not in tuned.ood_sets
 
 
 def test_whole_numbers_and_fractions_are_one_value() -> None:
     texts = {
-        options_text(prepare(["scorer=[odin]", f"scorer.odin.temperature={t}"]).scorers["odin"]) for t in ("9", "9.0")
+        options_text(prepare(["scorer=[odin]", f"scorer.odin.temperature={t}"]).detectors["odin"]) for t in ("9", "9.0")
     }
     assert len(texts) == 1
-    assert prepare(["scorer=[knn]", "scorer.knn.k=7"]).scorers["knn"]["k"] == 7
+    assert prepare(["scorer=[knn]", "scorer.knn.k=7"]).detectors["knn"]["k"] == 7
     assert build_scorer("odin", temperature=9).change() == build_scorer("odin", temperature=9.0).change()  # type: ignore[attr-defined]
 
 
@@ -94,6 +94,6 @@ def test_what_is_not_tuned_needs_no_validation_set() -> None:
 
 
 def test_the_needed_run_is_scored_in_the_same_way() -> None:
-    (need,) = prepare(["tuning=openood", "bootstrap=7", "id_rate=0.9", "index=faiss"]).needs
-    assert (need.cfg.bootstrap, need.cfg.id_rate, need.cfg.index) == (7, 0.9, "faiss")
-    assert TUNED in need.scorers["knn"]
+    (need,) = prepare(["tuning=openood", "bootstrap=7", "id_rate=0.9", "index=faiss"]).prerequisites.values()
+    assert (need.bootstrap, need.id_rate, need.index) == (7, 0.9, "faiss")
+    assert TUNED in need.detectors["knn"]

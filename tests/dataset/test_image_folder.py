@@ -44,23 +44,23 @@ def own(root: Path, *more: str) -> list[str]:
 
 
 def test_one_option_is_enough_and_the_disk_says_the_rest(root: Path) -> None:
-    request = prepare(own(root))
-    assert request.run_id.startswith("ce-my_birds_2-narrow-s0-")
-    assert request.composed.plain("dataset.name") == "my birds, 2"
-    assert request.composed.plain("dataset.recipe.num_classes") == 2
-    assert request.cfg.trainer.batch_size == 8
-    assert request.cfg.protocol.id_val == 4
-    assert request.ood_sets == ("gaussian_noise", "fractals_test")
-    assert request.composed.plain("protocol.near") == []
-    assert request.composed.choices["protocol"] == "own"
+    experiment = prepare(own(root))
+    assert experiment.run_id.startswith("ce-my_birds_2-narrow-s0-")
+    assert experiment.value("dataset.name") == "my birds, 2"
+    assert experiment.value("dataset.recipe.num_classes") == 2
+    assert experiment.trainer.batch_size == 8
+    assert experiment.protocol.id_val == 4
+    assert experiment.ood_sets == ("gaussian_noise", "fractals_test")
+    assert experiment.value("protocol.near") == []
+    assert experiment.choices["protocol"] == "own"
 
 
 def test_another_protocol_and_other_sizes_are_taken_where_they_are_named(root: Path) -> None:
     more = ["protocol=digits", "protocol.near=[letters]", "protocol.far=[photos]", "protocol.id_val=4"]
-    request = prepare(own(root, *more, "trainer.batch_size=6", "dataset.name=birds"))
-    assert request.ood_sets == ("letters", "photos")
-    assert request.run_id.startswith("ce-birds-")
-    assert request.cfg.trainer.batch_size == 6
+    experiment = prepare(own(root, *more, "trainer.batch_size=6", "dataset.name=birds"))
+    assert experiment.ood_sets == ("letters", "photos")
+    assert experiment.run_id.startswith("ce-birds-")
+    assert experiment.trainer.batch_size == 6
     with pytest.raises(RequestError, match=r"num_classes=3, but the training images in .* have 2 classes \(blue"):
         prepare(own(root, "dataset.recipe.num_classes=3"))
 
@@ -79,10 +79,10 @@ def test_train_and_test_may_lie_apart_and_the_path_is_no_part_of_the_run(
 
 def test_a_folder_val_is_used_for_validation(root: Path) -> None:
     draw(root / "val/c[1]", 3, 30)
-    request = prepare(own(root))
-    source = build(request.cfg.dataset)
-    assert len(source.listing("val", request.cfg.protocol.id_val)) == 3
-    assert len(source.listing("test", request.cfg.protocol.id_val)) == 20
+    experiment = prepare(own(root))
+    source = build(experiment.dataset)
+    assert len(source.listing("val", experiment.protocol.id_val)) == 3
+    assert len(source.listing("test", experiment.protocol.id_val)) == 20
 
 
 def test_folders_are_named_by_path_in_a_protocol(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +90,11 @@ def test_folders_are_named_by_path_in_a_protocol(root: Path, tmp_path: Path, mon
     draw(tmp_path / "other/noise/deep", 4, 41)
     draw(tmp_path / "other/noise", 2, 42)
     monkeypatch.chdir(tmp_path)
-    request = prepare(own(root, "protocol.near=[./noise]", "protocol.far=['more:other/noise',photos]"))
-    assert request.groups == {"noise": "near", "more": "far", "photos": "far"}
-    assert request.use("more").node["root"] == str(tmp_path / "other/noise")
-    assert (request.use("noise").found(), request.use("more").found()) == (3, 6)
-    assert len(build(request.use("more").node).listing("ood")) == 6
+    experiment = prepare(own(root, "protocol.near=[./noise]", "protocol.far=['more:other/noise',photos]"))
+    assert experiment.groups_of_sets == {"noise": "near", "more": "far", "photos": "far"}
+    assert experiment.use("more").node["root"] == str(tmp_path / "other/noise")
+    assert (experiment.use("noise").found(), experiment.use("more").found()) == (3, 6)
+    assert len(build(experiment.use("more").node).listing("ood")) == 6
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_an_entry_is_split_into_name_and_path(tmp_path: Path, monkeypatch: pytes
 def test_a_folder_is_an_auxiliary_set(root: Path, tmp_path: Path) -> None:
     draw(tmp_path / "outliers", 9, 50)
     command = ["method=oe", *own(root)[1:], "auxiliary=image_folder", f"auxiliary.root={tmp_path}/outliers"]
-    request = prepare(command)
-    assert request.composed.plain("auxiliary.name") == "outliers"
-    assert request.composed.choices["protocol"] == "own"
-    assert len(build(request.cfg.auxiliary).listing("auxiliary")) == 9
+    experiment = prepare(command)
+    assert experiment.value("auxiliary.name") == "outliers"
+    assert experiment.choices["protocol"] == "own"
+    assert len(build(experiment.auxiliary).listing("auxiliary")) == 9
 
 
 def test_the_default_batch_gives_ten_steps_an_epoch() -> None:
@@ -188,7 +188,7 @@ def test_a_run_on_own_images_measures_once_and_serves_every_later_look(
 def test_what_a_run_depends_on_sees_the_same_images_and_sets(root: Path, tmp_path: Path) -> None:
     draw(tmp_path / "a, b", 3, 40)
     far = f"protocol.far=['{tmp_path}/a, b']"
-    (need,) = prepare(["method=hamos", *own(root, far)[1:]]).needs
+    (need,) = prepare(["method=hamos", *own(root, far)[1:]]).prerequisites.values()
     plain = prepare([word for word in own(root, far) if word != "trainer.max_epochs=1"])
     assert need.run_id == plain.run_id
     again = prepare(need.overrides)
@@ -202,10 +202,10 @@ def test_outliers_that_are_also_tested_are_refused_and_equal_names_are_told_apar
     command = ["method=oe", *own(root)[1:], "auxiliary=image_folder", f"auxiliary.root={tmp_path}/insects"]
     with pytest.raises(RequestError, match=r"x \(.*\) and the auxiliary set insects \(.*\) share images"):
         prepare([*command, f"protocol.far=['x:{tmp_path}/insects']"])
-    request = prepare([*command, f"protocol.far=[{tmp_path}/other/insects]"])
-    assert request.use("insects").role == "far"
-    assert request.use("auxiliary").node["root"] == f"{tmp_path}/insects"
-    assert request.use("insects").found() == 4
+    experiment = prepare([*command, f"protocol.far=[{tmp_path}/other/insects]"])
+    assert experiment.use("insects").role == "far"
+    assert experiment.use("auxiliary").node["root"] == f"{tmp_path}/insects"
+    assert experiment.use("insects").found() == 4
 
 
 def test_a_home_folder_and_a_colon_go_through_a_needed_run(
@@ -217,9 +217,9 @@ def test_a_home_folder_and_a_colon_go_through_a_needed_run(
     draw(tmp_path / "k:v", 3, 50)
     draw(tmp_path / "~t", 3, 51)
     words = ["method=hamos", *own(root)[1:], as_typed("protocol.far=[~/k:v,~/~t]")]
-    request = prepare(words)
-    assert request.ood_sets == ("k:v", "~t")
-    (need,) = request.needs
+    experiment = prepare(words)
+    assert experiment.ood_sets == ("k:v", "~t")
+    (need,) = experiment.prerequisites.values()
     assert prepare(need.overrides).ood_sets == ("k:v", "~t")
 
 
@@ -232,9 +232,9 @@ def test_lists_in_a_file_of_ones_own_are_trained_on(root: Path, tmp_path: Path) 
         "defaults: [image_folder, _self_]\nname: listed\nlayouts:\n  lists:\n"
         "    train: {list: train.txt, images: .}\n    test: {list: test.txt, images: .}\n"
     )
-    request = prepare(
+    experiment = prepare(
         [OWN[0], "dataset=listed", f"dataset.root='{root}'", f"paths.output={tmp_path}/out"], tmp_path / "lab"
     )
-    assert request.use("id").layout == "lists"
-    assert request.composed.plain("dataset.recipe.num_classes") == 2
-    assert request.cfg.protocol.id_val == 4
+    assert experiment.use("id").layout == "lists"
+    assert experiment.value("dataset.recipe.num_classes") == 2
+    assert experiment.protocol.id_val == 4

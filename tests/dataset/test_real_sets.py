@@ -47,5 +47,5 @@ def test_an_ood_set_is_read_as_uint8_squares(name: str, tmp_path: Path) -> None:
 
 def test_the_cifar_protocol_finds_every_set(tmp_path: Path) -> None:
     places = [f"paths.data={os.environ['OOD_LAB_DATA']}", f"paths.output={tmp_path}"]
-    request = prepare(["dataset=cifar10", "protocol=cifar", "method=ce", *places])
-    assert request.ood_sets == ("cifar100", "tiny_imagenet", "mnist_test", "textures", "sun397")
+    experiment = prepare(["dataset=cifar10", "protocol=cifar", "method=ce", *places])
+    assert experiment.ood_sets == ("cifar100", "tiny_imagenet", "mnist_test", "textures", "sun397")

@@ -9,20 +9,11 @@ import pytest
 import torch
 
 from ood_lab.config.groups import groups
-from ood_lab.evaluation import evaluator
-from ood_lab.evaluation.evaluator import (
-    Scoring,
-    accuracy,
-    fit_key,
-    load_scores,
-    metric_rows,
-    score,
-    score_all,
-    scores_path,
-    threshold,
-)
+from ood_lab.evaluation import scores
+from ood_lab.evaluation.evaluator import Scoring, accuracy, metric_rows, threshold
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.evaluation.metrics import ood_metrics
+from ood_lab.evaluation.scores import RunDetector, fit_key, load_scores, score, score_all, scores_path
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet, LinearHead
@@ -80,21 +71,22 @@ class Recorder(Scorer):
 
 def test_a_detector_is_fitted_once_on_train_and_scores_every_other_set_in_its_space(tmp_path: Path) -> None:
     recorder, data = Recorder(), sets()
-    scored, _ = score_all({"recorder": recorder}, Kept(), SCORED, HEAD, tmp_path, OPTIONS, OPTIONS)
+    scored, _ = score_all([RunDetector("recorder", recorder, "{}", "{}")], Kept(), SCORED, HEAD, tmp_path)
     ((train, head, val),) = recorder.fitted
     assert torch.equal(train.features, data["train"].tensors["projection"])
     assert torch.equal(val.features, data["val"].tensors["projection"])
     assert head is HEAD
     assert tuple(scored["recorder"]) == SCORED
     assert recorder.scored[2].labels is None
-    for name, scores in scored["recorder"].items():
-        assert scores.dtype == torch.float64
-        assert torch.equal(scores, data[name].tensors["projection"][:, 0].double())
+    for name, values in scored["recorder"].items():
+        assert values.dtype == torch.float64
+        assert torch.equal(values, data[name].tensors["projection"][:, 0].double())
 
 
 def test_scores_are_kept_beside_the_run_under_the_keys_of_their_features(tmp_path: Path) -> None:
     scorers = {"msp": build_scorer("msp"), "knn": build_scorer("knn", k=3)}
-    scored, _ = score_all(scorers, Kept(), SCORED, HEAD, tmp_path, OPTIONS, OPTIONS)
+    detectors = [RunDetector(name, scorer, "{}", "{}") for name, scorer in scorers.items()]
+    scored, _ = score_all(detectors, Kept(), SCORED, HEAD, tmp_path)
     keys = {name: f"key of {name}" for name in SCORED}
     for name in ("msp", "knn"):
         assert scores_path(tmp_path, name, "{}") != scores_path(tmp_path, name, '{"k": 3}')
@@ -112,8 +104,8 @@ def test_scores_of_another_fit_are_not_mixed_in(tmp_path: Path) -> None:
     scored = {}
     for with_val in (True, False):
         names = ("val", "test", "letters") if with_val else ("test", "letters")
-        one = {"kl_matching": scorer}
-        scored[with_val], _ = score_all(one, source, names, HEAD, tmp_path, OPTIONS, {"kl_matching": fits[with_val]})
+        one = [RunDetector("kl_matching", scorer, "{}", fits[with_val])]
+        scored[with_val], _ = score_all(one, source, names, HEAD, tmp_path)
     for with_val in (True, False):
         kept = load_scores(tmp_path, "kl_matching", "{}", keys, fits[with_val])
         assert all(torch.equal(kept[key], scored[with_val]["kl_matching"][key]) for key in keys)
@@ -126,14 +118,14 @@ def test_scores_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch: pyt
     data = sets()
     scorer = build_scorer("knn", k=3).fit(data["train"].features("method"), head=HEAD)
     whole = score(scorer, data["test"].features("method"))
-    monkeypatch.setattr(evaluator, "CHUNK", 7)
+    monkeypatch.setattr(scores, "CHUNK", 7)
     torch.testing.assert_close(score(scorer, data["test"].features("method")), whole)
     assert whole.dtype == torch.float64
 
 
 def test_without_a_validation_part_a_detector_is_fitted_on_train_alone(tmp_path: Path) -> None:
     recorder = Recorder()
-    score_all({"recorder": recorder}, Kept(), ("test", "letters"), HEAD, tmp_path, OPTIONS, OPTIONS)
+    score_all([RunDetector("recorder", recorder, "{}", "{}")], Kept(), ("test", "letters"), HEAD, tmp_path)
     assert recorder.fitted[0][2] is None
 
 
@@ -141,9 +133,8 @@ def test_a_detector_that_cannot_work_on_the_features_is_named_and_the_others_go_
     source = Kept()
     source.sets["letters"].tensors["projection"][4] = float("inf")
     scorers = {"knn": build_scorer("knn", space="projection"), "msp": build_scorer("msp")}
-    scored, refused = score_all(
-        scorers, source, SCORED, HEAD, tmp_path, dict.fromkeys(scorers, "{}"), dict.fromkeys(scorers, "f")
-    )
+    detectors = [RunDetector(name, scorer, "{}", "f") for name, scorer in scorers.items()]
+    scored, refused = score_all(detectors, source, SCORED, HEAD, tmp_path)
     assert list(scored) == ["msp"]
     assert refused == {
         "knn": "KNN: the set to score: the features of 1 of 15 rows aren't finite, row 4 first; "

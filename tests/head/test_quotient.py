@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import ood_lab
+from ood_lab.claim import claim
 from ood_lab.config import RequestError, prepare
 from ood_lab.head.quotient import Numerator, Quotient
 from ood_lab.parts import Dimensions
-from ood_lab.run_dir import claim
 from ood_lab.task.build import build_method
 from ood_lab.task.train import fit
 from tests.views import dot, normal
@@ -94,16 +94,16 @@ SMALL = ["method=godin", "backbone.width=4", "trainer.max_epochs=2", "trainer.th
 
 
 def test_the_numerator_has_no_weight_decay_and_the_backbones_last_layer_idles(tmp_path: Path) -> None:
-    request = prepare([*SMALL, f"paths.output={tmp_path}"])
-    method = build_method(request.cfg)
+    experiment = prepare([*SMALL, f"paths.output={tmp_path}"])
+    method = build_method(experiment)
     groups = method.parameter_groups()
     assert [(group.rate, group.decay) for group in groups] == [(1.0, 1.0), (1.0, 0.0)]
     assert groups[1].parameters == [method.head.numerator.weight]
     before = method.backbone.fc.weight.detach().clone()
-    fit(request, claim(request))
+    fit(claim(experiment))
     from safetensors.torch import load_file
 
-    trained = load_file(request.run_dir / "checkpoints/final.safetensors")
+    trained = load_file(experiment.run_dir / "checkpoints/final.safetensors")
     assert torch.equal(trained["backbone.fc.weight"], before)
     assert not torch.equal(trained["head.numerator.weight"], method.head.numerator.weight)
     assert not torch.equal(trained["head.denominator.0.weight"], method.head.denominator[0].weight)
@@ -123,6 +123,6 @@ def test_detectors_that_need_a_linear_classifier_are_refused(scorer: str) -> Non
 
 
 def test_it_is_built_for_the_dimensions_of_the_network() -> None:
-    method = build_method(prepare(SMALL).cfg)
+    method = build_method(prepare(SMALL))
     dims: Dimensions = method.parts.dims
     assert method.head.numerator.weight.shape == (dims.classes, dims.features)

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ood_lab.claim import claim
 from ood_lab.config import prepare
 from ood_lab.datamodule import DataModule, TrainLoader
 from ood_lab.method.base import Method
-from ood_lab.run_dir import claim
+from ood_lab.run_folder import RunFolder
 from ood_lab.selector.base import EpochSelector
 from ood_lab.selector.random import Random
 from ood_lab.task.build import build_data, build_method
-from ood_lab.task.features import FINAL
 from ood_lab.task.train import fit
 from ood_lab.types import BackboneOutput
 
@@ -29,13 +29,13 @@ TAKING = ("method=energy", "selector.candidates=30", "trainer.auxiliary_batch_si
 
 
 def data(*words: str) -> DataModule:
-    return build_data(prepare([*SMALL, *FRACTALS, *words]).cfg, views=1)
+    return build_data(prepare([*SMALL, *FRACTALS, *words]), views=1)
 
 
 def trained(folder: Path, *words: str) -> dict[str, Tensor]:
-    request = prepare([*SMALL, *FRACTALS, *words, f"paths.output={folder}"])
-    fit(request, claim(request))
-    return load_file(request.run_dir / FINAL)
+    experiment = prepare([*SMALL, *FRACTALS, *words, f"paths.output={folder}"])
+    fit(claim(experiment))
+    return load_file(RunFolder(experiment.run_dir).weights)
 
 
 @pytest.mark.parametrize(("candidates", "served"), [("30", 30), ("9", 9), ("null", 10)])
@@ -162,7 +162,7 @@ def test_outliers_with_statistics_of_their_own_do_not_move_the_id_rows() -> None
     given = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found: dict[str, list[Tensor]] = {}
     for statistics in ("own", "joint"):
-        method = build_method(prepare([*SMALL, *FRACTALS, *words, f"method.outlier_statistics={statistics}"]).cfg)
+        method = build_method(prepare([*SMALL, *FRACTALS, *words, f"method.outlier_statistics={statistics}"]))
         passes = [method._forward_pass(given[:4], factor * given[4:], {}).logits for factor in (1, 5)]
         found[statistics] = [logits[:4].detach() for logits in passes]
     assert torch.equal(*found["own"])

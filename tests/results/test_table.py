@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from ood_lab.config.schema import Protocol
 from ood_lab.results.caption import protocol_lines
 from ood_lab.results.page import detail_table, percent, render_page, summary_rows
 from ood_lab.results.render import terminal_table
@@ -19,10 +21,11 @@ GROUPS = {"letters": "near", "photos": "far", "noise": "far"}
 
 
 K50, K10 = '{"k": 50}', '{"k": 10}'
-PROTOCOL = {
-    "name": "digits", "near": ["letters"], "far": ["photos", "noise"], "fpr95": "id_pos", "fpr_rule": "first",
-    "id_val": 0, "subset": None, "draws": 10, "transform": "short_side", "transforms": {}, "mean": [0.5], "std": [0.5],
-}  # fmt: skip
+PROTOCOL = Protocol(
+    name="digits", source="", sets={}, near=["letters"], far=["photos", "noise"], validation=[], missing="error",
+    check="strict", id_val=0, subset=None, draws=10, transform="short_side", transforms={}, folders={}, mean=[0.5],
+    std=[0.5], fpr95="id_pos", fpr_rule="first", aupr_rule="trapezoid",
+)  # fmt: skip
 
 
 def asked(*sets: str, options: str = K50) -> Selection:
@@ -123,7 +126,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     assert "not the stated images: letters 80 of 800" in text
     assert "headline ID+" in text
     assert "whole ID test set; OOD sets whole" in text
-    drawn = PROTOCOL | {"subset": 2000, "id_val": 1000, "transforms": {"noise": "squash", "svhn": "as_is"}}
+    drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))
     assert "1,000 ID test images kept for validation; OOD sets means over 10 draws of 2,000 images" in text
     assert "images: short_side, noise squash; normalised by (0.5), (0.5)" in text

@@ -78,11 +78,11 @@ def test_settings_are_composed_and_need_no_data(capsys: pytest.CaptureFixture[st
 
 
 def test_one_worker_without_a_word_and_no_processes_that_train_together(tmp_path: Path) -> None:
-    request = prepare(["method=ce", f"paths.output={tmp_path}"])
-    engine = engine_for(Command(), [request], tmp_path)
+    experiment = prepare(["method=ce", f"paths.output={tmp_path}"])
+    engine = engine_for(Command(), [experiment], tmp_path)
     assert isinstance(engine, Workers)
     assert engine.number == 1
-    assert engine_for(Command(workers=3), [request], tmp_path).number == 3  # type: ignore[attr-defined]
+    assert engine_for(Command(workers=3), [experiment], tmp_path).number == 3  # type: ignore[attr-defined]
     together = prepare(["method=ce", "trainer.devices=2", f"paths.output={tmp_path}"])
     with pytest.raises(RequestError, match="hydra/launcher=submitit_slurm"):
         engine_for(Command(), [together], tmp_path)
@@ -110,8 +110,9 @@ def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_pat
     assert "About 0:10" in estimate([prepare([*words, "seed=2"])], 1)
 
 
-def _pretend(request: object, seconds: float) -> None:
-    from ood_lab.run_dir import claim, mark_done
+def _pretend(experiment: object, seconds: float) -> None:
+    from ood_lab.claim import claim
+    from ood_lab.run_folder import RunFolder
 
-    claim(request)  # type: ignore[arg-type]
-    mark_done(request.run_dir, seconds)  # type: ignore[attr-defined]
+    claim(experiment)  # type: ignore[arg-type]
+    RunFolder(experiment.run_dir).mark_done(seconds)  # type: ignore[attr-defined]

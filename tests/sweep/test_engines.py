@@ -18,7 +18,7 @@ import pytest
 
 from ood_lab.config import RequestError
 from ood_lab.results.store import KEY, Row, read_rows
-from ood_lab.run_dir import FINAL
+from ood_lab.run_folder import RunFolder
 from ood_lab.sweep import launcher as launchers
 from ood_lab.sweep.launcher import Launcher
 from ood_lab.sweep.ticket import LOG
@@ -217,7 +217,7 @@ def test_slurm_makes_the_same_runs_and_again_only_what_died(
 def test_srun_starts_two_processes_that_train_one_run(expected: dict[tuple[object, ...], Row], tmp_path: Path) -> None:
     printed = ended(started(tmp_path, "seed=0", *TOGETHER))
     (run,) = tmp_path.glob("ce-*")
-    assert (run / FINAL).is_file()
+    assert (RunFolder(run).weights).is_file()
     assert (run / "DONE").is_file()
     assert "on 2 devices" in (run / LOG).read_text()
     assert "ID accuracy" in (run / LOG).read_text()

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ood_lab.config import Request, prepare
+from ood_lab.config import Experiment, prepare
 from ood_lab.config.groups import config_dir
-from ood_lab.config.request import expand_sweep
+from ood_lab.config.prepare import expand_sweep
 from ood_lab.results.search import search_path
 from ood_lab.results.store import COLUMNS, add_rows, options_text
 from ood_lab.results.table import METRICS
@@ -22,32 +22,34 @@ from ood_lab.sweep.grid import chosen, settings, summary
 SETS = ("letters", "photos", "gaussian_noise")
 
 
-def sweep_of(folder: Path, *words: str) -> tuple[list[list[str]], list[Request]]:
+def sweep_of(folder: Path, *words: str) -> tuple[list[list[str]], list[Experiment]]:
     singles = list(expand_sweep([f"paths.output={folder}", "scorer=[msp]", *words]))
     return singles, [prepare(single) for single in singles]
 
 
-def store(request: Request, auroc: float, accuracy: float) -> None:
+def store(experiment: Experiment, auroc: float, accuracy: float) -> None:
     """Rows of msp with one AUROC on every set, and the other metrics 0.5."""
-    blank = dict.fromkeys(COLUMNS) | {"run_id": request.run_id, "method": "ce", "stage": "pretrain"}
-    rows = [{**blank, "metric": "accuracy", "value": accuracy, "convention": request.convention()}]
+    blank = dict.fromkeys(COLUMNS) | {"run_id": experiment.run_id, "method": "ce", "stage": "pretrain"}
+    rows = [{**blank, "metric": "accuracy", "value": accuracy, "convention": experiment.convention()}]
     for ood_set in SETS:
         for metric in METRICS:
-            own = {"scorer": "msp", "options": options_text(request.scorers["msp"]), "ood_set": ood_set}
+            own = {"scorer": "msp", "options": options_text(experiment.detectors["msp"]), "ood_set": ood_set}
             value = auroc if metric == "auroc" else 0.5
-            rows.append({**blank, **own, "metric": metric, "value": value, "convention": request.convention(ood_set)})
-    add_rows(request.run_dir, rows)
+            rows.append(
+                {**blank, **own, "metric": metric, "value": value, "convention": experiment.convention(ood_set)}
+            )
+    add_rows(experiment.run_dir, rows)
 
 
-def validate(request: Request, auroc: float) -> None:
-    path = search_path(request, "msp")
+def validate(experiment: Experiment, auroc: float) -> None:
+    path = search_path(experiment.run_dir, "msp", experiment.detectors["msp"])
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"trials": [{"options": {}, "auroc": auroc, "refused": None}]}))
 
 
-def shown(singles: Sequence[Sequence[str]], requests: Sequence[Request]) -> list[str]:
+def shown(singles: Sequence[Sequence[str]], experiments: Sequence[Experiment]) -> list[str]:
     console = Console(width=80, file=io.StringIO())
-    console.print(summary(settings(singles, requests)), highlight=False)
+    console.print(summary(settings(singles, experiments)), highlight=False)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text.splitlines()
 
@@ -58,13 +60,13 @@ def said(lines: Sequence[str]) -> str:
 
 
 def test_seeds_are_averaged_and_settings_stay_apart(tmp_path: Path) -> None:
-    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
-    for request, auroc in zip(requests, (0.6, 0.7, 0.8, 0.8), strict=True):
-        store(request, auroc, 0.9)
-    one, two = settings(singles, requests)
+    singles, experiments = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
+    for experiment, auroc in zip(experiments, (0.6, 0.7, 0.8, 0.8), strict=True):
+        store(experiment, auroc, 0.9)
+    one, two = settings(singles, experiments)
     assert one.varied == {"trainer.max_epochs": "1"}
     assert [line.means["near", "auroc"] for line in two.of_scorer["msp"]] == [0.8, 0.8]
-    lines = shown(singles, requests)
+    lines = shown(singles, experiments)
     at = next(i for i, line in enumerate(lines) if line.startswith("max_epochs=1"))
     assert said([lines[at + 1]]) == "msp 90.0 ±0.0 65.0 ±5.0 65.0 ±5.0 50.0 ±0.0 50.0 ±0.0"
     assert "of 2 seeds" in said(lines)
@@ -73,21 +75,21 @@ def test_seeds_are_averaged_and_settings_stay_apart(tmp_path: Path) -> None:
 
 
 def test_runs_without_results_are_counted(tmp_path: Path) -> None:
-    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
-    store(requests[0], 0.6, 0.9)
-    lines = said(shown(singles, requests))
+    singles, experiments = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1")
+    store(experiments[0], 0.6, 0.9)
+    lines = said(shown(singles, experiments))
     assert "no results" in lines
     assert "of 1 seeds" in lines
 
 
 def test_the_choice_is_by_validation_data_and_not_by_test_data(tmp_path: Path) -> None:
-    singles, requests = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1", "tuning=validation")
-    for request, test, val in zip(requests, (0.9, 0.9, 0.1, 0.1), (0.5, 0.6, 0.5, 0.7), strict=True):
-        store(request, test, 0.9)
-        validate(request, val)
-    found = settings(singles, requests)
+    singles, experiments = sweep_of(tmp_path, "method=ce", "trainer.max_epochs=1,2", "seed=0,1", "tuning=validation")
+    for experiment, test, val in zip(experiments, (0.9, 0.9, 0.1, 0.1), (0.5, 0.6, 0.5, 0.7), strict=True):
+        store(experiment, test, 0.9)
+        validate(experiment, val)
+    found = settings(singles, experiments)
     assert chosen(found)["msp"] is found[1]  # 0.6 on validation data, the worst on test data
-    lines = shown(singles, requests)
+    lines = shown(singles, experiments)
     marked = [line for line in lines if "msp ◂" in line]
     assert len(marked) == 1
     assert "60.0 ±10.0" in marked[0]
@@ -102,23 +104,23 @@ def test_validation_lists_every_detector_with_nothing_to_search() -> None:
 
 @pytest.mark.parametrize("words", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
 def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> None:
-    singles, requests = sweep_of(tmp_path, *words)
-    first = said(shown(singles, requests))
+    singles, experiments = sweep_of(tmp_path, *words)
+    first = said(shown(singles, experiments))
     assert ("adjacent=2, weight=0.1" if len(words) == 2 else "method=ce") in first
 
 
 def test_each_setting_has_the_headline_and_the_sets_of_its_own_protocol(tmp_path: Path) -> None:
-    singles, requests = sweep_of(tmp_path, "method=ce", "protocol.fpr95=ood_pos,id_pos", "protocol.far=[photos]")
-    for request in requests:
-        store(request, 0.6, 0.9)
-    blank = dict.fromkeys(COLUMNS) | {"run_id": requests[1].run_id, "method": "ce", "stage": "pretrain"}
+    singles, experiments = sweep_of(tmp_path, "method=ce", "protocol.fpr95=ood_pos,id_pos", "protocol.far=[photos]")
+    for experiment in experiments:
+        store(experiment, 0.6, 0.9)
+    blank = dict.fromkeys(COLUMNS) | {"run_id": experiments[1].run_id, "method": "ce", "stage": "pretrain"}
     for ood_set in ("letters", "photos"):
-        own = {"scorer": "msp", "options": options_text(requests[1].scorers["msp"]), "ood_set": ood_set}
-        convention = requests[1].convention(ood_set)
+        own = {"scorer": "msp", "options": options_text(experiments[1].detectors["msp"]), "ood_set": ood_set}
+        convention = experiments[1].convention(ood_set)
         add_rows(
-            requests[1].run_dir, [{**blank, **own, "metric": "fpr95_id_pos", "value": 0.2, "convention": convention}]
+            experiments[1].run_dir, [{**blank, **own, "metric": "fpr95_id_pos", "value": 0.2, "convention": convention}]
         )
-    lines = shown(singles, requests)
+    lines = shown(singles, experiments)
     first, second = (line for line in lines if "msp" in line)
     assert "50.0" in first
     assert "20.0" in second

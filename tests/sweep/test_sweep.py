@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ood_lab.config import Request, RequestError, RunError, prepare
+from ood_lab.config import Experiment, RequestError, RunError, prepare
 from ood_lab.storage import write_atomically
 from ood_lab.sweep.sweep import sweep
 from ood_lab.sweep.ticket import Ticket, carry_out
@@ -37,51 +37,51 @@ class Scripted:
 
 
 @pytest.fixture
-def requests(tmp_path: Path) -> list[Request]:
+def requests(tmp_path: Path) -> list[Experiment]:
     """CIDER and HamOS on one classifier."""
     words = [f"paths.output={tmp_path}", "scorer=[msp]"]
     return [prepare([*words, f"method={name}"]) for name in ("cider", "hamos")]
 
 
-def test_waves_are_launched_one_after_the_other(requests: list[Request], tmp_path: Path) -> None:
+def test_waves_are_launched_one_after_the_other(requests: list[Experiment], tmp_path: Path) -> None:
     engine = Scripted({})
     assert sweep(requests, engine, tmp_path).runs == []
-    below = requests[0].needs[0].run_id
+    below = requests[0].prerequisites["init"].run_id
     assert engine.launched == [[below], [requests[0].run_id, requests[1].run_id]]
     assert not list((tmp_path / ".sweep").iterdir())  # nothing is left of a sweep that went well
 
 
-def test_what_died_is_repeated_once_and_alone(requests: list[Request], tmp_path: Path) -> None:
+def test_what_died_is_repeated_once_and_alone(requests: list[Experiment], tmp_path: Path) -> None:
     engine = Scripted({"cider": [None, []]})
     assert sweep(requests, engine, tmp_path).runs == []
     assert engine.launched[1:] == [[r.run_id for r in requests], [requests[0].run_id]]
 
 
-def test_what_died_twice_is_reported_and_the_rest_is_made(requests: list[Request], tmp_path: Path) -> None:
+def test_what_died_twice_is_reported_and_the_rest_is_made(requests: list[Experiment], tmp_path: Path) -> None:
     engine = Scripted({"cider": [None, None, []]})
     (failure,) = sweep(requests, engine, tmp_path).runs
     assert (failure.run_id, failure.reason) == (requests[0].run_id, "its process died, twice")
     assert failure.log == requests[0].run_dir / "run.log"
 
 
-def test_a_failure_is_not_repeated(requests: list[Request], tmp_path: Path) -> None:
+def test_a_failure_is_not_repeated(requests: list[Experiment], tmp_path: Path) -> None:
     engine = Scripted({"hamos": [["loss is nan"], []]})
     (failure,) = sweep(requests, engine, tmp_path).runs
     assert (failure.run_id, failure.reason) == (requests[1].run_id, "loss is nan")
     assert len(engine.launched) == 2
 
 
-def test_what_needed_a_failure_is_not_started(requests: list[Request], tmp_path: Path) -> None:
+def test_what_needed_a_failure_is_not_started(requests: list[Experiment], tmp_path: Path) -> None:
     engine = Scripted({"ce": [["no space left"]]})
     failures = {failure.run_id: failure.reason for failure in sweep(requests, engine, tmp_path).runs}
-    below = requests[0].needs[0].run_id
+    below = requests[0].prerequisites["init"].run_id
     assert len(engine.launched) == 1
     assert failures[below] == "no space left"
     reason = f"it depends on {below}, which could not be made"
     assert failures[requests[0].run_id] == failures[requests[1].run_id] == reason
 
 
-def test_an_engine_that_can_start_nothing_fails_what_it_was_given(requests: list[Request], tmp_path: Path) -> None:
+def test_an_engine_that_can_start_nothing_fails_what_it_was_given(requests: list[Experiment], tmp_path: Path) -> None:
     class Broken(Scripted):
         def launch(self, tickets: Sequence[Ticket]) -> None:
             if self.launched:

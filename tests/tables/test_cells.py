@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ood_lab.config import Request, RunError
+from ood_lab.config import Experiment, RunError
 from ood_lab.results.store import COLUMNS, add_rows, options_text
 from ood_lab.synthesizer.boundary_mixup import BoundaryMixup
 from ood_lab.tables.cells import Cell, Filled, fill
@@ -49,24 +49,24 @@ def table(**changes: Any) -> Table:
     return Table(**node)
 
 
-def store(request: Request, values: dict[tuple[str | None, str], float], **changes: Any) -> None:
+def store(experiment: Experiment, values: dict[tuple[str | None, str], float], **changes: Any) -> None:
     """Rows of the detector msp: (set, metric) to value; (None, "accuracy") is the accuracy."""
     rows = []
     for (ood_set, metric), value in values.items():
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {
-            "run_id": request.run_id,
+            "run_id": experiment.run_id,
             "method": "ce",
             "stage": "pretrain",
             "commit": "abc",
             "versions": {"torch": "2"},
         }
         row |= {"ood_set": ood_set, "metric": metric, "value": value, "n_id": 300, "n_ood": 800, "n_expected": None}
-        row["convention"] = request.convention(ood_set)
+        row["convention"] = experiment.convention(ood_set)
         if ood_set is not None:
-            row |= {"scorer": "msp", "options": options_text(request.scorers["msp"]), "fit": "x"}
+            row |= {"scorer": "msp", "options": options_text(experiment.detectors["msp"]), "fit": "x"}
         rows.append({**row, **changes})
-    add_rows(request.run_dir, rows)
+    add_rows(experiment.run_dir, rows)
 
 
 def whole(fpr: float, auroc: float, accuracy: float) -> dict[tuple[str | None, str], float]:
@@ -85,8 +85,8 @@ def mine(tmp_path: Path) -> Table:
     return table(words=("protocol=digits", f"paths.output={tmp_path}"))
 
 
-def runs_of(planned: Plan) -> Sequence[Request]:
-    return planned.requests[Place("mine", 0, "digits", "narrow")]
+def runs_of(planned: Plan) -> Sequence[Experiment]:
+    return planned.experiments[Place("mine", 0, "digits", "narrow")]
 
 
 def named(filled: Filled) -> dict[tuple[str, str, str | None], Cell]:
@@ -237,7 +237,7 @@ def measured(tmp_path: Path, **changes: Any) -> Table:
     return table(unit="degrees", seeds=(0,), columns=columns, rows=rows, words=words, **changes)
 
 
-def store_measures(run: Request, **changes: Any) -> None:
+def store_measures(run: Experiment, **changes: Any) -> None:
     angles: dict[tuple[str | None, str], float] = {(s, "separation"): 40 + n for n, s in enumerate(SETS)}
     store(run, {**angles, (None, "compactness"): 20, (None, "accuracy"): 0.8}, unit="degrees", scorer=None, **changes)
     store(run, {(None, "synthesis_time"): 0.0125, (None, "synthesis_memory"): 3}, hardware="our processor", **changes)

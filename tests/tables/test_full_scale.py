@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ood_lab.config import Request
+from ood_lab.config import Experiment
 from ood_lab.tables.plan import Place, plan
 from ood_lab.tables.spec import Table, load_table
 
@@ -73,20 +73,20 @@ HAMOS = (["ce", "cider"], "hmc", "equidistant")
 
 
 @cache
-def composed(name: str) -> tuple[Table, dict[Place, tuple[Request, ...]]]:
+def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
     """The table and the runs of each place; every row has some, and all that its columns print is measured."""
     table = load_table(name)
     found = plan([table], look=False)
     assert not found.lacking
     assert not found.unmeasured
-    return table, dict(found.requests)
+    return table, dict(found.experiments)
 
 
-def rows_of(name: str) -> list[tuple[Place, str, Request]]:
+def rows_of(name: str) -> list[tuple[Place, str, Experiment]]:
     """Of each row the run that trains the network: of CSI, which has two stages, the first."""
-    table, requests = composed(name)
-    labelled = [(place, table.rows[place.row].label, runs[0]) for place, runs in requests.items()]
-    return [(place, label, run.needs[0] if label == "CSI" else run) for place, label, run in labelled]
+    table, experiments = composed(name)
+    labelled = [(place, table.rows[place.row].label, runs[0]) for place, runs in experiments.items()]
+    return [(place, label, run.prerequisites["init"] if label == "CSI" else run) for place, label, run in labelled]
 
 
 def expected(name: str, place: Place, label: str) -> dict[str, Any]:
@@ -138,9 +138,9 @@ def test_the_table_of_settings_is_composed() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_has_the_papers_settings(name: str) -> None:
     swept, printed = SWEPT.get(name, ("", []))
-    for place, label, request in rows_of(name):
-        plain = request.composed.plain
-        assert request.composed.choices["backbone"] == ID_SETS[place.dataset]["backbone"]
+    for place, label, experiment in rows_of(name):
+        plain = experiment.value
+        assert experiment.choices["backbone"] == ID_SETS[place.dataset]["backbone"]
         if label in POSTHOC:
             assert plain("trainer.max_epochs") in (100, 0)  # a classifier of 100 epochs, or the published one
             continue
@@ -155,11 +155,11 @@ def test_each_row_has_the_papers_settings(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_has_the_parts_of_its_method(name: str) -> None:
-    for place, label, request in rows_of(name):
+    for place, label, experiment in rows_of(name):
         if label in POSTHOC:
             continue
         terms, synthesizer, outlier_loss = PARTS.get(label.partition("(")[0].strip(), HAMOS)
-        plain = request.composed.plain
+        plain = experiment.value
         before = ["ce"] if label == "CSI" and name in FROM_SCRATCH else []  # alone, until the contrast begins
         assert sorted(plain("id_loss")) == [*before, *terms], label
         for group, wanted in (("synthesizer", synthesizer), ("outlier_loss", outlier_loss)):
@@ -170,9 +170,9 @@ def test_each_row_has_the_parts_of_its_method(name: str) -> None:
 @pytest.mark.parametrize("name", FROM_SCRATCH)
 def test_from_scratch_contrast_waits_for_its_share_and_outliers_for_half_of_the_run(name: str) -> None:
     share = FROM_SCRATCH[name][2]
-    for _, label, request in rows_of(name):
-        plain = request.composed.plain
-        assert request.composed.choices["init"] == "random"
+    for _, label, experiment in rows_of(name):
+        plain = experiment.value
+        assert experiment.choices["init"] == "random"
         if label == "CSI":
             assert plain("id_loss.ce.end") == share
         starts = {term: node["start"] for term, node in plain("id_loss").items()}
@@ -184,12 +184,12 @@ def test_from_scratch_contrast_waits_for_its_share_and_outliers_for_half_of_the_
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     table, _ = composed(name)
-    for place, label, request in rows_of(name):
+    for place, label, experiment in rows_of(name):
         row = table.rows[place.row]
         if label == "CSI":
             assert (row.scorer, row.options) == ("csi", {"shifts": "first"})  # Eq. 20
             continue
-        node = request.scorers[row.scorer or ""]
+        node = experiment.detectors[row.scorer or ""]
         for key, value in DETECTORS.get(row.scorer or "", {}).items():
             assert node[key] == value, f"{label}: {row.scorer}.{key}"
         if name not in ("hamos_t6", "hamos_t7", "hamos_t15"):
@@ -199,11 +199,11 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_no_two_rows_are_one_run_but_those_that_differ_in_their_detector(name: str) -> None:
-    table, requests = composed(name)
+    table, experiments = composed(name)
     seen: dict[tuple[str, str | None, str], str] = {}
-    for place, (request, *_) in requests.items():
+    for place, (experiment, *_) in experiments.items():
         row = table.rows[place.row]
         label = row.label
-        key = (f"{request.run_id} {place.dataset} {place.backbone}", row.scorer, repr(sorted(row.options.items())))
+        key = (f"{experiment.run_id} {place.dataset} {place.backbone}", row.scorer, repr(sorted(row.options.items())))
         assert key not in seen, f"{name}: {label} is the run of {seen[key]}"
         seen[key] = label

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ood_lab.config import Request
+from ood_lab.config import Experiment
 from ood_lab.tables.plan import Place, plan
 from ood_lab.tables.spec import Table, load_table
 
@@ -77,18 +77,18 @@ SCORERS = {
 
 
 @cache
-def composed(name: str) -> tuple[Table, dict[Place, tuple[Request, ...]]]:
+def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
     """The table and the runs of each place; every row has some."""
     table = load_table(name)
     found = plan([table], look=False)
     assert not found.lacking
-    return table, dict(found.requests)
+    return table, dict(found.experiments)
 
 
-def rows_of(name: str) -> list[tuple[Place, str, Request]]:
+def rows_of(name: str) -> list[tuple[Place, str, Experiment]]:
     """Each place with the row's label without its source."""
-    table, requests = composed(name)
-    return [(place, table.rows[place.row].label.partition(" [")[0], runs[0]) for place, runs in requests.items()]
+    table, experiments = composed(name)
+    return [(place, table.rows[place.row].label.partition(" [")[0], runs[0]) for place, runs in experiments.items()]
 
 
 def settings(label: str, dataset: str) -> dict[str, Any]:
@@ -113,10 +113,10 @@ def settings(label: str, dataset: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_has_the_papers_settings(name: str) -> None:
-    for place, label, request in rows_of(name):
-        plain = request.composed.plain
+    for place, label, experiment in rows_of(name):
+        plain = experiment.value
         if label in POSTHOC:
-            assert request.composed.choices["method"] == "ce"
+            assert experiment.choices["method"] == "ce"
             assert plain("trainer.max_epochs") == 100
             continue
         expected = settings(label, place.dataset)
@@ -126,10 +126,10 @@ def test_each_row_has_the_papers_settings(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_has_the_parts_of_its_method_and_its_outliers(name: str) -> None:
-    for place, label, request in rows_of(name):
+    for place, label, experiment in rows_of(name):
         if label in POSTHOC:
             continue
-        plain = request.composed.plain
+        plain = experiment.value
         found = [plain(group) for group in ("head", "selector", "perturbation", "outlier_loss")]
         names = tuple(None if node is None else node["_target_"].split(".")[2] for node in found)
         assert names == PARTS[SAME.get(label, label)], f"{name}, {label}"
@@ -142,8 +142,8 @@ def test_each_row_has_the_parts_of_its_method_and_its_outliers(name: str) -> Non
 @pytest.mark.parametrize("name", TABLES)
 def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     table, _ = composed(name)
-    for place, label, request in rows_of(name):
-        assert request.composed.choices["backbone"] in BACKBONES
+    for place, label, experiment in rows_of(name):
+        assert experiment.choices["backbone"] in BACKBONES
         if name == "greg_t6":  # accuracies
             continue
         assert table.rows[place.row].scorer == SCORERS.get(label, "energy"), label
@@ -153,11 +153,11 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_no_two_rows_are_one_run_but_those_that_differ_in_their_detector(name: str) -> None:
-    table, requests = composed(name)
+    table, experiments = composed(name)
     seen: dict[tuple[str, str | None], str] = {}
-    for place, (request, *_) in requests.items():
+    for place, (experiment, *_) in experiments.items():
         label = table.rows[place.row].label
-        key = (f"{request.run_id} {place.dataset} {place.backbone}", table.rows[place.row].scorer)
+        key = (f"{experiment.run_id} {place.dataset} {place.backbone}", table.rows[place.row].scorer)
         assert key not in seen, f"{name}: {label} is the run of {seen[key]}"
         seen[key] = label
 

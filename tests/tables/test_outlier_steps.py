@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from ood_lab.claim import claim
 from ood_lab.config import prepare
 from ood_lab.config.groups import groups
-from ood_lab.run_dir import claim
+from ood_lab.run_folder import RunFolder
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.plan import jobs_of
 from ood_lab.tables.spec import load_table, table_names
-from ood_lab.task.features import FINAL
 from ood_lab.task.train import fit
 
 TINY = load_scale("tiny")
@@ -58,8 +58,8 @@ def test_at_tiny_scale_it_makes_steps_with_outliers_that_train_the_network(row: 
     kept = [word for word in ROWS[row] if word.partition("=")[0] not in own]
     images = ["auxiliary.count=60", "trainer.auxiliary_batch_size=32", "trainer.max_epochs=1"]  # no bank has to fill
     few = images if "fractals" in row else []
-    request = prepare([*kept, *SMALL, *few, f"paths.output={tmp_path}"])
-    fit(request, claim(request))
-    weights = load_file(request.run_dir / FINAL)
+    experiment = prepare([*kept, *SMALL, *few, f"paths.output={tmp_path}"])
+    fit(claim(experiment))
+    weights = load_file(RunFolder(experiment.run_dir).weights)
     assert weights["outlier_steps"] >= 1
     assert weights["outlier_gradient"] > 0

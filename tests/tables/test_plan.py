@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ood_lab.config import prepare
 from ood_lab.config.compose import only_chooses
+from ood_lab.config.identity import weight_values
+from ood_lab.config.prepare import prepare, with_ood_sets, with_seed
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.layout import short
 from ood_lab.tables.plan import Job, Place, jobs_of, merged, plan
@@ -90,46 +91,46 @@ def test_rows_of_differences_run_nothing() -> None:
 def test_a_run_is_asked_for_the_sets_of_its_table_only() -> None:
     table = load_table("hamos_t1")
     found = plan([table], look=False)
-    run = found.requests[Place.of(table, 0, table.columns[0])][0]
+    run = found.experiments[Place.of(table, 0, table.columns[0])][0]
     assert set(run.ood_sets) == set(table.sets["cifar10"])
-    assert run.composed.plain("protocol.near") == []
+    assert run.value("protocol.near") == []
 
 
 def test_a_request_for_some_sets_is_the_request_that_its_words_make() -> None:
     words = ["method=hamos", "dataset=digits", "seed=3"]
-    quick = prepare(words).only(["photos", "letters"])
+    quick = with_ood_sets(prepare(words), ["photos", "letters"])
     slow = prepare(quick.overrides)
     assert quick.overrides == (*words, "protocol.near=[letters]", "protocol.far=[photos]")
-    assert (quick.run_id, quick.ood_sets, quick.groups) == (slow.run_id, slow.ood_sets, slow.groups)
+    assert (quick.run_id, quick.groups_of_sets) == (slow.run_id, slow.groups_of_sets)
     assert quick.convention("photos") == slow.convention("photos")
-    assert [need.run_id for need in quick.needs] == [need.run_id for need in slow.needs]
-    assert quick.composed.whole == slow.composed.whole
-    assert quick.needs[0].ood_sets == slow.needs[0].ood_sets
-    assert quick.only(["letters", "photos", "other"]) is quick
+    assert quick.prerequisite_ids == slow.prerequisite_ids
+    assert quick.values() == slow.values()
+    assert quick.prerequisites["init"].ood_sets == slow.prerequisites["init"].ood_sets
+    assert with_ood_sets(quick, ["letters", "photos", "other"]) is quick
 
 
 def test_another_seed_is_the_request_that_its_words_make() -> None:
     base = prepare(["method=hamos", "seed=0"])
-    quick, slow = base.with_seed(2), prepare(["method=hamos", "seed=2"])
+    quick, slow = with_seed(base, 2), prepare(["method=hamos", "seed=2"])
     assert quick.overrides == slow.overrides
-    assert (quick.run_id, quick.leaves) == (slow.run_id, slow.leaves)
-    assert [need.run_id for need in quick.needs] == [need.run_id for need in slow.needs]
-    assert quick.cfg == slow.cfg
-    assert base.cfg.seed == 0
+    assert (quick.run_id, weight_values(quick)) == (slow.run_id, weight_values(slow))
+    assert quick.prerequisite_ids == slow.prerequisite_ids
+    assert quick.values() == slow.values()
+    assert base.seed == 0
 
 
 @pytest.mark.parametrize("word", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
 def test_another_seed_where_something_else_depends_on_it(word: str) -> None:
-    quick = prepare(["method=hamos", word, "seed=0"], look=False).with_seed(2)
+    quick = with_seed(prepare(["method=hamos", word, "seed=0"], look=False), 2)
     slow = prepare(["method=hamos", word, "seed=2"], look=False)
     assert quick.run_id == slow.run_id
-    assert [need.run_dir for need in quick.needs] == [need.run_dir for need in slow.needs]
+    assert quick.prerequisites["init"].run_dir == slow.prerequisites["init"].run_dir
 
 
 def test_a_detector_that_is_taken_away_is_not_asked_of_needed_runs() -> None:
-    request = prepare(["method=hamos", "scorer=[msp,odin]", "~scorer.odin"], look=False)
-    assert request.composed.choices["scorer"] == ["msp"]
-    assert list(request.needs[0].scorers) == ["msp"]
+    experiment = prepare(["method=hamos", "scorer=[msp,odin]", "~scorer.odin"], look=False)
+    assert experiment.choices["scorer"] == ["msp"]
+    assert list(experiment.prerequisites["init"].detectors) == ["msp"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_detector_that_is_taken_away_is_not_asked_of_needed_runs() -> None:
 )
 def test_a_folder_that_was_edited_costs_its_row_only(name: str, text: str, said: str, tmp_path: Path) -> None:
     table = adapt(load_table("hamos_t17"), load_scale("tiny"), [f"paths.output={tmp_path}"])
-    run = plan([table]).requests[Place.of(table, 1, table.columns[0])][0]
+    run = plan([table]).experiments[Place.of(table, 1, table.columns[0])][0]
     run.run_dir.mkdir(parents=True)
     (run.run_dir / name).write_text(text)
     found = plan([table])

@@ -16,36 +16,39 @@ def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_second_stage_needs_the_first_and_that_a_classifier() -> None:
-    request = prepare(["method=csi"])
-    assert request.run_id.startswith("csi-")
-    (first,) = request.needs
+    experiment = prepare(["method=csi"])
+    assert experiment.run_id.startswith("csi-")
+    (first,) = experiment.prerequisites.values()
     assert first.run_id.startswith("csi_contrast-")
-    (classifier,) = first.needs
+    (classifier,) = first.prerequisites.values()
     assert classifier.run_id.startswith("ce-")
-    assert classifier.needs == ()
+    assert classifier.prerequisites == {}
 
 
 def test_the_needed_runs_are_those_of_the_plain_commands() -> None:
-    (first,) = prepare(["method=csi"]).needs
+    (first,) = prepare(["method=csi"]).prerequisites.values()
     assert first.run_id == prepare(["method=csi_contrast"]).run_id
-    assert first.needs[0].run_id == prepare(["method=ce"]).run_id
+    assert first.prerequisites["init"].run_id == prepare(["method=ce"]).run_id
 
 
 def test_the_second_stages_own_training_changes_no_needed_run_and_a_network_all() -> None:
     plain = prepare(["method=csi"])
     longer, narrower = prepare(["method=csi", "trainer.max_epochs=3"]), prepare(["method=csi", "backbone.width=8"])
     assert longer.run_id != plain.run_id
-    assert [need.run_id for need in longer.needs] == [need.run_id for need in plain.needs]
-    assert narrower.needs[0].run_id != plain.needs[0].run_id
-    assert narrower.needs[0].needs[0].run_id != plain.needs[0].needs[0].run_id
+    assert longer.prerequisite_ids == plain.prerequisite_ids
+    assert narrower.prerequisites["init"].run_id != plain.prerequisites["init"].run_id
+    assert (
+        narrower.prerequisites["init"].prerequisites["init"].run_id
+        != plain.prerequisites["init"].prerequisites["init"].run_id
+    )
 
 
 def test_detectors_of_turned_images_are_asked_of_the_stages_and_not_of_the_classifier() -> None:
-    request = prepare(["method=csi", "scorer=[csi,msp]"])
-    (first,) = request.needs
-    (classifier,) = first.needs
-    assert list(request.scorers) == list(first.scorers) == ["csi", "msp"]
-    assert list(classifier.scorers) == ["msp"]
+    experiment = prepare(["method=csi", "scorer=[csi,msp]"])
+    (first,) = experiment.prerequisites.values()
+    (classifier,) = first.prerequisites.values()
+    assert list(experiment.detectors) == list(first.detectors) == ["csi", "msp"]
+    assert list(classifier.detectors) == ["msp"]
 
 
 @pytest.mark.parametrize(

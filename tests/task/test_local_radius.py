@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import ood_lab
-from ood_lab.config import Request, RequestError, prepare
+from ood_lab.config import Experiment, RequestError, prepare
 from ood_lab.errors import RunError
+from ood_lab.outstanding import outstanding
 from ood_lab.results.store import Row, read_rows, read_thresholds
-from ood_lab.run_dir import outstanding
 from ood_lab.task.features import Features, trained_method
 from ood_lab.task.report import gather
 
@@ -28,8 +28,8 @@ SMALL = [
 ]
 
 
-def radii(request: Request) -> dict[tuple[str, str | None], Row]:
-    found = [row for row in read_rows(request.run_dir) if row["metric"] == "local_radius@0.95"]
+def radii(experiment: Experiment) -> dict[tuple[str, str | None], Row]:
+    found = [row for row in read_rows(experiment.run_dir) if row["metric"] == "local_radius@0.95"]
     return {(row["scorer"], row["ood_set"]): row for row in found}
 
 
@@ -41,9 +41,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_medians_are_those_of_a_loop_over_images(measured: list[str]) -> None:
-    request = prepare(measured)
-    method, features = trained_method(request).double().eval(), Features(request)
-    (limit,) = [row["threshold"] for row in read_thresholds(request.run_dir) if row["scorer"] == "energy"]
+    experiment = prepare(measured)
+    method, features = trained_method(experiment).double().eval(), Features(experiment)
+    (limit,) = [row["threshold"] for row in read_thresholds(experiment.run_dir) if row["scorer"] == "energy"]
     for name, ood_set in (("test", None), ("letters", "letters"), ("photos", "photos")):
         radius = []
         for batch in features.loader(name):
@@ -53,40 +53,40 @@ def test_medians_are_those_of_a_loop_over_images(measured: list[str]) -> None:
                 (gradient,) = torch.autograd.grad(score.sum(), x)
                 margin = score.item() - limit if ood_set else limit - score.item()
                 radius.append(max(margin, 0.0) / float(gradient.norm()))
-        drawn = gather(request).runs[-1].radii["energy"][name]
-        size = request.cfg.trainer.eval_batch_size
+        drawn = gather(experiment).runs[-1].radii["energy"][name]
+        size = experiment.trainer.eval_batch_size
         some = np.concatenate([drawn[i : i + size][::40] for i in range(0, len(drawn), size)])
         np.testing.assert_allclose(some, radius, rtol=1e-3, atol=1e-5)
-        row = radii(request)["energy", ood_set]
+        row = radii(experiment)["energy", ood_set]
         assert row["value"] == pytest.approx(float(torch.tensor(drawn).median()))
         assert row["n_ood" if ood_set else "n_id"] == len(drawn)
 
 
 def test_only_the_detectors_asked_for_are_measured_and_nothing_is_left_to_do(measured: list[str]) -> None:
-    request = prepare(measured)
-    assert {scorer for scorer, _ in radii(request)} == {"energy"}
-    assert not outstanding(request)
+    experiment = prepare(measured)
+    assert {scorer for scorer, _ in radii(experiment)} == {"energy"}
+    assert not outstanding(experiment)
     assert outstanding(prepare([*measured, "local_radius=[energy,msp]"]))
-    assert (request.run_dir / "figures" / "local_radius.png").is_file()
-    page = (request.run_dir / "report.html").read_text()
+    assert (experiment.run_dir / "figures" / "local_radius.png").is_file()
+    page = (experiment.run_dir / "report.html").read_text()
     assert "local radius" in page
-    assert f"{radii(request)['energy', 'letters']['value']:.3g}" in page
+    assert f"{radii(experiment)['energy', 'letters']['value']:.3g}" in page
 
 
 def test_it_belongs_to_no_identity(measured: list[str]) -> None:
-    request = prepare(measured)
-    assert prepare([*measured, "local_radius=[]"]).run_id == request.run_id
+    experiment = prepare(measured)
+    assert prepare([*measured, "local_radius=[]"]).run_id == experiment.run_id
 
 
 def test_another_threshold_asks_for_other_radii_without_another_pass(
     measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*measured, "task=evaluate", "id_rate=0.5"]
-    request = prepare(words)
-    assert outstanding(request)
+    experiment = prepare(words)
+    assert outstanding(experiment)
     monkeypatch.setattr("ood_lab.task.measures.gradient_norms", None)
     ood_lab.run(words)
-    found = {row["metric"]: row["value"] for row in read_rows(request.run_dir) if row["ood_set"] is None}
+    found = {row["metric"]: row["value"] for row in read_rows(experiment.run_dir) if row["ood_set"] is None}
     assert found["local_radius@0.5"] < found["local_radius@0.95"]
 
 
@@ -132,5 +132,5 @@ def test_a_needed_run_measures_those_of_its_own_detectors(tmp_path: Path) -> Non
     words = ["method=dos", "init=pretrained", "method.stage=finetune", "auxiliary=letters", "protocol.near=[]"]
     (need,) = prepare(
         [*words, "scorer=[absent_class,energy]", "local_radius=[absent_class,energy]", f"paths.output={tmp_path}"]
-    ).needs
-    assert list(need.cfg.local_radius) == ["energy"]
+    ).prerequisites.values()
+    assert list(need.local_radius) == ["energy"]

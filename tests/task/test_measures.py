@@ -12,15 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import ood_lab
-from ood_lab.config import Request, RequestError, prepare
+from ood_lab.claim import claim
+from ood_lab.config import Experiment, RequestError, prepare
 from ood_lab.evaluation.extract import load_features
 from ood_lab.method.base import Method
 from ood_lab.results.store import Row, read_rows
-from ood_lab.run_dir import claim
+from ood_lab.run_folder import RunFolder
 from ood_lab.synthesizer.boundary_mixup import BoundaryMixup
 from ood_lab.task.build import build_method
-from ood_lab.task.features import OUTLIERS, Features, redrawn
+from ood_lab.task.features import Features
 from ood_lab.task.measures import cost_rows
+from ood_lab.task.outliers import redrawn
 from ood_lab.task.report import beside, gather
 from ood_lab.task.shown import caption, stored
 from ood_lab.task.train import fit, load_initial
@@ -51,7 +53,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def request_of(output: Path) -> Request:
+def request_of(output: Path) -> Experiment:
     return prepare(hamos(output))
 
 
@@ -67,7 +69,7 @@ def degrees(cosines: list[float]) -> float:
     return math.degrees(math.acos(sum(cosines) / len(cosines)))
 
 
-def test_angles_are_those_of_loops_over_the_saved_projections(request_of: Request) -> None:
+def test_angles_are_those_of_loops_over_the_saved_projections(request_of: Experiment) -> None:
     sets = {
         name: load_features(next((request_of.run_dir / "features").glob(f"{name}-*")))
         for name in ("train", "test", "letters", "photos")
@@ -95,27 +97,27 @@ def test_a_method_without_a_projector_has_angles_of_its_penultimate_features(out
     assert ("synthesis_time", None) not in rows
 
 
-def test_time_memory_and_number_of_outliers_are_stored_once(request_of: Request) -> None:
+def test_time_memory_and_number_of_outliers_are_stored_once(request_of: Experiment) -> None:
     rows = measured(request_of.run_dir)
     time, memory, points = (rows[name, None] for name in ("synthesis_time", "synthesis_memory", "synthesized"))
     assert (time["unit"], memory["unit"], points["unit"]) == ("s", "MiB", "points")
     assert time["value"] > 0
     assert memory["value"] > 0
-    assert points["value"] == len(load_file(request_of.run_dir / OUTLIERS)["labels"])
+    assert points["value"] == len(load_file(RunFolder(request_of.run_dir).outliers)["labels"])
     stored_rows = read_rows(request_of.run_dir)
-    assert cost_rows(request_of, Features(request_of), {}, stored_rows) == []
+    assert cost_rows(Features(request_of), {}, stored_rows) == []
 
 
-def test_outliers_of_a_run_that_lacks_them_are_drawn_again_the_same(request_of: Request) -> None:
-    path = request_of.run_dir / OUTLIERS
+def test_outliers_of_a_run_that_lacks_them_are_drawn_again_the_same(request_of: Experiment) -> None:
+    path = RunFolder(request_of.run_dir).outliers
     before = path.read_bytes()
     path.unlink()
     assert Features(request_of).synthesized is not None
     assert path.read_bytes() == before
 
 
-def test_a_bank_is_drawn_from_again_with_other_options(request_of: Request) -> None:
-    saved = load_file(request_of.run_dir / OUTLIERS)
+def test_a_bank_is_drawn_from_again_with_other_options(request_of: Experiment) -> None:
+    saved = load_file(RunFolder(request_of.run_dir).outliers)
     same = redrawn(request_of, {})
     np.testing.assert_array_equal(same["oodness"], saved["oodness"].numpy())
     other = redrawn(request_of, {"leapfrog_steps": 1})
@@ -123,19 +125,19 @@ def test_a_bank_is_drawn_from_again_with_other_options(request_of: Request) -> N
     assert not np.array_equal(other["oodness"], same["oodness"])
 
 
-def test_figures_get_columns_of_the_outliers_and_a_run_beside(output: Path, request_of: Request) -> None:
+def test_figures_get_columns_of_the_outliers_and_a_run_beside(output: Path, request_of: Experiment) -> None:
     run = gather(request_of).runs[-1]
     assert set(run.columns) >= {"round", "oodness", "fate"}
     assert run.outliers is not None
     assert len(run.columns["round"]) == len(run.outliers)
-    other = beside(request_of.run_dir, request_of.groups)
+    other = beside(request_of.run_dir, request_of.groups_of_sets)
     assert other.label == request_of.run_id
     assert other.curves
     assert list(other.curves) == list(run.curves)
     assert other.outliers is not None
     np.testing.assert_array_equal(other.outliers, run.outliers)
     assert set(other.features) == {"test", "letters", "photos"}
-    classifier = beside(next(output.glob("ce-*")), request_of.groups)
+    classifier = beside(next(output.glob("ce-*")), request_of.groups_of_sets)
     assert classifier.outliers is None
 
 
@@ -154,22 +156,22 @@ def test_a_folder_without_features_of_a_test_set_is_refused(tmp_path: Path) -> N
 
 
 def test_a_run_whose_source_is_a_guess_says_so_below_its_table(tmp_path: Path) -> None:
-    request = prepare([*SMALL[:-2], "method=ronf", f"paths.output={tmp_path}"])
-    assert BoundaryMixup.caveat in caption(request, stored(request))
+    experiment = prepare([*SMALL[:-2], "method=ronf", f"paths.output={tmp_path}"])
+    assert BoundaryMixup.caveat in caption(experiment, stored(experiment))
 
 
 # The projector of a first stage.
 
 
-def with_projector(path: Path, *more: str) -> Request:
+def with_projector(path: Path, *more: str) -> Experiment:
     return prepare([*SMALL[:-2], "method=cider", "init=csi_contrast", f"init.checkpoint={path}", *more])
 
 
-def test_a_projector_is_taken_over_whole_or_refused(request_of: Request, tmp_path: Path) -> None:
+def test_a_projector_is_taken_over_whole_or_refused(request_of: Experiment, tmp_path: Path) -> None:
     final = request_of.run_dir / "checkpoints" / "final.safetensors"
-    request = with_projector(final)
-    method = build_method(request.cfg)
-    load_initial(method, request)
+    experiment = with_projector(final)
+    method = build_method(experiment)
+    load_initial(method, experiment)
     assert method.head.projector is not None
     theirs = load_file(final)
     for name, value in method.head.projector.state_dict().items():
@@ -181,19 +183,19 @@ def test_a_projector_is_taken_over_whole_or_refused(request_of: Request, tmp_pat
         (final, ["head.projection_dim=64"], r"has .*128.*, this method's is .*64"),
         (final, ["method=ce"], "no part of this method uses the projector"),
     ):
-        request = with_projector(path, *more)
+        experiment = with_projector(path, *more)
         with pytest.raises(RequestError, match=said):
-            load_initial(build_method(request.cfg), request)
+            load_initial(build_method(experiment), experiment)
 
 
 def test_an_outlier_term_that_waited_long_says_for_what(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = prepare(hamos(output, "synthesizer.bank_size=100"))
+    experiment = prepare(hamos(output, "synthesizer.bank_size=100"))
     for lacking, reason in (
         ([], "(a bank has to be filled first: lower synthesizer.bank_size, or train longer)"),
         ([3, 7], "(the bank needs rows of every class: class 3, 7 had no training image)"),
     ):
         monkeypatch.setattr(Method, "classes_without_rows", lambda _, given=lacking: given)
-        fit(request, claim(request))  # the second time it goes on from the end
+        fit(claim(experiment))  # the second time it goes on from the end
         assert reason in capsys.readouterr().out

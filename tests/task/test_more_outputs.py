@@ -18,7 +18,7 @@ DOS = ["method=dos", "auxiliary=fractals", *SMALL]
 
 def classifier(folder: Path, outputs: int) -> Path:
     """The weights of a network with so many outputs, in a file."""
-    weights = build_method(prepare(["method=ce", *SMALL, "seed=7"]).cfg).state_dict()
+    weights = build_method(prepare(["method=ce", *SMALL, "seed=7"])).state_dict()
     weights = {name.removeprefix("backbone."): v.clone() for name, v in weights.items() if name.startswith("backbone.")}
     weights["fc.weight"] = torch.arange(outputs)[:, None] + torch.zeros(1, weights["fc.weight"].shape[1])
     weights["fc.bias"] = -torch.arange(outputs).float()
@@ -29,9 +29,9 @@ def classifier(folder: Path, outputs: int) -> Path:
 @pytest.mark.parametrize("outputs", [10, 11])
 def test_its_rows_are_taken_over_and_what_it_lacks_stays_as_initialised(outputs: int, tmp_path: Path) -> None:
     path = classifier(tmp_path, outputs)
-    request = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
-    method, fresh = build_method(request.cfg), build_method(request.cfg).state_dict()
-    load_initial(method, request)
+    experiment = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
+    method, fresh = build_method(experiment), build_method(experiment).state_dict()
+    load_initial(method, experiment)
     given, found = load_file(path), method.backbone.state_dict()
     for name in ("fc.weight", "fc.bias"):
         assert len(found[name]) == 11
@@ -43,11 +43,11 @@ def test_its_rows_are_taken_over_and_what_it_lacks_stays_as_initialised(outputs:
 @pytest.mark.parametrize("outputs", [9, 12])
 def test_a_classifier_of_neither_size_is_refused_with_both(outputs: int, tmp_path: Path) -> None:
     path = classifier(tmp_path, outputs)
-    request = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
+    experiment = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
     with pytest.raises(RequestError, match=r"a head with 10 or 11 outputs\).*fc\.(weight|bias)"):
-        load_initial(build_method(request.cfg), request)
+        load_initial(build_method(experiment), experiment)
 
 
 def test_a_run_that_starts_from_a_classifier_needs_the_plain_one(tmp_path: Path) -> None:
-    (need,) = prepare([*DOS, "init=pretrained", f"paths.output={tmp_path}"]).needs
+    (need,) = prepare([*DOS, "init=pretrained", f"paths.output={tmp_path}"]).prerequisites.values()
     assert need.run_id == prepare(["method=ce", *SMALL]).run_id

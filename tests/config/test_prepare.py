@@ -9,7 +9,7 @@ import pytest
 
 from ood_lab.config import RequestError, prepare
 from ood_lab.config.groups import groups
-from ood_lab.config.request import expand_sweep
+from ood_lab.config.prepare import expand_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def needed(*overrides: str) -> str:
-    (need,) = prepare(overrides).needs
+    (need,) = prepare(overrides).prerequisites.values()
     return need.run_id
 
 
@@ -29,14 +29,14 @@ def test_a_fine_tuning_needs_the_run_of_the_plain_command(method: str) -> None:
 
 
 def test_a_classifier_needs_nothing() -> None:
-    assert prepare(["method=ce"]).needs == ()
+    assert prepare(["method=ce"]).prerequisites == {}
 
 
 def test_random_weights_and_a_given_checkpoint_need_nothing(tmp_path: Path) -> None:
     checkpoint = tmp_path / "weights.ckpt"
     checkpoint.write_bytes(b"weights")
-    assert prepare(["init=random"]).needs == ()
-    assert prepare([f"init.checkpoint={checkpoint}"]).needs == ()
+    assert prepare(["init=random"]).prerequisites == {}
+    assert prepare([f"init.checkpoint={checkpoint}"]).prerequisites == {}
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_init_overrides_win_over_what_is_inherited() -> None:
 
 
 def test_the_needed_run_lies_beside_this_one(tmp_path: Path) -> None:
-    request = prepare([f"paths.output={tmp_path}/elsewhere"])
-    assert request.run_dir.parent == request.needs[0].run_dir.parent == tmp_path / "elsewhere"
+    experiment = prepare([f"paths.output={tmp_path}/elsewhere"])
+    assert experiment.run_dir.parent == experiment.prerequisites["init"].run_dir.parent == tmp_path / "elsewhere"
 
 
 def test_a_data_folder_with_spaces_and_quotes_is_searched(tmp_path: Path) -> None:
     data = tmp_path / "it's my data"
     write(data / "textures/banded/a.png", "")
     escaped = str(data).replace("'", "\\'")
-    request = prepare([f"paths.data='{escaped}'", "protocol.far=[textures]"])
-    assert request.ood_sets == ("letters", "textures")
+    experiment = prepare([f"paths.data='{escaped}'", "protocol.far=[textures]"])
+    assert experiment.ood_sets == ("letters", "textures")
 
 
 def test_several_values_without_m_are_refused() -> None:
@@ -122,13 +122,13 @@ def test_an_empty_range_is_refused() -> None:
 
 
 def test_scorer_all_is_every_scorer_that_works_on_every_network() -> None:
-    assert prepare(["scorer=all"]).composed.choices["scorer"] == sorted(
+    assert prepare(["scorer=all"]).choices["scorer"] == sorted(
         {*groups()["scorer"]} - {"absent_class", "csi", "csi_joint", "godin", "pood"}
     )
 
 
 def test_scorers_keep_the_order_in_which_they_are_named() -> None:
-    assert prepare(["scorer=[knn,msp]"]).composed.choices["scorer"] == ["knn", "msp"]
+    assert prepare(["scorer=[knn,msp]"]).choices["scorer"] == ["knn", "msp"]
 
 
 def write(path: Path, text: str) -> None:
@@ -138,8 +138,8 @@ def write(path: Path, text: str) -> None:
 
 def test_a_users_folder_adds_choices(tmp_path: Path) -> None:
     write(tmp_path / "conf/backbone/tiny.yaml", "defaults: [resnet, _self_]\nwidth: 4\n")
-    request = prepare(["backbone=tiny"], tmp_path / "conf")
-    assert request.cfg.backbone.width == request.needs[0].cfg.backbone.width == 4
+    experiment = prepare(["backbone=tiny"], tmp_path / "conf")
+    assert [e.value("backbone.width") for e in experiment.with_prerequisites()] == [4, 4]
     with pytest.raises(RequestError, match="backbone=tiny"):
         prepare(["backbone=tiny"])
 
@@ -148,8 +148,8 @@ def test_a_users_data_set_can_be_scored(tmp_path: Path) -> None:
     node = "defaults: [image_folder, _self_]\nname: mine\nlayouts: {folder: {test: {folder: mine}}}\n"
     write(tmp_path / "conf/dataset/mine.yaml", node)
     write(tmp_path / "data/mine/a.png", "")
-    request = prepare(["protocol.near=[mine]", f"paths.data={tmp_path}/data"], tmp_path / "conf")
-    assert request.ood_sets == ("mine", "photos", "gaussian_noise")
+    experiment = prepare(["protocol.near=[mine]", f"paths.data={tmp_path}/data"], tmp_path / "conf")
+    assert experiment.ood_sets == ("mine", "photos", "gaussian_noise")
 
 
 EXPERIMENT = "# @package _global_\nmethod: {optimizer: {lr: 0.3}}\n"
@@ -162,12 +162,12 @@ def test_an_experiment_is_the_same_run_as_its_values_on_the_command_line(tmp_pat
 
 def test_an_experiment_may_train_a_method_without_synthesizer(tmp_path: Path) -> None:
     write(tmp_path / "experiment/fast.yaml", EXPERIMENT)
-    request = prepare(["experiment=fast", "method=ce"], tmp_path)
-    assert request.run_id == prepare(["method=ce", "method.optimizer.lr=0.3"]).run_id
+    experiment = prepare(["experiment=fast", "method=ce"], tmp_path)
+    assert experiment.run_id == prepare(["method=ce", "method.optimizer.lr=0.3"]).run_id
 
 
 def test_the_network_of_an_experiment_is_that_of_the_needed_run(tmp_path: Path) -> None:
     write(tmp_path / "experiment/slim.yaml", "# @package _global_\nbackbone: {width: 8}\n")
-    request = prepare(["experiment=slim"], tmp_path)
-    assert request.cfg.backbone.width == 8
-    assert request.needs[0].cfg.backbone.width == 8
+    experiment = prepare(["experiment=slim"], tmp_path)
+    assert experiment.value("backbone.width") == 8
+    assert experiment.prerequisites["init"].value("backbone.width") == 8

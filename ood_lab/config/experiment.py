@@ -1,0 +1,278 @@
+"""An experiment: every value of a checked request, typed and frozen, and what follows from them. No torch, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from ood_lab.config.detectors import detectors
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS
+from ood_lab.config.image_set_use import ImageSetUse
+from ood_lab.config.schema import Init, Logger, Paths, Protocol, Recipe, Task, Trainer, Tuning
+from ood_lab.config.signature import signature
+
+T = TypeVar("T")
+Choices = Mapping[str, str | list[str] | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chosen part: its class and the values of its options, whose types and ranges its constructor declares.
+
+    Args:
+        group: such as "outlier_loss".
+        choice: the name of its file.
+        target: import path of its class.
+        options: by name.
+    """
+
+    group: str
+    choice: str
+    target: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, group: str, choice: str, node: Mapping[str, Any]) -> Self:
+        """The part that a node of the configuration describes."""
+        return cls(group, choice, str(node["_target_"]), {k: v for k, v in node.items() if k != "_target_"})
+
+    @property
+    def path(self) -> str:
+        """What its options' names begin with on a command line."""
+        return f"{self.group}.{self.choice}" if self.group in LIST_GROUPS else self.group
+
+    @property
+    def chosen_by(self) -> str:
+        """How it was chosen, for messages."""
+        return self.path if self.group in LIST_GROUPS else f"{self.group}={self.choice}"
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """The configuration that it is built from."""
+        return {"_target_": self.target, **self.options}
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The plain values that its class declares."""
+        return signature(self.target).constants
+
+    def get(self, option: str, default: Any = None) -> Any:
+        """The value of an option, where the part has it."""
+        return self.options.get(option, default)
+
+
+@dataclass(frozen=True)
+class ImageSetPart(Part):
+    """A chosen image set, as ID or auxiliary set."""
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return str(self.options["name"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What training on it takes; of a set without one, this raises."""
+        return _section(Recipe, self.options["recipe"])
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, on 0..1, by which images are normalised."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: the values of its sections and parts, and what was found out about them before it starts.
+
+    Args:
+        choices: the file chosen in each group, by group; lists where a group takes several.
+        overrides: the command line that it was composed from.
+        config_dir: of a user's own configuration files.
+        run_id: see `ood_lab.config.identity`.
+        image_sets: every image set that it reads; after `ood_lab.config.prepare.on_disk` those that are there.
+        prerequisites: the experiments that it depends on, by name.
+        measured: constants of its training images, where the protocol states none.
+        seed_is_read: whether other values depend on the seed.
+    """
+
+    seed: int
+    id_rate: float
+    bootstrap: int
+    local_radius: Sequence[str]
+    index: str
+    benchmark: str
+    paths: Paths
+    task: Task
+    trainer: Trainer
+    init: Init
+    protocol: Protocol
+    logger: Logger
+    tuning: Tuning | None
+    method: Part
+    head: Part
+    id_loss: Mapping[str, Part]
+    synthesizer: Part | None
+    selector: Part | None
+    perturbation: Part | None
+    outlier_loss: Part | None
+    regularizer: Mapping[str, Part]
+    backbone: Part
+    dataset: ImageSetPart
+    auxiliary: ImageSetPart | None
+    augmentation: Part
+    scorer: Mapping[str, Part]
+    figure: Mapping[str, Part]
+    choices: Choices = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    config_dir: Path | None = None
+    run_id: str = ""
+    image_sets: tuple[ImageSetUse, ...] = ()
+    prerequisites: Mapping[str, Experiment] = field(default_factory=dict)
+    measured: Normalisation | None = None
+    seed_is_read: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], choices: Choices | None = None, **about: Any) -> Experiment:
+        """The experiment that a composed and checked configuration describes, as plain containers."""
+        choices = choices or {}
+
+        def part(group: str, kind: type[Part] = Part) -> Any:
+            node = values.get(group)
+            return None if node is None else kind.of(group, str(choices.get(group, "")), node)
+
+        def parts(group: str) -> dict[str, Part]:
+            return {str(name): Part.of(group, str(name), node) for name, node in (values.get(group) or {}).items()}
+
+        found: dict[str, Any] = {name: values[name] for name in ROOT}
+        found |= {name: _section(kind, values[name]) for name, kind in SECTIONS.items()}
+        found["tuning"] = None if values.get("tuning") is None else _section(Tuning, values["tuning"])
+        found |= {group: part(group, ImageSetPart) for group in ("dataset", "auxiliary")}
+        found |= {group: part(group) for group in SINGLE}
+        found |= {group: parts(group) for group in LIST_GROUPS}
+        return cls(**found, choices=choices, **about)
+
+    def values(self) -> dict[str, Any]:
+        """The configuration as plain containers, with the measured constants where the protocol states none."""
+        protocol = asdict(self.protocol)
+        if self.normalisation is not None:
+            protocol |= {"mean": list(self.normalisation.mean), "std": list(self.normalisation.std)}
+        groups = ("dataset", "auxiliary", *SINGLE)
+        single = {group: part.node if (part := getattr(self, group)) is not None else None for group in groups}
+        several = {group: {name: part.node for name, part in getattr(self, group).items()} for group in LIST_GROUPS}
+        return {
+            **{name: getattr(self, name) for name in ROOT},
+            **{name: asdict(getattr(self, name)) for name in SECTIONS},
+            "protocol": protocol,
+            "tuning": None if self.tuning is None else asdict(self.tuning),
+            **single,
+            **several,
+        }
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key; None where there is none."""
+        found: Any = self.values()
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found
+
+    def of_group(self, group: str) -> list[Part]:
+        """The parts that are chosen in a group, by name where there may be several."""
+        found = getattr(self, group)
+        if group in LIST_GROUPS:
+            return [found[name] for name in sorted(found)]
+        return [] if found is None else [found]
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the method, in the order of `PART_GROUPS`."""
+        return [part for group in PART_GROUPS for part in self.of_group(group)]
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self.paths.output).absolute() / self.run_id
+
+    @property
+    def prerequisite_ids(self) -> tuple[str, ...]:
+        """The ids of the runs that it depends on, in the order of their names."""
+        return tuple(other.run_id for _, other in sorted(self.prerequisites.items()))
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """By what images are normalised; None as long as nothing states or has measured it."""
+        mean, std = self.protocol.mean, self.protocol.std
+        if mean is not None and std is not None:
+            return Normalisation(mean, std)
+        return None if self.measured is None else Normalisation(mean or self.measured.mean, std or self.measured.std)
+
+    # Image sets.
+
+    def use(self, role: str) -> ImageSetUse:
+        """The set in the role "id" or "auxiliary", or the OOD set of that name."""
+        if role in ("id", "auxiliary"):
+            return next(use for use in self.image_sets if use.role == role)
+        return next(use for use in self.image_sets if use.role not in ("id", "auxiliary") and use.name == role)
+
+    @property
+    def groups_of_sets(self) -> dict[str, str]:
+        """The OOD sets that are scored, near ones first, each "near" or "far"."""
+        return {use.name: use.role for use in self.image_sets if use.role in ("near", "far")}
+
+    @property
+    def ood_sets(self) -> tuple[str, ...]:
+        """The names of the OOD sets that are scored, near ones first."""
+        return tuple(self.groups_of_sets)
+
+    # Detectors and metrics.
+
+    @property
+    def detectors(self) -> dict[str, dict[str, Any]]:
+        """The detectors asked for, see `ood_lab.config.detectors`."""
+        nodes = {name: part.node for name, part in self.scorer.items()}
+        return detectors(nodes, self.tuning.grids if self.tuning is not None else {}, self.protocol.validation)
+
+    def convention(self, ood_set: str | None = None) -> str:
+        """All that a measured number depends on besides the detector: which images, how prepared, how counted."""
+        protocol = self.protocol
+        parts = [f"id_val={protocol.id_val}"]
+        if ood_set is not None:
+            parts.append(f"transform={protocol.transforms.get(ood_set, protocol.transform)}")
+            parts.append(f"subset={protocol.subset}x{protocol.draws}" if protocol.subset else "subset=none")
+            parts.append(f"fpr_rule={protocol.fpr_rule} aupr_rule={protocol.aupr_rule}")
+            parts.append(f"bootstrap={self.bootstrap}")
+        parts.append(f"precision={self.trainer.eval_precision}")
+        return " ".join(parts)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Experiment:
+        """With measured constants of its training images."""
+        return replace(self, measured=Normalisation(list(mean), list(std)))
+
+    def with_threads(self, threads: int) -> Experiment:
+        """With another number of threads."""
+        return replace(self, trainer=replace(self.trainer, threads=threads))
+
+    def with_prerequisites(self) -> Iterator[Experiment]:
+        """Those that it depends on, each behind those that it depends on itself; then this one."""
+        for below in self.prerequisites.values():
+            yield from below.with_prerequisites()
+        yield self
+
+
+ROOT = ("seed", "id_rate", "bootstrap", "local_radius", "index", "benchmark")
+SECTIONS: dict[str, type] = {
+    "paths": Paths, "task": Task, "trainer": Trainer, "init": Init, "protocol": Protocol, "logger": Logger,
+}  # fmt: skip
+SINGLE = tuple(g for g in ("method", *PART_GROUPS, "backbone", "augmentation") if g not in LIST_GROUPS)
+
+
+def _section(kind: type[T], node: Mapping[str, Any]) -> T:
+    """A section from its node; options that were added since it was stored have their defaults."""
+    known = {option.name for option in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in node.items() if key in known})

@@ -1,0 +1,76 @@
+"""The runs that an experiment depends on: the command line that would make each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from ood_lab.config.affects import WEIGHTS
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.identity import flat
+from ood_lab.config.options import affected_by
+from ood_lab.config.own_folder import written
+from ood_lab.config.quoting import as_override, quote
+from ood_lab.config.scorers import serves
+
+INIT = "init"  # the run that the weights come from
+# What the network of such a run is, and on what it is trained and scored; its method is its own.
+OF_NETWORK = ("backbone", "dataset", "protocol")
+# What no run hands down: pictures are of one method's parts, and paths and the seed are handed down as they are.
+NOT_INHERITED = ("figure", "task", "paths", "seed")
+
+
+def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By name the overrides of each run that an experiment depends on, as a user would type them.
+
+    It inherits whatever does not affect weights (protocol, detectors, machine), and the groups that it shares.
+
+    Args:
+        chosen: the configuration that the choices of groups give by themselves, without any value.
+    """
+    init = experiment.init
+    if init.method is None or init.checkpoint is not None or init.weights is not None:
+        return {}
+    return {INIT: [*_of_classifier(experiment, init.method, chosen), *init.overrides]}
+
+
+def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any]) -> Iterator[str]:
+    served = [name for name, scorer in experiment.scorer.items() if serves(method, scorer)]
+    groups = {group: experiment.choices.get(group) for group in (*OF_NETWORK, "trainer", "tuning", "logger")}
+    groups["scorer"] = served or ["msp"]
+    yield from (f"{group}={as_override(choice)}" for group, choice in groups.items() if choice is not None)
+    yield f"method={method}"
+    yield f"seed={experiment.seed}"
+    yield from (f"paths.{name}={quote(getattr(experiment.paths, name))}" for name in ("data", "output", "cache"))
+    for key, value in _changed(experiment, chosen, OF_NETWORK).items():
+        if key.startswith("scorer.") and key.split(".")[1] not in served:
+            continue
+        if key == "local_radius":
+            value = [name for name in value if name in served]
+        # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
+        own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
+        yield f"{key}={'method' if own else as_override(value)}"
+
+
+def _changed(experiment: Experiment, chosen: Mapping[str, Any], groups: Collection[str]) -> dict[str, Any]:
+    """The values that are handed down and that the choices of groups don't give by themselves."""
+    values, default = flat(experiment.values()), flat(chosen)
+    found = {
+        key: value for key, value in values.items() if default.get(key, value) != value and _is_inherited(key, groups)
+    }
+    for group in ("near", "far", "validation"):
+        names = getattr(experiment.protocol, group)
+        if any(name in experiment.protocol.folders for name in names):
+            found[f"protocol.{group}"] = as_entries(experiment, names)
+    return found
+
+
+def _is_inherited(key: str, groups: Collection[str]) -> bool:
+    group = key.partition(".")[0]
+    return group in groups or (group not in NOT_INHERITED and WEIGHTS not in affected_by(key))
+
+
+def as_entries(experiment: Experiment, names: Collection[str]) -> list[str]:
+    """OOD sets as an override names them: a folder with its path."""
+    folders = experiment.protocol.folders
+    return [written(name, folders[name]) if name in folders else name for name in names]
