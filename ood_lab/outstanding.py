@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from ood_lab import production
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
 from ood_lab.results.search import search_path
@@ -17,7 +18,14 @@ from ood_lab.run_images import RunImages
 
 def outstanding(experiment: Experiment) -> bool:
     """Whether anything that the experiment asks of its run is still to be done."""
+    if experiment.produces:
+        return not production.is_made(experiment)
     return not RunFolder(experiment.run_dir).done.is_file() or bool(unscored(experiment))
+
+
+def is_made(experiment: Experiment) -> bool:
+    """Whether what other runs read of it is there: its final weights, or its set."""
+    return production.is_made(experiment) if experiment.produces else RunFolder(experiment.run_dir).is_trained
 
 
 def unscored(experiment: Experiment) -> list[str]:

@@ -10,6 +10,7 @@ from ood_lab.claim import verify
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
 from ood_lab.outstanding import outstanding
+from ood_lab.production import damaged
 from ood_lab.results.store import Results, read_rows
 from ood_lab.run_folder import RunFolder
 
@@ -23,17 +24,17 @@ def ensure(experiment: Experiment) -> list[Results]:
         RequestError: a prerequisite was made with other values than today's.
         RunError: a prerequisite failed; the message says how to repeat it alone.
     """
-    results = []
+    results, begun = [], RunFolder(experiment.run_dir).has_begun
     for other in experiment.prerequisites.values():
         verify(other)
-        if outstanding(other):
+        if outstanding(other) or (other.produces and not begun and damaged(other)):
             print(f"{experiment.run_id} depends on {other.run_id}; making it first", flush=True)
             command = [sys.executable, "-m", "ood_lab", *other.overrides]
             if other.config_dir is not None:
                 command.append(f"--config-dir={other.config_dir}")
             status = subprocess.run(command, check=False).returncode
             # What depends on it needs its weights; that a detector can't work on its features was said.
-            if status != 0 and not RunFolder(other.run_dir).done.is_file():
+            if status != 0 and (other.produces or not RunFolder(other.run_dir).done.is_file()):
                 again = f"python -m ood_lab {shlex.join(command[3:])}"
                 raise RunError(f"the prerequisite {other.run_id} failed (exit code {status}). Repeat it alone: {again}")
         results.append(Results(other.run_id, other.run_dir, read_rows(other.run_dir), ensure(other)))

@@ -13,7 +13,7 @@ from ood_lab.config.compose import compose, target
 from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, config_dir
 from ood_lab.config.signature import signature
 
-GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure")
+GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", "producer")
 TESTS = Path(__file__).parent
 
 

@@ -129,6 +129,7 @@ class Experiment:
     augmentation: Part
     scorer: Mapping[str, Part]
     figure: Mapping[str, Part]
+    producer: Part | None = None
     choices: Choices = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
@@ -200,6 +201,16 @@ class Experiment:
         return Path(self.paths.output).absolute() / self.run_id
 
     @property
+    def produces(self) -> bool:
+        """Whether it makes a set (`task=synthesize`) instead of training a network."""
+        return self.task.name == "synthesize"
+
+    @property
+    def product(self) -> Path:
+        """The folder of the shards that it makes (`task=synthesize`)."""
+        return self.run_dir / "shards"
+
+    @property
     def prerequisite_ids(self) -> tuple[str, ...]:
         """The ids of the runs that it depends on, in the order of their names."""
         return tuple(other.run_id for _, other in sorted(self.prerequisites.items()))
@@ -211,6 +222,12 @@ class Experiment:
         if mean is not None and std is not None:
             return Normalisation(mean, std)
         return None if self.measured is None else Normalisation(mean or self.measured.mean, std or self.measured.std)
+
+    @property
+    def depending_parts(self) -> list[Part]:
+        """The parts that depend on other runs, by their option `needs`."""
+        groups = ("producer",) if self.produces else ("auxiliary", "backbone", "method", *PART_GROUPS)
+        return [part for group in groups for part in self.of_group(group) if part.get("needs")]
 
     # Image sets.
 
@@ -269,7 +286,7 @@ ROOT = ("seed", "id_rate", "bootstrap", "local_radius", "index", "benchmark")
 SECTIONS: dict[str, type] = {
     "paths": Paths, "task": Task, "trainer": Trainer, "init": Init, "protocol": Protocol, "logger": Logger,
 }  # fmt: skip
-SINGLE = tuple(g for g in ("method", *PART_GROUPS, "backbone", "augmentation") if g not in LIST_GROUPS)
+SINGLE = tuple(g for g in ("method", *PART_GROUPS, "backbone", "augmentation", "producer") if g not in LIST_GROUPS)
 
 
 def _section(kind: type[T], node: Mapping[str, Any]) -> T:

@@ -14,7 +14,9 @@ PART_GROUPS = ("head", "id_loss", "synthesizer", "selector", "perturbation", "ou
 # Groups of which a request names several; each file sits in its own node, of the file's name.
 LIST_GROUPS = ("id_loss", "regularizer", "scorer", "figure")
 # Groups that a request may leave out: group=null.
-OPTIONAL = ("experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "auxiliary", "tuning")
+OPTIONAL = (
+    "experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "auxiliary", "tuning", "producer",
+)  # fmt: skip
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = {"auxiliary": "dataset"}
 PACKAGE = Path(__file__).resolve().parent.parent

@@ -32,6 +32,8 @@ def run_id(experiment: Experiment) -> str:
     and whose value is not the default that its class declares, the ids of the runs this one depends on, and the content
     of a given checkpoint. How a request is spelled, and in which order a list is given, counts for nothing.
     """
+    if experiment.produces:
+        return _id_of_product(experiment)
     init = experiment.init
     described: dict[str, Any] = {"parts": _parts(experiment), "needs": experiment.prerequisite_ids}
     described["trainer"] = _of_trainer(experiment)
@@ -43,8 +45,26 @@ def run_id(experiment: Experiment) -> str:
         described["checkpoint"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if known else None
     if init.key is not None:
         described["key"] = init.key
-    digest = hashlib.sha256(json.dumps(_canonical(described), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{prefix(experiment)}-s{experiment.seed}-{digest}"
+    return f"{prefix(experiment)}-s{experiment.seed}-{_digits(described)}"
+
+
+def _id_of_product(experiment: Experiment) -> str:
+    """`<producer>-s<its seed>-<hash>`: the hash covers the producer, the groups that it inherits and what it needs."""
+    parts = {group: [_described(group, _shaping(part, experiment))] for group, part in _of_producer(experiment)}
+    described = {"parts": parts, "needs": experiment.prerequisite_ids}
+    assert experiment.producer is not None
+    return f"{prefix(experiment)}-s{experiment.producer.get('seed')}-{_digits(described)}"
+
+
+def _of_producer(experiment: Experiment) -> list[tuple[str, Part]]:
+    """The parts that a produced set depends on, by group."""
+    assert experiment.producer is not None
+    groups = ("producer", *experiment.producer.declared.get("inherits", ()))
+    return [(group, part) for group in groups for part in experiment.of_group(group)]
+
+
+def _digits(described: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_canonical(described), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _of_trainer(experiment: Experiment) -> dict[str, Any]:
@@ -162,6 +182,10 @@ def read_by(path: str) -> set[str]:
 def weight_values(experiment: Experiment) -> dict[str, Any]:
     """Every value that affects the weights, by dotted key; saved with a run and compared before it goes on."""
     values: dict[str, Any] = {}
+    if experiment.produces:
+        for _, part in _of_producer(experiment):
+            _flatten(part.path, _shaping(part, experiment), values)
+        return {key: value for key, value in values.items() if not key.endswith("_target_")}
     for group in SHAPING_GROUPS:
         for part in experiment.of_group(group):
             _flatten(part.path, _shaping(part, experiment), values)
@@ -190,7 +214,9 @@ def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
 
 
 def prefix(experiment: Experiment) -> str:
-    """`<method>-<dataset>-<backbone>`, the readable part of a run's id."""
+    """`<method>-<dataset>-<backbone>`, the readable part of a run's id; of a produced set, its producer."""
+    if experiment.producer is not None and experiment.produces:
+        return part_name("producer", experiment.producer.target).rpartition(".")[2]
     return "-".join((method_name(experiment), id_set_name(experiment), backbone_name(experiment)))
 
 

@@ -71,6 +71,11 @@ def image_sets(experiment: Experiment) -> list[ImageSetUse]:
             why = "is the ID set itself" if name == id_set.name else "is named twice"
             raise RequestError(f"protocol.near and protocol.far: {name!r} {why}; name each OOD set once")
         node = _node_of(name, experiment)
+        if node.get("needs"):
+            raise RequestError(
+                f"protocol.near and protocol.far: {name!r} is made by another run, where OOD sets lie on the disk; "
+                f"use it as auxiliary={name}"
+            )
         role = next(r for r in ("near", "far", "validation") if name in getattr(protocol, r))
         expected = None if name in protocol.folders else stated.get(name) or node.get("count")
         uses.append(ImageSetUse(role, name, node, expected))
@@ -107,6 +112,8 @@ def check_image_sets(experiment: Experiment) -> list[ImageSetUse]:
         if use.role == "id" and use.layout is not None:
             check_id_set(use.node, use.layout, protocol.id_val or 0)
             present.append(use)
+        elif use.layout is None and use.role == "auxiliary" and use.node.get("needs"):
+            present.append(use)  # made first
         elif use.layout is not None:
             _check_apart(use, present)
             _check_one(use, present[0], protocol.check)

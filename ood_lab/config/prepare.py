@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -24,15 +25,20 @@ from ood_lab.config.compose import Composed, compose, only_chooses, target
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.groups import groups
-from ood_lab.config.identity import run_id
+from ood_lab.config.identity import prefix, run_id
 from ood_lab.config.image_sets import check_image_sets, image_sets
 from ood_lab.config.own_folder import TARGET
 from ood_lab.config.parts import check_parts
 from ood_lab.config.prerequisites import INIT, as_entries, prerequisites_of
+from ood_lab.config.producers import check_producer
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.config.scorers import check_scorers
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
+
+UNNAMED = "synthesized"  # the name of a set that a run makes, where it is given no other
+# The command lines of the experiments that depend on the one which is being prepared.
+_above: ContextVar[tuple[tuple[str, ...], ...]] = ContextVar("above", default=())
 
 
 def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: bool = True) -> Experiment:
@@ -74,19 +80,49 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         config_dir=folder,
         seed_is_read=composed.is_read("seed"),
     )
-    check_parts(experiment, [override.key_or_group for override in parsed])
-    check_scorers(experiment)
-    check_figures(experiment)
-    experiment = replace(experiment, image_sets=tuple(image_sets(experiment)))
+    given = [override.key_or_group for override in parsed]
+    check_producer(experiment, given)
+    if not experiment.produces:
+        check_parts(experiment, given)
+        check_scorers(experiment)
+        check_figures(experiment)
     if experiment.task.name == "data":  # about what is not there; nothing is run
-        return experiment
+        return replace(experiment, image_sets=tuple(image_sets(experiment)))
     if look:
         check_weights(experiment)  # their content is part of the identity
     below = prerequisites_of(experiment, _of_choices(composed, chosen, folder).whole)
-    prerequisites = {name: prepare(command, folder, look=False) for name, command in below.items()}
-    experiment = replace(experiment, prerequisites=prerequisites)
+    experiment = with_prerequisites(experiment, below)
+    if not experiment.produces:
+        experiment = replace(experiment, image_sets=tuple(image_sets(experiment)))
     experiment = replace(experiment, run_id=run_id(experiment))
     return on_disk(experiment) if look else experiment
+
+
+def with_prerequisites(experiment: Experiment, commands: Mapping[str, Sequence[str]]) -> Experiment:
+    """The experiment with those that it depends on; image sets that another run makes are told where they lie.
+
+    Raises:
+        RequestError: one of them is wrong, or depends on itself.
+    """
+    found = {}
+    for name, command in commands.items():
+        above = _above.get()
+        if tuple(command) in above:
+            raise RequestError(f"{name} depends on itself: {' '.join(command)}")
+        token = _above.set((*above, tuple(command)))
+        try:
+            found[name] = prepare(command, experiment.config_dir, look=False)
+        except RequestError as error:
+            raise error if name == INIT else RequestError(f"{name}: {error}") from None
+        finally:
+            _above.reset(token)
+    made = {name: other for name, other in found.items() if other.produces}
+    auxiliary = experiment.auxiliary
+    if auxiliary is not None and "auxiliary.images" in made:
+        images = made["auxiliary.images"]
+        name = f"{UNNAMED}_{prefix(images)}" if auxiliary.name == UNNAMED else auxiliary.name
+        auxiliary = replace(auxiliary, options={**auxiliary.options, "name": name, "root": str(images.product)})
+    return replace(experiment, prerequisites=found, auxiliary=auxiliary)
 
 
 def _of_choices(composed: Composed, chosen: Composed, folder: Path | None) -> Composed:
@@ -110,7 +146,7 @@ def on_disk(experiment: Experiment, machine: bool = True) -> Experiment:
     Raises:
         RequestError: this machine can't run it (a set, a checkpoint or a GPU is missing, the output is not writable).
     """
-    sets = tuple(check_image_sets(experiment))
+    sets = () if experiment.produces else tuple(check_image_sets(experiment))
     check_weights(experiment)
     if machine:
         check_machine(experiment)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ood_lab.config.affects import WEIGHTS
+from ood_lab.config.compose import target
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import groups as groups_of
 from ood_lab.config.identity import flat
 from ood_lab.config.options import affected_by
 from ood_lab.config.own_folder import written
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.config.scorers import serves
+from ood_lab.config.signature import signature
+from ood_lab.errors import RequestError
 
 INIT = "init"  # the run that the weights come from
 # What the network of such a run is, and on what it is trained and scored; its method is its own.
@@ -28,10 +32,45 @@ def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[
     Args:
         chosen: the configuration that the choices of groups give by themselves, without any value.
     """
+    found = {}
+    for part in experiment.depending_parts:
+        for name, overrides in part.options["needs"].items():
+            if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+                raise RequestError(
+                    f"{part.path}.needs.{name}={overrides!r}: expected the overrides of a run, as in "
+                    f"{part.path}.needs.{name}=[task=synthesize,producer=fractals]"
+                )
+            found[f"{part.path}.{name}"] = [*_of_part(experiment, overrides, chosen), *overrides]
     init = experiment.init
-    if init.method is None or init.checkpoint is not None or init.weights is not None:
-        return {}
-    return {INIT: [*_of_classifier(experiment, init.method, chosen), *init.overrides]}
+    if experiment.produces or init.method is None or init.checkpoint is not None or init.weights is not None:
+        return found
+    return {INIT: [*_of_classifier(experiment, init.method, chosen), *init.overrides], **found}
+
+
+def _of_part(experiment: Experiment, overrides: Sequence[str], chosen: Mapping[str, Any]) -> Iterator[str]:
+    """What a run that a part needs inherits: machine and paths, and the groups that it depends on itself.
+
+    A set depends on the groups that its producer declares; so does what the producer needs.
+    """
+    choices = dict(text.split("=", 1) for text in overrides if "=" in text)
+    if choices.get("task") == "synthesize":
+        named = choices.get("producer")
+        known = groups_of(experiment.config_dir)["producer"]
+        groups = ()
+        if named in known:  # what is wrong with it is said where its own command line is checked
+            groups = signature(target("producer", named, experiment.config_dir)).constants.get("inherits", ())
+    elif experiment.producer is not None and experiment.produces:
+        groups = experiment.producer.declared.get("inherits", ())
+    else:
+        yield from _of_classifier(experiment, choices.get("method", "ce"), chosen)
+        return
+    for group in (*groups, "trainer"):
+        if experiment.choices.get(group) is not None:
+            yield f"{group}={as_override(experiment.choices[group])}"
+    yield from _paths(experiment)
+    for key, value in _changed(experiment, chosen, groups).items():
+        if key.partition(".")[0] in (*groups, "trainer"):
+            yield f"{key}={as_override(value)}"
 
 
 def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any]) -> Iterator[str]:
@@ -41,7 +80,7 @@ def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any
     yield from (f"{group}={as_override(choice)}" for group, choice in groups.items() if choice is not None)
     yield f"method={method}"
     yield f"seed={experiment.seed}"
-    yield from (f"paths.{name}={quote(getattr(experiment.paths, name))}" for name in ("data", "output", "cache"))
+    yield from _paths(experiment)
     for key, value in _changed(experiment, chosen, OF_NETWORK).items():
         if key.startswith("scorer.") and key.split(".")[1] not in served:
             continue
@@ -50,6 +89,10 @@ def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any
         # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
         own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
         yield f"{key}={'method' if own else as_override(value)}"
+
+
+def _paths(experiment: Experiment) -> Iterator[str]:
+    return (f"paths.{name}={quote(getattr(experiment.paths, name))}" for name in ("data", "output", "cache"))
 
 
 def _changed(experiment: Experiment, chosen: Mapping[str, Any], groups: Collection[str]) -> dict[str, Any]:

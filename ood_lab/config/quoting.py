@@ -64,7 +64,8 @@ def as_typed(override: str, multirun: bool = False) -> str:
     """A command line's override in Hydra's grammar: the value of a path is the path, whatever characters it holds.
 
     Quotes around the whole are Hydra's, unless there is such a file; with `multirun`, so are commas in the value of
-    anything but `paths.*`. Nothing in a path is an interpolation. The overrides in `init.overrides` need no quotes.
+    anything but `paths.*`. Nothing in a path is an interpolation. The overrides of a prerequisite (`init.overrides`,
+    `needs`) need no quotes.
 
     Raises:
         RequestError: a name that is not UTF-8.
@@ -77,7 +78,7 @@ def as_typed(override: str, multirun: bool = False) -> str:
         if found is None and BRACKETS.fullmatch(value):
             found = [part.strip("'\"") for part in _parted(value[1:-1])]  # a home folder, say, has no quotes
         return f"{key}={as_override(found)}" if isinstance(found, list) else override
-    if equals and name == "init.overrides" and _parsed(override) is None and BRACKETS.fullmatch(value):
+    if equals and _is_command(name) and _parsed(override) is None and BRACKETS.fullmatch(value):
         return f"{key}={as_override(_parted(value[1:-1]))}"
     nullable = not name.startswith("paths.")
     if not equals or name not in PATHS or (nullable and value == "null") or value == "":
@@ -89,6 +90,11 @@ def as_typed(override: str, multirun: bool = False) -> str:
         if multirun and nullable and ("," in value or SWEEPS.match(value)):
             return override
     return f"{key}={quote(value)}"
+
+
+def _is_command(key: str) -> bool:
+    """Whether an option is a list of overrides, those of a prerequisite."""
+    return key == "init.overrides" or ".needs." in key
 
 
 def check_utf8(text: str, what: str) -> None:

@@ -48,7 +48,7 @@ class Paths:
 class Task:
     """What the command does."""
 
-    name: Annotated[Literal["train", "evaluate", "report", "export", "data"], NOTHING]
+    name: Annotated[Literal["train", "evaluate", "report", "export", "data", "synthesize"], NOTHING]
     action: Annotated[Literal["list", "verify", "download"] | None, NOTHING]
 
 

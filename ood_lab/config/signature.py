@@ -30,6 +30,7 @@ DECLARED = (
     "least_classes",
     "watched",
     "trained_through",
+    "inherits",
 )
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from ood_lab.errors import RequestError
-from ood_lab.reader import cifar_batches, folder, idx, image_list, mat, npy
+from ood_lab.reader import cifar_batches, folder, idx, image_list, mat, npy, shards
 from ood_lab.reader.base import Listing
 from ood_lab.reader.scope import read_once
 from ood_lab.reader.selection import chosen, kept_classes
@@ -30,6 +30,7 @@ READERS: dict[str, ModuleType] = {
     "idx": idx,
     "mat": mat,
     "npy": npy,
+    "shards": shards,
 }
 
 # The keys of a layout that serve a split, the first that is there.
@@ -121,6 +122,10 @@ def files_of(node: dict[str, Any], layout: str, split: str) -> tuple[Path, ...]:
     source = source_of(layouts_of(node)[layout], split)
     if {"folder", "list"} & set(source):
         return read_layout(node, layout, split).files
+    reader = reader_of(source, node["name"])
+    if hasattr(reader, "files"):
+        listed: tuple[Path, ...] = reader.files(Path(node["root"]), source)
+        return listed
     return tuple(Path(node["root"]) / name for name in _names(list(source.values())))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.identity import prefix, weight_values
 from ood_lab.errors import RequestError
+from ood_lab.outstanding import is_made
 from ood_lab.progress import clock
 from ood_lab.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
@@ -19,7 +20,7 @@ from ood_lab.sweep.order import in_waves
 def estimate(experiments: Sequence[Experiment], workers: int) -> str:
     """What is to be done of the experiments and of what they depend on, in words."""
     works = [work for wave in in_waves(experiments) for work in wave]
-    new = [work for work in works if not RunFolder(work.experiments[0].run_dir).is_trained]
+    new = [work for work in works if not is_made(work.experiments[0])]
     kinds = [_kind(work.experiments[0]) for work in new]
     seconds = {kind: _median(kind) for kind in set(kinds)}
     known = [found for kind in kinds if (found := seconds[kind]) is not None]
@@ -53,7 +54,9 @@ def _kind(experiment: Experiment) -> Kind:
 
 
 def _shape(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((k, repr(v)) for k, v in sorted(values.items()) if k.startswith(("backbone.", "trainer.")))
+    return tuple(
+        (k, repr(v)) for k, v in sorted(values.items()) if k.startswith(("backbone.", "trainer.", "producer."))
+    )
 
 
 def _median(kind: Kind) -> float | None:

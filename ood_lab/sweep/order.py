@@ -29,8 +29,8 @@ class Work:
 
     @property
     def left(self) -> list[Experiment]:
-        """The experiments that still want something. Tasks other than training are always carried out."""
-        return [e for e in self.experiments if e.task.name != "train" or outstanding(e)]
+        """The experiments that still want something; evaluation and reports are always carried out."""
+        return [e for e in self.experiments if e.task.name not in ("train", "synthesize") or outstanding(e)]
 
 
 def in_waves(experiments: Sequence[Experiment]) -> list[list[Work]]:

@@ -85,7 +85,7 @@ def write(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
 
 def gather(experiment: Experiment) -> Material:
     """Curves, scores and features of a run and of those it depends on."""
-    runs = experiment.with_prerequisites()
+    runs = [run for run in experiment.with_prerequisites() if not run.produces]
     return Material([_run_material(r, Selection.of(experiment)) for r in runs], experiment.groups_of_sets)
 
 

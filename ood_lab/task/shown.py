@@ -7,13 +7,12 @@ from dataclasses import asdict, replace
 from ood_lab.claim import verify, with_stored_normalisation
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
-from ood_lab.outstanding import outstanding
+from ood_lab.outstanding import is_made, outstanding
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
-from ood_lab.run_folder import RunFolder
 from ood_lab.run_images import RunImages
 
 
@@ -32,7 +31,7 @@ def finished(experiment: Experiment) -> Results | None:
 
 
 def _is_finished(experiment: Experiment) -> bool:
-    if not RunFolder(experiment.run_dir).is_trained:
+    if not is_made(experiment):
         return False
     verify(experiment)
     return not outstanding(experiment) and all(map(_is_finished, experiment.prerequisites.values()))

@@ -53,9 +53,9 @@ def run(experiment: Experiment) -> Results:
     with folder.lock():
         began = None if folder.identity.is_file() else time.monotonic()
         verify(experiment)
+        below = ensure(experiment)
         enter_training_images(experiment)
         experiment = claim(with_normalisation(experiment))
-        below = ensure(experiment)
         refused = _finish(experiment, below, began) if outstanding(experiment) else {}
         results = Results(experiment.run_id, folder.path, read_rows(folder.path), below)
         report.show(experiment, results)

@@ -201,6 +201,23 @@ def test_a_local_engine_makes_the_same_runs_and_again_only_what_died(
     assert "report:" not in printed, "what a job prints belongs into its log"
 
 
+SHARED = (
+    "method=oe", "init=random", "backbone.width=4", "trainer.max_epochs=1", "trainer.threads=1", "scorer=[msp]",
+    "figure=[]", "auxiliary=synthesized",
+    "auxiliary.needs.images=[task=synthesize,producer=fractals,producer.count=100,producer.shard_items=50]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", [RAY, ("hydra/launcher=submitit_local",)], ids=["ray", "submitit"])
+def test_runs_that_share_a_prerequisite_make_it_once(engine: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ood_lab", "-m", *SHARED, "seed=0,1", f"paths.output={tmp_path}", *engine]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (log,) = tmp_path.glob(f"fractals-*/{LOG}")
+    assert log.read_text().count("python -m ood_lab") == 1
+    assert len(list(tmp_path.glob("oe-*/DONE"))) == 2
+
+
 @pytest.mark.usefixtures("slurm")
 def test_slurm_makes_the_same_runs_and_again_only_what_died(
     expected: dict[tuple[object, ...], Row], tmp_path: Path

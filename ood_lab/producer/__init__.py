@@ -1,0 +1,1 @@
+"""Producers: what `task=synthesize` makes, shard by shard."""

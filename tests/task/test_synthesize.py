@@ -1,0 +1,101 @@
+"""Making a set and training on it: killed at any moment, by several processes, in sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ood_lab
+from ood_lab.config import RunError, prepare
+from ood_lab.config.quoting import as_typed
+from ood_lab.reader.shards import load_manifest
+
+FRACTALS = "[task=synthesize,producer=fractals,producer.count=100,producer.shard_items=50]"
+DEPENDS = [
+    "method=oe", "init=random", "backbone.width=4", "auxiliary=synthesized", f"auxiliary.needs.images={FRACTALS}",
+    "trainer.max_epochs=1", "trainer.threads=1", "scorer=[msp]", "figure=[]", "protocol.far=[gaussian_noise]",
+    "protocol.near=[]",
+]  # fmt: skip
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ood_lab", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def files(output: Path) -> dict[str, bytes]:
+    """The shards and their manifest, but for the command that is written there."""
+    (shards,) = output.glob("fractals-*/shards")
+    found = {path.name: path.read_bytes() for path in shards.glob("*.safetensors")}
+    return found | {"manifest": repr(load_manifest(shards).shards).encode()}
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_set_and_makes_nothing_twice(tmp_path: Path) -> None:
+    words = ("task=synthesize", "producer=fractals", "producer.count=700", "producer.shard_items=100")
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    beside = start(*words, f"paths.output={undisturbed}")
+    moments, kills = random.Random(0), 0
+    for shards in (2, 4):
+        process = start(*words, f"paths.output={killed}")
+        while process.poll() is None:
+            if len(list(killed.glob("fractals-*/shards/*.safetensors"))) >= shards:
+                time.sleep(moments.uniform(0, 0.3))
+                break
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == 2, "the set was made before it could be killed; the test needs a larger one"
+    (shards_dir,) = killed.glob("fractals-*/shards")
+    assert not (shards_dir / "manifest.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in shards_dir.glob("*.safetensors")}
+    assert start(*words, f"paths.output={killed}").wait() == 0
+    assert beside.wait() == 0
+    assert files(killed) == files(undisturbed)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "none is made twice"
+    assert not list(shards_dir.glob(".*.tmp"))
+
+
+def test_a_shard_that_was_changed_is_made_again_before_anything_is_trained_on_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    below = prepare([*map(as_typed, DEPENDS), f"paths.output={tmp_path}"]).prerequisites["auxiliary.images"]
+    ood_lab.run([*below.overrides])
+    before = files(tmp_path)
+    first, second = (below.product / shard.file for shard in load_manifest(below.product).shards[:2])
+    first.write_bytes(first.read_bytes()[:5000])
+    second.write_bytes(second.read_bytes()[:-2] + b"xy")
+    ood_lab.run([*DEPENDS, f"paths.output={tmp_path}"])
+    assert capfd.readouterr().err.count("its bytes are not those that its name says") == 2
+    assert files(tmp_path) == before
+    assert len(list(below.product.glob("*.damaged"))) == 2, "nothing is lost"
+
+
+def test_two_runs_of_a_sweep_share_what_they_need(tmp_path: Path) -> None:
+    results = ood_lab.run([*DEPENDS, "seed=0,1", f"paths.output={tmp_path}", "workers=2"], multirun=True)
+    (log,) = tmp_path.glob("fractals-*/run.log")
+    assert log.read_text().count("python -m ood_lab") == 1, "it is made once, before both"
+    assert len({row["run_id"] for needed in results.needed for row in needed.rows}) == 2
+    below = {tuple(json.loads((n.run_dir / "identity.json").read_text())["needs"]) for n in results.needed}
+    assert below == {(log.parent.name,)}
+
+
+def test_a_set_that_cannot_be_made_is_named_with_its_own_command(tmp_path: Path) -> None:
+    experiment = prepare([*map(as_typed, DEPENDS), f"paths.output={tmp_path}"])
+    below = experiment.prerequisites["auxiliary.images"]
+    (below.run_dir / "shards").parent.mkdir(parents=True)
+    (below.run_dir / "shards").write_text("a file in the way")
+    with pytest.raises(RunError, match=r"the prerequisite fractals-\S+ failed .* Repeat it alone: .*task=synthesize"):
+        ood_lab.run([*DEPENDS, f"paths.output={tmp_path}"])
