@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PACKAGE, ROLES, config_dir, config_file, groups
@@ -242,11 +242,28 @@ def _compose(overrides: tuple[str, ...], config_name: str, folder: Path | None, 
         try:
             parsed = OverridesParser.create().parse_overrides([in_hydra(text) for text in values])
             with _writable(deepcopy(cfg)) as cfg:
-                ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+                for override in parsed:
+                    _apply(override, cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise RequestError(" ".join(str(error).split())) from None
     cfg = _with_home(cfg)
     return Composed(cfg, {**base.choices, **_lists(cfg)})
+
+
+def _apply(override: Override, cfg: DictConfig) -> None:
+    """Set, add or delete a value, as Hydra does with the overrides that choose no group."""
+    key, value = override.key_or_group, override.value()
+    if override.is_delete():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if node is None or name not in node:
+            raise RequestError(f"~{key}: there is no such option to leave out")
+        with open_dict(cfg):
+            del node[name]
+    elif override.is_add() and OmegaConf.select(cfg, key) is not None and not isinstance(value, dict | list):
+        raise RequestError(f"+{key}: there is such an option; write {key}={value}")
+    else:
+        OmegaConf.update(cfg, key, value, merge=True, force_add=override.is_add() or override.is_force_add())
 
 
 def _with_home(cfg: DictConfig) -> DictConfig:

@@ -151,7 +151,8 @@ def _download_weights(experiment: Experiment) -> None:
     weights = experiment.init.published()
     if weights is not None and weights.url is not None and not Path(weights.file).is_file():
         print(f"{weights.url} -> {weights.file}", flush=True)
-        fetch(weights.url, Path(weights.file), None)  # a prefix of a digest is checked where they are read
+        checksum = Checksum("sha256", weights.sha256) if weights.sha256 is not None else None
+        fetch(weights.url, Path(weights.file), checksum)
 
 
 def _weights_state(experiment: Experiment) -> Iterator[State]:
