@@ -63,7 +63,8 @@ def image_sets(experiment: Experiment) -> list[ImageSetUse]:
     stated: dict[str, int | None] = {}
     for group in ("near", "far", "validation"):
         stated |= (protocol.sets.get(id_set.name) or {}).get(group, {})
-    tuned = protocol.validation if experiment.tuning is not None else []
+    looked_at = experiment.tuning is not None or experiment.trainer.evaluate_every > 0
+    tuned = protocol.validation if looked_at else []
     for name in (*tested, *tuned):
         if name in tuned and name in tested:
             raise RequestError(f"protocol.validation: {name!r} is a test set, too; nothing is tuned on test data")

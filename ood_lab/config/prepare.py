@@ -22,6 +22,7 @@ from ood_lab.config.check import (
     parse,
 )
 from ood_lab.config.compose import Composed, compose, only_chooses, target
+from ood_lab.config.during_training import check_during_training
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.groups import groups
@@ -86,6 +87,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         check_parts(experiment, given)
         check_scorers(experiment)
         check_figures(experiment)
+        check_during_training(experiment)
     if experiment.task.name == "data":  # about what is not there; nothing is run
         return replace(experiment, image_sets=tuple(image_sets(experiment)))
     if look:

@@ -20,8 +20,8 @@ from ood_lab.errors import RequestError
 INIT = "init"  # the run that the weights come from
 # What the network of such a run is, and on what it is trained and scored; its method is its own.
 OF_NETWORK = ("backbone", "dataset", "protocol")
-# What no run hands down: pictures are of one method's parts, and paths and the seed are handed down as they are.
-NOT_INHERITED = ("figure", "task", "paths", "seed")
+# What no run hands down: pictures and curves are of one run, and paths and the seed are handed down as they are.
+NOT_INHERITED = ("figure", "task", "paths", "seed", "trainer.evaluate_")
 
 
 def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -110,7 +110,7 @@ def _changed(experiment: Experiment, chosen: Mapping[str, Any], groups: Collecti
 
 def _is_inherited(key: str, groups: Collection[str]) -> bool:
     group = key.partition(".")[0]
-    return group in groups or (group not in NOT_INHERITED and WEIGHTS not in affected_by(key))
+    return group in groups or not (key.startswith(NOT_INHERITED) or WEIGHTS in affected_by(key))
 
 
 def as_entries(experiment: Experiment, names: Collection[str]) -> list[str]:

@@ -57,6 +57,10 @@ class Trainer:
     """How long and on what a run trains. Epochs, batch sizes (of all devices together) and precision are its identity.
 
     `workers` decode the images of a streaming set; decoded test sets of up to `cache_gb` are kept below paths.cache.
+    Every `evaluate_every` epochs (0 for never) the detectors in `evaluate_scorers` (null for those that learn nothing)
+    are scored on ID validation images beside the protocol's validation sets; with `evaluate_test` on the test sets,
+    too. The final weights are the last ones, or with `select` those of the epoch with the best accuracy on ID
+    validation images.
     """
 
     accelerator: Annotated[Literal["cpu", "gpu"], NOTHING]
@@ -72,6 +76,10 @@ class Trainer:
     eval_precision: Annotated[Literal["32-true", "bf16-mixed"], FEATURES | COMPARABILITY]
     log_every_n_steps: Annotated[PositiveInt, NOTHING]
     checkpoint_minutes: Annotated[PositiveFloat, NOTHING]
+    evaluate_every: Annotated[NonNegativeInt, NOTHING] = 0
+    evaluate_scorers: Annotated[list[str] | None, NOTHING] = None
+    evaluate_test: Annotated[bool, NOTHING] = False
+    select: Annotated[Literal["last", "best_val_accuracy"], WEIGHTS | COMPARABILITY] = "last"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from ood_lab.figure.base import ID_COLOUR, OOD_COLOURS, FigureKind, tidy
 from ood_lab.results.material import Material
 
-PANELS = {"loss/": "loss", "accuracy": "accuracy", "info/": "sampler"}
+PANELS = {"loss/": "loss", "accuracy": "accuracy", "info/": "sampler", "/auroc/": "AUROC while training"}
 
 
 class TrainingCurves(FigureKind):
@@ -16,19 +16,23 @@ class TrainingCurves(FigureKind):
     title = "Training"
     caption = (
         "Terms of the objective before their weights, accuracy on augmented training images and on validation "
-        "images, and what the sampler reports: acceptance, share of proposals blocked by the margin, mean OOD-ness."
+        "images, and what the sampler reports: acceptance, share of proposals blocked by the margin, mean OOD-ness. "
+        "With trainer.evaluate_every, AUROC of ID validation images beside validation sets; where test sets are shown, "
+        "nothing may be chosen by them."
     )
 
     def draw(self, material: Material) -> Figure | None:
         runs = [run for run in material.runs if run.curves]
         if not runs:
             return None
-        figure = Figure(figsize=(11, 2.4 * len(runs)), layout="constrained")
-        grid = figure.subplots(len(runs), len(PANELS), squeeze=False)
+        evaluated = any("/auroc/" in key for run in runs for point in run.curves for key in point)
+        panels = {mark: title for mark, title in PANELS.items() if mark != "/auroc/" or evaluated}
+        figure = Figure(figsize=(11 * len(panels) / 3, 2.4 * len(runs)), layout="constrained")
+        grid = figure.subplots(len(runs), len(panels), squeeze=False)
         palette = (ID_COLOUR, *OOD_COLOURS)
         for row, run in zip(grid, runs, strict=True):
             row[0].set_ylabel(run.label, fontsize=9)
-            for axes, (mark, title) in zip(row, PANELS.items(), strict=True):
+            for axes, (mark, title) in zip(row, panels.items(), strict=True):
                 keys = list(dict.fromkeys(key for point in run.curves for key in point if mark in key))
                 keys = [key for key in keys if "/round_" not in key]  # which figure=rounds draws
                 axes.set_title(title, fontsize=9)
@@ -39,10 +43,22 @@ class TrainingCurves(FigureKind):
                     axes.set_axis_off()
                     axes.set_title("")
                     continue
-                for key, colour in zip(keys, palette, strict=False):
+                for number, key in enumerate(keys):
+                    colour, dashed = palette[number % len(palette)], number >= len(palette)
                     points = [(p["step"], p[key]) for p in run.curves if key in p]
                     few = len(points) < 30
-                    axes.plot(*zip(*points, strict=True), color=colour, lw=1.2, marker="." if few else None,
-                              label=key.split("/")[-1])  # fmt: skip
-                axes.legend(fontsize=7, frameon=False)
+                    axes.plot(*zip(*points, strict=True), color=colour, ls="--" if dashed else "-", lw=1.2, marker="." if few else None,
+                              label=_label(key))  # fmt: skip
+                many = len(keys) > 5  # a legend of so many lines hides them
+                beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}
+                axes.legend(fontsize=7, frameon=False, **beside)
         return figure
+
+
+def _label(key: str) -> str:
+    """What a curve is called: its last word; of an AUROC the detector, the OOD set, and whether that is a test set."""
+    parts = key.split("/")
+    if "/auroc/" not in key:
+        return parts[-1]
+    split, detector, _, ood_set = parts
+    return f"{detector}, {ood_set}" + (" (test)" if split == "test" else "")

@@ -34,6 +34,7 @@ class Measured(Distributed):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.info: dict[str, Tensor] = {}  # what the source of the last step reports
+        self.last_summary: dict[str, float] = {}  # what `epoch_summary` gave last
         # Steps in which the term on outliers took part, and the norm of its gradient on the features when it was last
         # looked at.
         self.register_buffer("outlier_steps", torch.zeros((), dtype=torch.int64))
@@ -105,4 +106,5 @@ class Measured(Distributed):
             if metric.update_called:
                 summary[name] = float(metric.compute())
             metric.reset()
+        self.last_summary = summary
         return summary

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Protocol
 
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
@@ -90,6 +91,17 @@ def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, An
         return []
     found = "; ".join(f"{name} {', '.join(f'{k}={v}' for k, v in values.items())}" for name, values in chosen.items())
     return [f"* tuned by AUROC of ID validation images against {', '.join(validation)}: {found}"]
+
+
+def training_lines(experiment: Experiment) -> list[str]:
+    """What was looked at between epochs, where that says something about the numbers."""
+    trainer = experiment.trainer
+    lines = []
+    if trainer.evaluate_every and trainer.evaluate_test:
+        lines.append("OOD test sets were scored while training, too: nothing may be chosen by these curves")
+    if trainer.select != "last":
+        lines.append("weights of the epoch with the best accuracy on ID validation images")
+    return lines
 
 
 def _transforms(protocol: Protocol) -> str:

@@ -52,6 +52,11 @@ class Scorer:
         self._fitted = True
         return self
 
+    @property
+    def learns(self) -> bool:
+        """Whether it takes anything from training features or from the classifier's head."""
+        return bool(self.needs) or type(self)._fit is not Scorer._fit
+
     def score(self, data: FeatureSet) -> Tensor:
         """Scores [N].
 
@@ -59,8 +64,7 @@ class Scorer:
             NotFittedError: the detector learns from training features and has not seen any.
             ValueError: rows that aren't finite, or that the detector gives no number.
         """
-        learns = bool(self.needs) or type(self)._fit is not Scorer._fit
-        if learns and not self._fitted:
+        if self.learns and not self._fitted:
             raise NotFittedError(self)
         name = type(self).__name__
         check(data, f"{name}: the set to score")

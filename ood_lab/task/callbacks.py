@@ -39,13 +39,14 @@ class Curves(L.Callback):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             assert isinstance(pl_module, Method)
             info = {f"info/{k}": v.item() for k, v in pl_module.info.items()}
-            self._add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, **info, "lr": rate})
+            self.add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, **info, "lr": rate})
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Method)
-        self._add(trainer, {f"epoch/{k}": v for k, v in pl_module.epoch_summary().items()})
+        self.add(trainer, {f"epoch/{k}": v for k, v in pl_module.epoch_summary().items()})
 
-    def _add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+    def add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+        """Write a row of the step at which training stands."""
         if not trainer.is_global_zero:
             return
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **values}

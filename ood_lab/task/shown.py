@@ -9,7 +9,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
 from ood_lab.outstanding import is_made, outstanding
 from ood_lab.progress import stdout
-from ood_lab.results.caption import changed_line, protocol_lines, tuning_lines
+from ood_lab.results.caption import changed_line, protocol_lines, training_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
@@ -68,6 +68,7 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *protocol_lines(protocol, experiment.groups_of_sets, partial, own, shared),
         *changed_line(*_changed(experiment, results)),
         *tuning_lines(protocol.validation, chosen),
+        *training_lines(experiment),
         *caveats(experiment),
     ]
 

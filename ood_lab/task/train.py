@@ -20,21 +20,23 @@ from torch import Tensor
 
 from ood_lab.checkpoint import NamedByDigest, newest
 from ood_lab.claim import claim, enter_training_images, verify
+from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import objective
 from ood_lab.config.prerequisites import INIT
 from ood_lab.datamodule import DataModule
 from ood_lab.errors import RequestError
 from ood_lab.method.base import Method
-from ood_lab.method.measured import EPOCH_METRICS
 from ood_lab.outstanding import outstanding
 from ood_lab.prerequisites import ensure
 from ood_lab.results.store import Results, read_rows
 from ood_lab.run_folder import RunFolder
+from ood_lab.scorer.base import Scorer
 from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
-from ood_lab.task.build import build_data, build_method
+from ood_lab.task.build import build, build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
+from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
@@ -112,27 +114,37 @@ def fit(experiment: Experiment, loggers: Sequence[Any] = ()) -> None:
     torch.set_num_threads(experiment.trainer.threads)
     method = build_method(experiment)
     load_initial(method, experiment)
-    if experiment.trainer.max_epochs > 0:
-        _train(experiment, method, loggers)
+    weights = _train(experiment, method, loggers) if experiment.trainer.max_epochs > 0 else final_weights(method)
     if rank() == 0:
-        weights = {k: v.contiguous() for k, v in method.state_dict().items() if not k.startswith(EPOCH_METRICS)}
         write_atomically(RunFolder(experiment.run_dir).weights, save(weights))
 
 
-def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> None:
+def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> dict[str, Tensor]:
+    """Train; gives the final weights."""
     data, folder = build_data(experiment, method.views), RunFolder(experiment.run_dir)
     resumed = newest(folder.checkpoints)
     steps = data.steps_per_epoch * experiment.trainer.max_epochs
     if rank() == 0:
         _announce_training(experiment, method, data, resumed)
-    trainer = _lightning(experiment, folder, loggers)
+    best = BestWeights(folder.best) if experiment.trainer.select == "best_val_accuracy" else None
+    trainer = _lightning(experiment, folder, loggers, best)
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
-    if rank() == 0:
-        _report_outlier_steps(method, steps)
+    if rank() > 0:
+        return {}
+    _report_outlier_steps(method, steps)
+    if best is None:
+        return final_weights(method)
+    accuracy, epoch = best.best["accuracy"], int(best.best["epoch"]) + 1
+    print(f"selected the weights of epoch {epoch}, with {100 * accuracy:.1f} % of the ID validation images right")
+    return best.weights()
 
 
-def _lightning(experiment: Experiment, folder: RunFolder, loggers: Sequence[Any]) -> L.Trainer:
+def _lightning(
+    experiment: Experiment, folder: RunFolder, loggers: Sequence[Any], best: BestWeights | None
+) -> L.Trainer:
     options = experiment.trainer
+    curves = Curves(folder.curves, options.log_every_n_steps)
+    evaluation = _evaluation(experiment, curves) if options.evaluate_every else None
     return L.Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -142,7 +154,9 @@ def _lightning(experiment: Experiment, folder: RunFolder, loggers: Sequence[Any]
         max_epochs=options.max_epochs,
         callbacks=[
             Bar(experiment.run_id),
-            Curves(folder.curves, options.log_every_n_steps),
+            curves,
+            *([] if evaluation is None else [evaluation]),
+            *([] if best is None else [best]),
             Checkpoints(folder.checkpoints, options.checkpoint_minutes),
         ],
         logger=list(loggers),
@@ -153,6 +167,31 @@ def _lightning(experiment: Experiment, folder: RunFolder, loggers: Sequence[Any]
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=str(folder.path),
+    )
+
+
+def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
+    """The evaluation between epochs."""
+    options, protocol = experiment.trainer, experiment.protocol
+    nodes = {name: node for name, node in experiment.detectors.items() if not node.get("epsilon")}
+    scorers: dict[str, Scorer] = {
+        name: build({key: value for key, value in node.items() if key != TUNED}) for name, node in nodes.items()
+    }
+    names = options.evaluate_scorers
+    if names is None:
+        names = [name for name, scorer in scorers.items() if not scorer.learns]
+    sets: dict[str, Sequence[str]] = {}
+    if protocol.validation and protocol.id_val:
+        sets["val"] = protocol.validation
+    if options.evaluate_test:
+        sets["test"] = experiment.ood_sets
+    return Evaluation(
+        options.evaluate_every,
+        {name: scorers[name] for name in names},
+        sets,
+        options.eval_precision,
+        protocol.fpr95,
+        curves,
     )
 
 

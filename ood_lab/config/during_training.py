@@ -1,0 +1,42 @@
+"""Checking what a run looks at between its epochs."""
+
+from __future__ import annotations
+
+from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import nearest
+from ood_lab.errors import RequestError
+
+
+def check_during_training(experiment: Experiment) -> None:
+    """Refuse an evaluation that has nothing to score, and a selection by test data.
+
+    Raises:
+        RequestError: see above.
+    """
+    trainer, protocol = experiment.trainer, experiment.protocol
+    if trainer.select == "best_val_accuracy" and not protocol.id_val:
+        raise RequestError(
+            "trainer.select=best_val_accuracy: protocol.id_val=0 keeps no ID images for validation, so that it would "
+            "select by test images; give protocol.id_val a number, or leave select out"
+        )
+    if not trainer.evaluate_every:
+        for name, given in (("evaluate_scorers", trainer.evaluate_scorers), ("evaluate_test", trainer.evaluate_test)):
+            if given:
+                raise RequestError(f"trainer.{name}: nothing is evaluated while training; add trainer.evaluate_every=1")
+        return
+    if not trainer.evaluate_test and not (protocol.validation and protocol.id_val):
+        missing = "OOD validation set (protocol.validation)" if protocol.id_val else "ID validation image"
+        raise RequestError(
+            f"trainer.evaluate_every={trainer.evaluate_every}: protocol={experiment.choices['protocol']} declares no "
+            f"{missing}; add trainer.evaluate_test=true to look at the test sets, by which nothing may be chosen"
+        )
+    detectors = experiment.detectors
+    for name in trainer.evaluate_scorers or ():
+        if name not in detectors:
+            raise RequestError(
+                f"trainer.evaluate_scorers: {name!r} is none of the request's detectors.{nearest(name, detectors)}"
+            )
+        if detectors[name].get("epsilon"):
+            raise RequestError(
+                f"trainer.evaluate_scorers: {name} needs a pass over changed images; leave it out, or give it epsilon=0"
+            )

@@ -1,0 +1,131 @@
+"""What a run looks at between epochs: the numbers of its last one are the run's, and looking changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ood_lab
+from ood_lab.config import RequestError, RunError, prepare
+from ood_lab.results.store import read_rows
+from ood_lab.run_folder import RunFolder
+from ood_lab.task.callbacks import read_curves
+from ood_lab.task.during_training import BestWeights
+from tests import small
+
+SMALL = [
+    "method=ce", "backbone.width=4", "trainer.max_epochs=3", "trainer.threads=1", "scorer=[msp,knn,energy]",
+    "figure=[training_curves]", "protocol.far=[photos]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was evaluated after every epoch, on test sets, too."""
+    words = ["trainer.evaluate_every=1", "trainer.evaluate_test=true", "trainer.evaluate_scorers=[msp,knn]"]
+    return ood_lab.run([*SMALL, *words, f"paths.output={tmp_path_factory.mktemp('evaluated')}"]).run_dir
+
+
+def curves(run: Path, mark: str) -> list[dict[str, float]]:
+    return [row for row in read_curves(run / "curves.jsonl") if any(mark in key for key in row)]
+
+
+def test_after_the_last_epoch_they_are_the_numbers_of_the_run(evaluated: Path) -> None:
+    last = {key: value for row in curves(evaluated, "/auroc/")[-2:] for key, value in row.items()}
+    rows = {(r["scorer"], r["ood_set"], r["metric"]): r["value"] for r in read_rows(evaluated)}
+    for detector in ("msp", "knn"):
+        for ood_set in ("letters", "photos"):
+            assert last[f"test/{detector}/auroc/{ood_set}"] == rows[detector, ood_set, "auroc"]
+            assert last[f"test/{detector}/fpr95/{ood_set}"] == rows[detector, ood_set, "fpr95_ood_pos"]
+        assert 0 <= last[f"val/{detector}/auroc/uniform_noise"] <= 1
+    assert not any("energy" in key for key in last), "it was not asked for"
+    assert sorted({row["epoch"] for row in curves(evaluated, "/auroc/")}) == [0, 1, 2]
+
+
+def test_looking_changes_nothing(evaluated: Path, tmp_path: Path) -> None:
+    plain = ood_lab.run([*SMALL, f"paths.output={tmp_path}"]).run_dir
+    assert plain.name == evaluated.name, "it is the same run"
+    ours, theirs = (load_file(RunFolder(run).weights) for run in (plain, evaluated))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    losses = [[row for row in read_curves(run / "curves.jsonl") if "loss/total" in row] for run in (plain, evaluated)]
+    assert losses[0] == losses[1]
+
+
+def test_the_caption_says_that_test_sets_were_looked_at(evaluated: Path) -> None:
+    assert "OOD test sets were scored while training, too" in (evaluated / "report.html").read_text()
+    assert (evaluated / "figures/training_curves.png").is_file()
+
+
+def test_every_second_epoch_those_that_learn_nothing(tmp_path: Path) -> None:
+    run = ood_lab.run([*SMALL, "trainer.evaluate_every=2", f"paths.output={tmp_path}"]).run_dir
+    rows = curves(run, "/auroc/")
+    assert [row["epoch"] for row in rows] == [1, 1]
+    assert {key for row in rows for key in row if "auroc" in key} == {
+        "val/msp/auroc/uniform_noise", "val/energy/auroc/uniform_noise",
+    }  # fmt: skip
+
+
+# The best epoch.
+
+
+def after(callback: BestWeights, epoch: int, accuracy: float, value: float) -> None:
+    """End an epoch with a validation accuracy, the weights being `value`."""
+    module = small.method(small.terms(cider=False))
+    with torch.no_grad():
+        module.backbone.fc.bias.fill_(value)
+    module.last_summary = {"val_accuracy": accuracy}
+    callback.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, is_global_zero=True), module)  # type: ignore[arg-type]
+
+
+def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path) -> None:
+    callback = BestWeights(tmp_path / "best.safetensors")
+    for epoch, accuracy in enumerate([0.5, 0.8, 0.7, 0.8]):
+        after(callback, epoch, accuracy, float(epoch))
+    assert callback.best == {"accuracy": 0.8, "epoch": 1}
+    assert (callback.weights()["backbone.fc.bias"] == 1).all()
+
+
+def test_a_resumed_run_goes_on_with_the_best_of_its_checkpoint(tmp_path: Path) -> None:
+    first, resumed = BestWeights(tmp_path / "best.safetensors"), BestWeights(tmp_path / "best.safetensors")
+    after(first, 0, 0.6, 0.0)
+    resumed.load_state_dict(first.state_dict())
+    after(resumed, 1, 0.5, 1.0)
+    assert (resumed.weights()["backbone.fc.bias"] == 0).all()
+    after(resumed, 2, 0.9, 2.0)
+    with pytest.raises(RunError, match="does not hold the weights of epoch 1, which were the best"):
+        first.weights()
+
+
+def test_a_whole_run_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> None:
+    words = [*SMALL, "trainer.select=best_val_accuracy", "method.optimizer.lr=0.3", f"paths.output={tmp_path}"]
+    run = ood_lab.run(words).run_dir
+    accuracies = [row["epoch/val_accuracy"] for row in curves(run, "val_accuracy")]
+    weights, best = load_file(RunFolder(run).weights), load_file(RunFolder(run).best)
+    assert all(torch.equal(weights[name], best[name]) for name in weights)
+    assert prepare(words).run_id == run.name != prepare([w for w in words if "select" not in w]).run_id
+    assert len(accuracies) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["trainer.evaluate_every=1", "protocol.validation=[]"], "declares no OOD validation set"),
+        (["trainer.evaluate_every=1", "protocol.id_val=0"], "declares no ID validation image"),
+        (["trainer.evaluate_test=true"], "nothing is evaluated while training; add trainer.evaluate_every=1"),
+        (["trainer.evaluate_every=1", "trainer.evaluate_scorers=[kn]"], "'kn' is none of .* Did you mean 'knn'"),
+        (
+            ["trainer.evaluate_every=1", "scorer=[odin]", "trainer.evaluate_scorers=[odin]"],
+            "a pass over changed images",
+        ),
+        (["trainer.select=best_val_accuracy", "protocol.id_val=0"], "it would select by test images"),
+        (["trainer.select=best"], "expected one of last, best_val_accuracy"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(overrides: list[str], expected: str) -> None:
+    with pytest.raises(RequestError, match=expected):
+        prepare(["method=ce", *overrides])
