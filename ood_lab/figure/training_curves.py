@@ -47,8 +47,8 @@ class TrainingCurves(FigureKind):
                     colour, dashed = palette[number % len(palette)], number >= len(palette)
                     points = [(p["step"], p[key]) for p in run.curves if key in p]
                     few = len(points) < 30
-                    axes.plot(*zip(*points, strict=True), color=colour, ls="--" if dashed else "-", lw=1.2, marker="." if few else None,
-                              label=_label(key))  # fmt: skip
+                    style = {"color": colour, "ls": "--" if dashed else "-", "lw": 1.2, "marker": "." if few else None}
+                    axes.plot(*zip(*points, strict=True), label=_label(key), **style)
                 many = len(keys) > 5  # a legend of so many lines hides them
                 beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}
                 axes.legend(fontsize=7, frameon=False, **beside)
