@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.batch_norm import normalised
+from tests.cases import each
 
 SHAPES = [(5, 3), (4, 3, 2, 3), (1, 2, 3, 3)]
 
@@ -24,15 +24,15 @@ def ours(eps: float) -> Callable[..., Tensor]:
     return lambda x, w, b: normalised(x, w, b, None, None, 0.1, eps)
 
 
-@pytest.mark.parametrize("eps", [1e-5, 0.3])
-@pytest.mark.parametrize("shape", SHAPES)
+@each("eps", [1e-5, 0.3])
+@each("shape", SHAPES)
 def test_both_derivatives_agree_with_finite_differences(shape: tuple[int, ...], eps: float) -> None:
     given = inputs(shape)
     assert torch.autograd.gradcheck(ours(eps), given)
     assert torch.autograd.gradgradcheck(ours(eps), given)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@each("shape", SHAPES)
 def test_all_of_it_agrees_with_torch(shape: tuple[int, ...]) -> None:
     found = []
     for norm in (ours(1e-3), lambda x, w, b: F.batch_norm(x, None, None, w, b, True, 0.1, 1e-3)):

@@ -13,6 +13,7 @@ from torch import Tensor
 from ood_lab.chain import Chains, Proposal, State, run
 from ood_lab.synthesizer import hmc, random_walk, rmhmc
 from ood_lab.synthesizer.base import class_midpoints, reports
+from tests.cases import each
 from tests.synthesizer.test_hmc import draws
 from tests.test_oodness import (
     clusters,
@@ -61,7 +62,7 @@ def walk(start: Tensor, proposals: Tensor, errors: Tensor, uniform: Tensor, marg
     return run(made_up, kernel, start, uniform, margin), kernel
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.4, 100.0])
+@each("margin", [0.0, 0.4, 100.0])
 def test_run_is_the_loop_chain_by_chain(margin: float) -> None:
     start, proposals, errors, uniform = tables()
     got, _ = walk(start, proposals, errors, uniform, margin)
@@ -99,7 +100,7 @@ def test_a_point_is_recorded_again_where_its_chain_stays() -> None:
     assert chains.points.shape == (ROUNDS + 1, CHAINS, 3)
 
 
-@pytest.mark.parametrize("part", ["points", "error"])
+@each("part", ["points", "error"])
 def test_a_proposal_that_is_not_a_number_is_refused_for_its_chain_alone(part: str) -> None:
     start, _, _, uniform = tables()
     proposals, errors = normal(ROUNDS, CHAINS, 3, seed=1), normal(ROUNDS, CHAINS, seed=2)
@@ -207,13 +208,13 @@ def oodness_of_rounds(sampler: Callable[..., Chains], seed: int, step_size: floa
     return chains.oodness.mean(1)
 
 
-@pytest.mark.parametrize("sampler", [of_hmc, of_mala, of_rmhmc, of_random_walk])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@each("sampler", [of_hmc, of_mala, of_rmhmc, of_random_walk])
+@each("seed", [0, 1, 2])
 def test_points_are_further_out_from_round_to_round(sampler: Callable[..., Chains], seed: int) -> None:
     assert (oodness_of_rounds(sampler, seed).diff() > 0).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@each("seed", [0, 1, 2])
 def test_hmc_gets_further_out_than_a_random_walk_of_equal_length(seed: int) -> None:
     hmc_gain = oodness_of_rounds(of_hmc, seed, 0.1)[[0, 5]].diff()  # of three leapfrog steps a round
     walk_gain = oodness_of_rounds(of_random_walk, seed, 0.3)[[0, 5]].diff()

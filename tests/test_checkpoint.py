@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ood_lab.checkpoint import NamedByDigest, by_age, newest
+from tests.cases import each
 
 
 def save(folder: Path, step: int) -> Path:
@@ -42,7 +43,7 @@ def test_the_newest_has_the_most_steps(tmp_path: Path) -> None:
     assert newest(tmp_path) == path
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+@each("damage", ["cut", "flip", "empty"])
 def test_a_damaged_newest_is_passed_over(tmp_path: Path, damage: str) -> None:
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     data = bytearray(bad.read_bytes())

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ood_lab.__main__ import main
+from tests.cases import each
 
 WRONG = [
     (["method=hamoss"], "Did you mean 'hamos'?"),
@@ -36,7 +37,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("arguments", "words"), WRONG[:6])
+@each(("arguments", "words"), WRONG[:6])
 def test_a_wrong_request_ends_with_code_2_and_one_message(tmp_path: Path, arguments: list[str], words: str) -> None:
     done = python(tmp_path, "-m", "ood_lab", *arguments)
     assert done.returncode == 2
@@ -46,7 +47,7 @@ def test_a_wrong_request_ends_with_code_2_and_one_message(tmp_path: Path, argume
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("arguments", "words"), WRONG)
+@each(("arguments", "words"), WRONG)
 def test_main_gives_code_2_and_says_why(
     arguments: list[str],
     words: str,
@@ -74,7 +75,7 @@ def test_torch_is_not_imported_to_check_a_right_request(tmp_path: Path) -> None:
     assert python(tmp_path, "-c", program).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("arguments", [["-m", "method=glob(zzz*)"], ["head=null"], ["method=null"]])
+@each("arguments", [["-m", "method=glob(zzz*)"], ["head=null"], ["method=null"]])
 def test_no_wrong_request_escapes_as_another_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,7 +89,7 @@ def test_config_dir_without_a_folder_is_refused(capsys: pytest.CaptureFixture[st
     assert "--config-dir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+@each("flag", ["--help", "-h"])
 def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0
     shown = capsys.readouterr().out

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
 from ood_lab.clustered import Engine, clusters_of, extremes, filled
 from ood_lab.kmeans import kmeans, kmeans_faiss
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.views import normal, normalise
 
@@ -41,8 +41,8 @@ def wanted(scores: list[float], labels: list[int], low: int, high: int) -> set[i
 # Extremes.
 
 
-@pytest.mark.parametrize(("low", "high"), [(1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (0, 4), (0, 0), (9, 9), (50, 0)])
-@pytest.mark.parametrize("clusters", [1, 3, 8, 30])
+@each(("low", "high"), [(1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (0, 4), (0, 0), (9, 9), (50, 0)])
+@each("clusters", [1, 3, 8, 30])
 def test_extremes_match_the_loop(clusters: int, low: int, high: int) -> None:
     for seed in range(5):
         scores = normal(30, seed=seed)
@@ -58,7 +58,7 @@ def test_cluster_numbers_may_have_gaps() -> None:
     assert wanted(scores, labels, 0, 1) == {0, 3}
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@each("size", [1, 2, 3, 4])
 def test_a_cluster_with_no_more_than_both_sides_together_gives_each_row_once(size: int) -> None:
     scores, labels = normal(size + 10).tolist(), [5] * size + [2] * 10
     got = wanted(scores, labels, 2, 2)
@@ -114,9 +114,7 @@ def flags(count: int, *rows: int) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize(
-    ("count", "rows", "take"), [(10, (3, 7), 5), (10, (), 4), (10, (0, 9), 2), (6, (1,), 9), (4, (0, 1, 2, 3), 4)]
-)
+@each(("count", "rows", "take"), [(10, (3, 7), 5), (10, (), 4), (10, (0, 9), 2), (6, (1,), 9), (4, (0, 1, 2, 3), 4)])
 def test_filled_has_all_that_are_wanted_and_no_row_twice(count: int, rows: tuple[int, ...], take: int) -> None:
     for seed in range(20):
         found = filled(flags(count, *rows), take, seeded(seed))
@@ -159,7 +157,7 @@ def test_nothing_waits_for_the_device() -> None:
 # Clusters.
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@each("engine", ["torch", "faiss"])
 def test_clusters_are_those_of_the_rows_at_unit_norm(engine: Engine) -> None:
     rows = normal(60, 5) * normal(60, 1, seed=1).exp()
     unit = torch.tensor([normalise(row) for row in rows.tolist()])
@@ -168,7 +166,7 @@ def test_clusters_are_those_of_the_rows_at_unit_norm(engine: Engine) -> None:
         assert torch.equal(clusters_of(rows, 6, seeded(seed), engine), find(unit, 6, seeded(seed)))
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@each("engine", ["torch", "faiss"])
 def test_the_length_of_rows_does_not_count(engine: Engine) -> None:
     rows = torch.tensor([[1.0, 0.01], [0.01, 1]])[torch.arange(20) % 2] * (3 * normal(20, 1)).exp().float()
     labels = clusters_of(rows, 2, seeded(), engine)
@@ -176,7 +174,7 @@ def test_the_length_of_rows_does_not_count(engine: Engine) -> None:
     assert labels[0] != labels[1]
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@each("engine", ["torch", "faiss"])
 def test_rows_of_half_precision_and_rows_of_zeros_have_clusters(engine: Engine) -> None:
     rows = normal(20, 4).bfloat16()
     rows[3:6] = 0

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import ood_lab.convolution as convolution
 from ood_lab.convolution import Geometry, convolved
+from tests.cases import each
 
 # Stride, padding, dilation, groups; input channels, output channels, kernel.
 CASES = [
@@ -39,15 +40,15 @@ def torchs(geometry: Geometry) -> Callable[..., Tensor]:
     return lambda x, w, b=None: of(x, w, b, *geometry)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("case", CASES)
+@each("case", CASES)
 def test_both_derivatives_agree_with_finite_differences(case: tuple[Geometry, int, int, Sequence[int]]) -> None:
     given = inputs(case)
     assert torch.autograd.gradcheck(ours(case[0]), given)
     assert torch.autograd.gradgradcheck(ours(case[0]), given)
 
 
-@pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("case", CASES)
+@each("biased", [True, False])
+@each("case", CASES)
 def test_all_of_it_agrees_with_torch(case: tuple[Geometry, int, int, Sequence[int]], biased: bool) -> None:
     found = []
     for convolve in (ours(case[0]), torchs(case[0])):
@@ -77,7 +78,7 @@ def test_the_gradient_on_the_images_is_taken_without_that_on_the_weights(monkeyp
     assert asked.count(1) == 2 + 2, "each use of the weights, in y and in the slope"
 
 
-@pytest.mark.parametrize("frozen", [0, 1, 2])
+@each("frozen", [0, 1, 2])
 def test_what_needs_no_gradient_gets_none(frozen: int) -> None:
     given = inputs(CASES[0])
     given[frozen].requires_grad_(False)

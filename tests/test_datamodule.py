@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
@@ -20,6 +19,7 @@ from ood_lab.pixels import Decoded, Reading
 from ood_lab.reader import folder
 from ood_lab.reader.base import Listing
 from ood_lab.types import Batch
+from tests.cases import each
 
 ROWS = 37
 
@@ -124,7 +124,7 @@ def test_the_same_seed_epoch_and_step_give_the_same_batch() -> None:
     assert same([first], [second])
 
 
-@pytest.mark.parametrize(("seed", "epoch"), [(1, 3), (0, 4)])
+@each(("seed", "epoch"), [(1, 3), (0, 4)])
 def test_another_seed_or_epoch_gives_another_batch(seed: int, epoch: int) -> None:
     first = module().train_dataloader().batch(3, 2)
     other = module(seed=seed).train_dataloader().batch(epoch, 2)
@@ -144,7 +144,7 @@ def test_each_step_draws_its_own_augmentation() -> None:
     assert len({d.sum().item() for d in draws}) == 4
 
 
-@pytest.mark.parametrize("start", [0, 1, 3])
+@each("start", [0, 1, 3])
 def test_an_epoch_begun_in_the_middle_goes_on_with_the_same_batches(start: int) -> None:
     whole = served(at(module(), 2))
     assert same(served(at(module(), 2, start)), whole[start:])
@@ -198,7 +198,7 @@ def test_validation_is_in_order_whole_and_not_augmented() -> None:
     assert torch.cat([b.labels for b in batches]).tolist() == images.labels.tolist()
 
 
-@pytest.mark.parametrize(("rows", "size", "batches"), [(8, 4, 2), (9, 4, 3), (1, 4, 1)])
+@each(("rows", "size", "batches"), [(8, 4, 2), (9, 4, 3), (1, 4, 1)])
 def test_an_eval_loader_tells_its_length(rows: int, size: int, batches: int) -> None:
     pixels = Decoded(np.zeros((rows, 3, 4, 4), np.uint8))
     loader = EvalLoader(pixels, np.zeros(rows, np.int64), Normalise([0.0] * 3, [1.0] * 3), size, torch.device("cpu"))
@@ -223,8 +223,8 @@ def test_the_train_sample_is_balanced_fixed_and_not_augmented() -> None:
     assert torch.cat([b.labels for b in first]).tolist() == [row % 3 for row in rows]
 
 
-@pytest.mark.parametrize("views", [1, 2])
-@pytest.mark.parametrize("world", [2, 4])
+@each("views", [1, 2])
+@each("world", [2, 4])
 def test_the_devices_share_a_batch_row_by_row(world: int, views: int) -> None:
     whole = module(views=views, auxiliary=Source(50), auxiliary_size=12).train_dataloader().batch(1, 2)
     for rank in range(world):
@@ -241,7 +241,7 @@ def auxiliary_rows(data: Any, epochs: int) -> list[list[int]]:
     return [row_of(Batch(b.auxiliary, b.labels)) for epoch in range(epochs) for b in served(at(data, epoch))]
 
 
-@pytest.mark.parametrize(("count", "size"), [(5, 8), (13, 8), (100, 8), (100, 3), (8, 8)])
+@each(("count", "size"), [(5, 8), (13, 8), (100, 8), (100, 3), (8, 8)])
 def test_the_auxiliary_stream_takes_every_image_in_turn_through_the_epochs(count: int, size: int) -> None:
     data = module(Plain(), auxiliary=Source(count), auxiliary_size=size)
     assert data.steps_per_epoch == ROWS // 8
@@ -294,7 +294,7 @@ SIMCLR: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("augmentation", [CropFlip(padding=4, flip=0.5), SimCLR(**SIMCLR)])
+@each("augmentation", [CropFlip(padding=4, flip=0.5), SimCLR(**SIMCLR)])
 def test_streamed_batches_are_the_same_with_any_number_of_workers(augmentation: Augmentation, tmp_path: Path) -> None:
     source = Files(tmp_path / "pictures")
     runs = []

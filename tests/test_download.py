@@ -22,6 +22,7 @@ import pytest
 
 from ood_lab.download import Checksum, fetch, file_digest
 from ood_lab.errors import RequestError, RunError
+from tests.cases import each
 
 DATA = random.Random(0).randbytes(700_000)
 
@@ -136,18 +137,14 @@ def leave_part(target: Path, data: bytes) -> None:
 # --- checksums ---
 
 
-@pytest.mark.parametrize(
-    ("text", "algorithm"), [("md5:" + "aB" * 16, "md5"), (" SHA256:" + "0f" * 32 + "\n", "sha256")]
-)
+@each(("text", "algorithm"), [("md5:" + "aB" * 16, "md5"), (" SHA256:" + "0f" * 32 + "\n", "sha256")])
 def test_a_checksum_is_read(text: str, algorithm: str) -> None:
     checksum = Checksum.parse(text)
     assert checksum.algorithm == algorithm
     assert str(checksum) == text.strip().lower()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "md5", "md5:", "ab" * 16, "md5:" + "a" * 31, "sha1:" + "a" * 40, "md5:" + "g" * 32]
-)
+@each("text", ["", "md5", "md5:", "ab" * 16, "md5:" + "a" * 31, "sha1:" + "a" * 40, "md5:" + "g" * 32])
 def test_what_is_no_checksum_is_refused_with_what_is_one(text: str) -> None:
     with pytest.raises(
         RequestError, match="is no checksum: expected md5: and 32 hex digits, or sha256: and 64"
@@ -282,7 +279,7 @@ def test_a_host_that_does_not_answer(target: Path) -> None:
         fetch("http://127.0.0.1:9/data.bin", target, None, attempts=2, sleep=lambda _: None)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/file", "data.zip", "", "http://", "http://[bad/x"])
+@each("url", ["file:///etc/hostname", "ftp://host/file", "data.zip", "", "http://", "http://[bad/x"])
 def test_only_http_urls_are_taken(url: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"http"):
         fetch(url, tmp_path / "x", None, sleep=lambda _: None)

@@ -24,6 +24,7 @@ from ood_lab.scorer import build_scorer
 from ood_lab.task import evaluate, features, train
 from ood_lab.task.build import build
 from ood_lab.types import LinearHead
+from tests.cases import each
 from tests.trees import plant
 
 SMALL = [
@@ -42,6 +43,7 @@ SMALL = [
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a small default run has been made."""
     folder = tmp_path_factory.mktemp("outputs")
+    ood_lab.run([*SMALL, "method=ce", f"paths.output={folder}"])  # here and not in a process of its own
     ood_lab.run([*SMALL, f"paths.output={folder}"])
     return folder
 
@@ -198,7 +200,7 @@ def test_a_streamed_set_with_its_other_classes_as_auxiliary(tmp_path: Path, caps
     assert not list((tmp_path / "outputs/.images").glob("*.npy"))
 
 
-@pytest.mark.parametrize("scorer", ["knn", "energy", "vim"])
+@each("scorer", ["knn", "energy", "vim"])
 def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output: Path, scorer: str) -> None:
     run = ood_lab.run(small(output)).run_dir
     detector = ood_lab.load_detector(run, scorer)
@@ -219,7 +221,7 @@ def test_a_run_is_loaded_as_a_detector_that_scores_as_its_evaluation_did(output:
     assert torch.equal(detector.is_ood(images), scores > detector.threshold)
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "message"),
     [
         ({"scorer": "kn"}, "no such scorer. Did you mean 'knn'"),

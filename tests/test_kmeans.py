@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import ood_lab.kmeans
 from ood_lab.kmeans import first_centres, inertia, kmeans, kmeans_faiss
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.views import normal
 
@@ -73,8 +74,8 @@ def inertia_naive(points: Points, labels: list[int]) -> float:
 # Lloyd's iterations.
 
 
-@pytest.mark.parametrize("iterations", [0, 1, 2, 10])
-@pytest.mark.parametrize(("count", "dim", "clusters"), [(60, 3, 5), (40, 2, 7), (25, 6, 25), (30, 4, 1)])
+@each("iterations", [0, 1, 2, 10])
+@each(("count", "dim", "clusters"), [(60, 3, 5), (40, 2, 7), (25, 6, 25), (30, 4, 1)])
 def test_labels_are_those_of_lloyds_loop_from_the_same_first_centres(
     count: int, dim: int, clusters: int, iterations: int
 ) -> None:
@@ -100,7 +101,7 @@ def test_ten_iterations_are_the_default() -> None:
     assert not torch.equal(kmeans(points, 20, seeded()), kmeans(points, 20, seeded(), 11))
 
 
-@pytest.mark.parametrize(("count", "dim", "clusters"), [(200, 3, 8), (100, 5, 20), (150, 1, 6)])
+@each(("count", "dim", "clusters"), [(200, 3, 8), (100, 5, 20), (150, 1, 6)])
 def test_run_to_its_end_every_point_is_at_the_nearest_mean_of_a_cluster(count: int, dim: int, clusters: int) -> None:
     points = normal(count, dim)
     labels = kmeans(points, clusters, seeded(), 200).tolist()
@@ -109,7 +110,7 @@ def test_run_to_its_end_every_point_is_at_the_nearest_mean_of_a_cluster(count: i
     assert nearest_naive(points.tolist(), [mean_naive(own) for own in members]) == labels
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("dtype", [torch.float32, torch.float64])
 def test_far_groups_are_found(dtype: torch.dtype) -> None:
     points = groups(7, 6, 5, spread=0.01).to(dtype)
     for seed in range(20):
@@ -118,7 +119,7 @@ def test_far_groups_are_found(dtype: torch.dtype) -> None:
         assert sorted(labels[:, 0].tolist()) == list(range(7))
 
 
-@pytest.mark.parametrize(
+@each(
     "centres",
     [
         [[0.0, 0.0], [0.0, 0.0], [9.0, 9.0]],
@@ -127,7 +128,7 @@ def test_far_groups_are_found(dtype: torch.dtype) -> None:
         [[500.0, 0.0], [600.0, 0.0], [700.0, 0.0]],
     ],
 )
-@pytest.mark.parametrize("iterations", [1, 2, 10])
+@each("iterations", [1, 2, 10])
 def test_empty_clusters_go_to_the_points_that_are_worst_off(
     centres: Points, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,15 +165,15 @@ def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 # Few and equal points, and the generator: both engines.
 
 
-@pytest.mark.parametrize("find", ENGINES)
-@pytest.mark.parametrize("count", [1, 2, 5])
+@each("find", ENGINES)
+@each("count", [1, 2, 5])
 def test_fewer_points_than_clusters_have_a_cluster_each(find: Callable[..., Tensor], count: int) -> None:
     labels = find(groups(count, 1, 3).float(), 8, seeded())
     assert sorted(labels.tolist()) == list(range(count))
 
 
-@pytest.mark.parametrize("find", ENGINES)
-@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+@each("find", ENGINES)
+@each("value", [0.0, 1.0, -3.0])
 def test_equal_points_have_a_valid_and_common_cluster(find: Callable[..., Tensor], value: float) -> None:
     labels = find(torch.full((20, 4), value), 5, seeded())
     assert labels.shape == (20,)
@@ -186,7 +187,7 @@ def test_fewer_different_points_than_clusters_are_told_apart() -> None:
     assert len(set(labels.tolist())) == 3
 
 
-@pytest.mark.parametrize("find", ENGINES)
+@each("find", ENGINES)
 def test_labels_depend_on_the_generator_alone_and_the_global_one_is_left_alone(find: Callable[..., Tensor]) -> None:
     points = normal(80, 3).float()
     torch.manual_seed(5)
@@ -202,7 +203,7 @@ def test_labels_depend_on_the_generator_alone_and_the_global_one_is_left_alone(f
     assert not torch.equal(find(points, 8, draw), first), "the generator moves on"
 
 
-@pytest.mark.parametrize("find", ENGINES)
+@each("find", ENGINES)
 def test_points_are_left_as_they_were(find: Callable[..., Tensor]) -> None:
     points = normal(30, 3).float()
     find(points, 4, seeded())
@@ -225,7 +226,7 @@ SETS: dict[str, Callable[[int], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+@each("name", SETS)
 def test_inertia_is_within_six_percent_of_scikit_learn(name: str) -> None:
     for seed in range(4):
         points = SETS[name](seed)
@@ -234,7 +235,7 @@ def test_inertia_is_within_six_percent_of_scikit_learn(name: str) -> None:
         assert min(got) < 1.06 * best
 
 
-@pytest.mark.parametrize("name", ["relu", "unit", "unit relu"])
+@each("name", ["relu", "unit", "unit relu"])
 def test_inertia_of_faiss_is_within_six_percent_of_scikit_learn(name: str) -> None:
     points = SETS[name](0)
     best = KMeans(12, n_init=3, random_state=0).fit(points.numpy()).inertia_
@@ -242,7 +243,7 @@ def test_inertia_of_faiss_is_within_six_percent_of_scikit_learn(name: str) -> No
     assert min(got) < 1.06 * best
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("dtype", [torch.float32, torch.float64])
 def test_faiss_tells_two_far_groups_apart_and_makes_as_many_clusters_as_asked(dtype: torch.dtype) -> None:
     points = groups(2, 15, 4).to(dtype)
     for seed in range(10):
@@ -258,7 +259,7 @@ def test_faiss_uses_its_iterations() -> None:
     assert many < 0.97 * one
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 3, 3, 0, 3, 5], [4] * 6, [0, 1, 2, 3, 4, 5]])
+@each("labels", [[0, 0, 1, 1, 2, 2], [0, 3, 3, 0, 3, 5], [4] * 6, [0, 1, 2, 3, 4, 5]])
 def test_inertia_matches_the_loop(labels: list[int]) -> None:
     points = normal(6, 3)
     got = float(inertia(points, torch.tensor(labels)))
@@ -291,7 +292,7 @@ def test_two_first_centres_follow_the_law_of_the_best_of_three_tries() -> None:
     assert chisquare([seen[pair] for pair in pairs], [3000 * law[pair] for pair in pairs]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("count", "clusters"), [(10, 10), (50, 5), (300, 7), (1, 1), (4, 3)])
+@each(("count", "clusters"), [(10, 10), (50, 5), (300, 7), (1, 1), (4, 3)])
 def test_first_centres_are_different_points(count: int, clusters: int) -> None:
     points = normal(count, 3)
     for seed in range(10):
@@ -301,7 +302,7 @@ def test_first_centres_are_different_points(count: int, clusters: int) -> None:
         assert len(found) == clusters
 
 
-@pytest.mark.parametrize("clusters", [2, 3])
+@each("clusters", [2, 3])
 def test_far_groups_have_a_first_centre_each_wherever_they_stand(clusters: int) -> None:
     points = groups(clusters, 400, 4, apart=1000.0)
     for seed in range(30):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from ood_lab.kth import kth_largest_column
+from tests.cases import each
 from tests.test_oodness import normal
 
 
-@pytest.mark.parametrize("k", [1, 3, 20])
+@each("k", [1, 3, 20])
 def test_kth_largest_column_points_to_the_kth_largest_value(k: int) -> None:
     rows = normal(30, 20)
     columns = kth_largest_column(rows, k)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from ood_lab.loss.cider import rank_within_class
 from ood_lab.memory import Bank, Mixture, Prototypes
 from ood_lab.parts import Dimensions
+from tests.cases import each
 from tests.views import MixtureLoops, assert_close, differences, dot, moved, unit
 
 Rows = list[deque[tuple[float, ...]]]
@@ -42,7 +42,7 @@ def assert_same_rows(bank: Bank, rows: Rows) -> None:
         assert sorted(written) == sorted(expected)
 
 
-@pytest.mark.parametrize(("classes", "size", "rows"), [(3, 4, 5), (3, 4, 1), (5, 7, 16), (2, 3, 40), (4, 1, 9)])
+@each(("classes", "size", "rows"), [(3, 4, 5), (3, 4, 1), (5, 7, 16), (2, 3, 40), (4, 1, 9)])
 def test_bank_holds_the_newest_rows_of_each_class(classes: int, size: int, rows: int) -> None:
     bank = bank_of(classes, size, 3)
     expected: Rows = [deque(maxlen=size) for _ in range(classes)]
@@ -145,8 +145,8 @@ def store_in(memory: Prototypes, z: Tensor, labels: Tensor, offered: Tensor) -> 
     memory.store(z, labels, np.bincount(labels.numpy(), minlength=len(memory.values)), offered)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95])
-@pytest.mark.parametrize("rows", [1, 9, 40])
+@each("momentum", [0.0, 0.5, 0.95])
+@each("rows", [1, 9, 40])
 def test_prototypes_are_moved_row_by_row_in_batch_order(momentum: float, rows: int) -> None:
     memory = prototypes_of(4, 5, momentum)
     for step in range(3):
@@ -227,7 +227,7 @@ def test_prototypes_begin_as_class_means_at_unit_norm_and_once() -> None:
     torch.testing.assert_close(memory.values, -expected)
 
 
-@pytest.mark.parametrize("begun", [True, False])
+@each("begun", [True, False])
 def test_after_a_checkpoint_prototypes_begin_only_where_they_had_not(begun: bool) -> None:
     first, second, sums = Prototypes(Dimensions(3, 9, 2), 0.8), Prototypes(Dimensions(3, 9, 2), 0.8), Sums()
     if begun:
@@ -265,8 +265,8 @@ def mix(memory: Mixture, z: Tensor, labels: Tensor, classes: int) -> Tensor:
     return offered
 
 
-@pytest.mark.parametrize("momentum", [0.5, 0.999])
-@pytest.mark.parametrize("rows", [2, 9, 40])
+@each("momentum", [0.5, 0.999])
+@each("rows", [2, 9, 40])
 def test_a_mixture_offers_the_prototypes_before_the_step_and_moved_by_it(momentum: float, rows: int) -> None:
     memory, loops = mixture_of(4, 3, 5, momentum), MixtureLoops(4, momentum, 0.1, 2)
     for step in range(3):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import pytest
-
 from ood_lab.id_loss.ce import CE
 from ood_lab.moment import Progress, first_step
 from ood_lab.parts import Dimensions
+from tests.cases import each
 
 RUNS = [(40, 10), (7, 7), (100, 1), (391 * 3, 391), (391 * 100, 391)]  # steps in all, steps an epoch
 
@@ -24,8 +23,8 @@ def parsed(moment: str) -> float:
     return float(moment) if "." in moment else int(moment)
 
 
-@pytest.mark.parametrize(("steps", "per_epoch"), RUNS)
-@pytest.mark.parametrize("moment", ["0", "1", "2", "3", "50", "0.07", "0.1", "0.25", "0.3", "0.5", "0.57", "0.999"])
+@each(("steps", "per_epoch"), RUNS)
+@each("moment", ["0", "1", "2", "3", "50", "0.07", "0.1", "0.25", "0.3", "0.5", "0.57", "0.999"])
 def test_a_moment_comes_in_its_step_and_not_before(moment: str, steps: int, per_epoch: int) -> None:
     first = first_step(parsed(moment), steps, per_epoch)
     for step in {0, 1, max(0, first - 1), first, first + 1, steps - 1, steps}:
@@ -35,7 +34,7 @@ def test_a_moment_comes_in_its_step_and_not_before(moment: str, steps: int, per_
     assert first == 0 or not has_come(moment, first - 1, steps, per_epoch)
 
 
-@pytest.mark.parametrize(("share", "steps", "first"), [(0.07, 100, 7), (0.29, 100, 29), (0.1, 30, 3), (0.7, 10, 7)])
+@each(("share", "steps", "first"), [(0.07, 100, 7), (0.29, 100, 29), (0.1, 30, 3), (0.7, 10, 7)])
 def test_rounding_of_a_share_does_not_cost_a_step(share: float, steps: int, first: int) -> None:
     assert first_step(share, steps, 1) == first
 
@@ -50,7 +49,7 @@ def ran(**schedule: float | None) -> list[int]:
     return [step for step in range(20) if term.runs(Progress(step, 20, 5))]
 
 
-@pytest.mark.parametrize(
+@each(
     ("schedule", "expected"),
     [
         ({}, range(20)),

@@ -6,12 +6,12 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
-import pytest
 import yaml
 
 from ood_lab.config.compose import compose, target
 from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, config_dir
 from ood_lab.config.signature import signature
+from tests.cases import each
 
 GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", "producer")
 TESTS = Path(__file__).parent
@@ -44,30 +44,30 @@ MAIN = [(group, name, node) for group, name, node in FILES if "_target_" in node
 VARIANTS = [(group, name, node) for group, name, node in FILES if "_target_" not in node]
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@each("group", GROUPS)
 def test_every_group_has_a_module_and_a_file(group: str) -> None:
     assert modules(group)
     assert files(group)
 
 
-@pytest.mark.parametrize(("group", "name"), MODULES)
+@each(("group", "name"), MODULES)
 def test_each_module_has_the_yaml_of_its_name_with_its_target(group: str, name: str) -> None:
     node = files(group).get(name)
     assert node is not None, f"conf/{group}/{name}.yaml is missing"
     assert node["_target_"].rpartition(".")[0] == f"ood_lab.{group}.{name}"
 
 
-@pytest.mark.parametrize(("group", "name"), MODULES)
+@each(("group", "name"), MODULES)
 def test_each_module_has_the_test_file_of_its_name(group: str, name: str) -> None:
     assert (TESTS / group / f"test_{name}.py").is_file(), f"tests/{group}/test_{name}.py is missing"
 
 
-@pytest.mark.parametrize(("group", "name", "node"), MAIN)
+@each(("group", "name", "node"), MAIN)
 def test_each_yaml_with_a_target_has_the_module_of_its_name(group: str, name: str, node: dict) -> None:
     assert name in modules(group)
 
 
-@pytest.mark.parametrize(("group", "name", "node"), VARIANTS)
+@each(("group", "name", "node"), VARIANTS)
 def test_every_other_yaml_extends_exactly_one_config_of_its_group(group: str, name: str, node: dict) -> None:
     extended = bases(group, node["defaults"])
     assert len(extended) == 1
@@ -77,13 +77,13 @@ def test_every_other_yaml_extends_exactly_one_config_of_its_group(group: str, na
     assert node["defaults"][-1] == "_self_"
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g in LIST_GROUPS])
+@each(("group", "name"), [(g, n) for g, n, _ in FILES if g in LIST_GROUPS])
 def test_scorer_and_figure_files_name_their_own_package_first(group: str, name: str) -> None:
     first = (config_dir() / group / f"{name}.yaml").read_text().splitlines()[0]
     assert first == f"# @package {group}.{name}"
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES])
+@each(("group", "name"), [(g, n) for g, n, _ in FILES])
 def test_composed_keys_are_the_keyword_only_parameters(group: str, name: str) -> None:
     if group in LIST_GROUPS:
         node = compose(config_name=f"{group}/{name}").cfg[group][name]
@@ -101,7 +101,7 @@ def test_composed_keys_are_the_keyword_only_parameters(group: str, name: str) ->
 RECIPES = files("method")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@each("name", RECIPES)
 def test_a_recipe_is_a_row_of_parts_with_its_equation(name: str) -> None:
     node = RECIPES[name]
     assert "_target_" not in node, "a class only where the training loop differs"
@@ -114,6 +114,6 @@ def test_a_recipe_is_a_row_of_parts_with_its_equation(name: str) -> None:
             assert set(options) <= set(declared), f"{group}.{part}"
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g, n, _ in FILES if g == "dataset"])
+@each(("group", "name"), [(g, n) for g, n, _ in FILES if g == "dataset"])
 def test_a_data_set_carries_the_name_of_its_file(group: str, name: str) -> None:
     assert compose([f"dataset={name}", "paths.data=x"], config_name="image_set").cfg.dataset.name == name

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ood_lab.network import Network
 from ood_lab.types import BackboneOutput
+from tests.cases import each
 
 Mode = Literal["train", "held", "eval"]
 MODES: tuple[Mode, ...] = ("train", "held", "eval")
@@ -85,10 +86,10 @@ def no_trace(net: Small) -> Iterator[None]:
         assert torch.equal(value, state[name]), name
 
 
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("mode", MODES)
+@each("start", STARTS)
+@each("fails", [False, True])
+@each("grad", [False, True])
+@each("mode", MODES)
 def test_a_pass_leaves_no_trace(mode: Mode, grad: bool, fails: bool, start: str) -> None:
     net = Small()
     STARTS[start](net)
@@ -144,8 +145,8 @@ def normalised(given: Tensor, norm: nn.BatchNorm2d, mode: Mode) -> list[list[flo
     return rows
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("mode", MODES)
+@each("training", [True, False])
+@each("mode", MODES)
 def test_the_mode_says_whose_statistics_are_taken_whatever_mode_the_network_is_in(mode: Mode, training: bool) -> None:
     norm = nn.BatchNorm2d(3).double().train(training)
     for number, values in enumerate((norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data)):
@@ -175,8 +176,8 @@ def test_dropout_drops_in_training_mode_alone_and_each_pass_alike() -> None:
     assert torch.equal(network(ones, "eval").features, ones)
 
 
-@pytest.mark.parametrize("ambient", [True, False])
-@pytest.mark.parametrize("mode", MODES)
+@each("ambient", [True, False])
+@each("mode", MODES)
 def test_with_grad_the_graph_reaches_images_and_weights(mode: Mode, ambient: bool) -> None:
     net, given = Small(), images().requires_grad_()
     with torch.set_grad_enabled(ambient):
@@ -189,7 +190,7 @@ def test_with_grad_the_graph_reaches_images_and_weights(mode: Mode, ambient: boo
     assert net.body[0].weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
+@each("mode", ["train", "eval"])
 def test_gradients_on_the_images_match_finite_differences_of_the_pass(mode: Mode) -> None:
     net = Small().double()
     network, given = Network(net, net), images(rows=3).double().requires_grad_()
@@ -206,7 +207,7 @@ def test_gradients_on_the_images_match_finite_differences_of_the_pass(mode: Mode
         assert (got * direction).sum().item() == pytest.approx((there - back) / 2e-6, rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@each("mode", MODES)
 def test_without_grad_there_is_none(mode: Mode) -> None:
     net = Small()
     found = Network(net, net)(images().requires_grad_(), mode)
@@ -245,7 +246,7 @@ def statistics(given: Tensor, channel: int) -> tuple[float, float]:
     return mean, sum((x - mean) ** 2 for x in values) / len(values)
 
 
-@pytest.mark.parametrize("kind", NORMS)
+@each("kind", NORMS)
 def test_held_statistics_are_those_of_the_rows_as_in_training_mode(kind: str) -> None:
     norm, given = some_norm(kind)
     held, trained = (alone(norm)(given, mode).features for mode in ("held", "train"))
@@ -257,7 +258,7 @@ def test_held_statistics_are_those_of_the_rows_as_in_training_mode(kind: str) ->
         torch.testing.assert_close(held[:, channel], expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("kind", NORMS)
+@each("kind", NORMS)
 def test_a_row_whose_statistics_are_held_has_no_derivative_with_respect_to_another_row(kind: str) -> None:
     norm, given = some_norm(kind)
     given.requires_grad_()

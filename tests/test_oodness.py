@@ -23,6 +23,7 @@ from ood_lab.oodness import (
     potential_and_gradient,
     sorted_search,
 )
+from tests.cases import each
 
 Array = np.ndarray
 
@@ -109,8 +110,8 @@ def test_gradient_is_finite_on_top_of_a_neighbour() -> None:
     assert potential_and_gradient(neighbours[:, 0].clone(), neighbours)[1].isfinite().all()
 
 
-@pytest.mark.parametrize("kind", [neighbour_search, sorted_search, gathered_search])
-@pytest.mark.parametrize("k", [1, 2, 7, 12])
+@each("kind", [neighbour_search, sorted_search, gathered_search])
+@each("k", [1, 2, 7, 12])
 def test_neighbour_search_matches_a_sort_for_each_chain_and_class(
     k: int, kind: Callable[..., Callable[[Tensor], Tensor]]
 ) -> None:
@@ -128,8 +129,8 @@ def test_neighbour_search_matches_a_sort_for_each_chain_and_class(
 # ID probability.
 
 
-@pytest.mark.parametrize("kappa", [0.5, 2.0, 20.0])
-@pytest.mark.parametrize(("density", "k"), [("paper", 5), ("released", 5), ("released", 1), ("released", 99)])
+@each("kappa", [0.5, 2.0, 20.0])
+@each(("density", "k"), [("paper", 5), ("released", 5), ("released", 1), ("released", 99)])
 def test_negative_log_id_probability_matches_the_loop(density: str, k: int, kappa: float) -> None:
     bank, z = clusters(4, 12, 6), unit(7, 6, seed=4)
     got = negative_log_id_probability(z, bank, kappa, density=density, k=k)
@@ -138,7 +139,7 @@ def test_negative_log_id_probability_matches_the_loop(density: str, k: int, kapp
         assert float(got[i]) == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("density", ["paper", "released"])
+@each("density", ["paper", "released"])
 def test_one_product_for_all_classes_gives_what_one_for_each_does(density: Density) -> None:
     bank, z = clusters(4, 12, 6), unit(7, 6, seed=4)
     one = _all_classes(z, bank, 2.0, density, 5)
@@ -146,7 +147,7 @@ def test_one_product_for_all_classes_gives_what_one_for_each_does(density: Densi
     torch.testing.assert_close(one.log_softmax(1), each.log_softmax(1), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("density", ["paper", "released"])
+@each("density", ["paper", "released"])
 def test_negative_log_id_probability_does_not_depend_on_how_points_are_blocked(density: str) -> None:
     bank, z = clusters(3, 12, 6), unit(2 * ROWS + 3, 6, seed=4)
     together = negative_log_id_probability(z, bank, 2.0, density=density, k=4)

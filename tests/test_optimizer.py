@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from ood_lab.optimizer import SGD, Adam, Optimizer, ParameterGroup
+from tests.cases import each
 
 
 def sgd(warmup: float = 0.0, momentum: float = 0.9) -> SGD:
     return SGD(lr=0.4, momentum=momentum, weight_decay=1e-3, warmup=warmup)
 
 
-@pytest.mark.parametrize("total", [1, 2, 7, 1000])
+@each("total", [1, 2, 7, 1000])
 def test_without_warmup_the_factor_is_the_half_cosine(total: int) -> None:
     for step in range(total + 1):
         assert sgd().factor(step, total) == pytest.approx((1 + math.cos(math.pi * step / total)) / 2, abs=1e-12)
@@ -34,7 +35,7 @@ def test_factor_stays_at_zero_beyond_the_last_step() -> None:
     assert sgd().factor(130, 100) == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize(("warmup", "total", "rise"), [(0.05, 100, 5), (0.25, 8, 2), (0.05, 90, 5), (0.5, 10, 5)])
+@each(("warmup", "total", "rise"), [(0.05, 100, 5), (0.25, 8, 2), (0.05, 90, 5), (0.5, 10, 5)])
 def test_warmup_rises_linearly_to_the_peak_over_its_share_of_steps(warmup: float, total: int, rise: int) -> None:
     factors = [sgd(warmup).factor(step, total) for step in range(total)]
     for step in range(rise):
@@ -43,7 +44,7 @@ def test_warmup_rises_linearly_to_the_peak_over_its_share_of_steps(warmup: float
     assert factors[-1] < factors[rise]
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.03, 0.05, 0.5])
+@each("warmup", [0.0, 0.03, 0.05, 0.5])
 def test_factor_rises_in_the_warmup_and_never_after_it(warmup: float) -> None:
     total = 200
     factors = [sgd(warmup).factor(step, total) for step in range(total + 1)]
@@ -82,11 +83,11 @@ def scheduled(schedule: str, **options: Any) -> SGD:
     return SGD(lr=0.4, momentum=0.0, weight_decay=0.0, schedule=schedule, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each(
     ("milestones", "gamma"),
     [(("1", "3"), 0.1), (("0.5", "0.75"), 0.1), (("2", "0.25", "0.07"), 0.5), (("0.5", "2"), 0.2), ((), 0.1)],
 )
-@pytest.mark.parametrize(("per_epoch", "epochs"), [(5, 4), (1, 4), (7, 13)])
+@each(("per_epoch", "epochs"), [(5, 4), (1, 4), (7, 13)])
 def test_the_rate_falls_by_gamma_at_each_milestone(
     milestones: tuple[str, ...], gamma: float, per_epoch: int, epochs: int
 ) -> None:
@@ -114,9 +115,7 @@ def test_a_constant_rate_stays_at_its_peak() -> None:
     assert [scheduled("constant").factor(step, 30, 10) for step in range(31)] == [1.0] * 31
 
 
-@pytest.mark.parametrize(
-    ("schedule", "after"), [("constant", [1.0] * 6), ("milestones", [1.0, 0.1, 0.1, 0.1, 0.1, 0.1])]
-)
+@each(("schedule", "after"), [("constant", [1.0] * 6), ("milestones", [1.0, 0.1, 0.1, 0.1, 0.1, 0.1])])
 def test_every_schedule_has_the_warmup_before_it(schedule: str, after: list[float]) -> None:
     made = scheduled(schedule, warmup=0.4, milestones=[0.5])
     factors = [made.factor(step, 10, 5) for step in range(10)]
@@ -145,8 +144,8 @@ def rates(settings: Optimizer, factors: list[float], per_epoch: int, epochs: int
     return found
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "milestones", "constant"])
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@each("schedule", ["cosine", "milestones", "constant"])
+@each("kind", ["sgd", "adam"])
 def test_the_rate_of_a_group_is_its_factor_times_the_scheduled_one(kind: str, schedule: str) -> None:
     shared: dict[str, Any] = {
         "lr": 0.4,
@@ -190,7 +189,7 @@ def test_a_step_of_sgd_moves_by_rate_gradient_and_decay_of_each_group() -> None:
 # Adam.
 
 
-@pytest.mark.parametrize("betas", [None, (0.8, 0.95), [0.5, 0.9]])
+@each("betas", [None, (0.8, 0.95), [0.5, 0.9]])
 def test_adam_is_adam_with_decay_in_the_gradient(betas: Any) -> None:
     weight, rate, decay = parameter(1.0, -2.0, 0.3), 0.05, 0.1
     options = {} if betas is None else {"betas": betas}
@@ -220,7 +219,7 @@ def test_adam_has_its_settings() -> None:
         assert (group["betas"], group["weight_decay"], group["amsgrad"]) == ((0.7, 0.99), 0.2, False)
 
 
-@pytest.mark.parametrize("make", [SGD, Adam])
+@each("make", [SGD, Adam])
 def test_a_group_without_decay_keeps_a_weight_that_has_no_gradient(make: type[Optimizer]) -> None:
     options = {"momentum": 0.9} if make is SGD else {}
     decayed, kept = parameter(1.0), parameter(1.0)

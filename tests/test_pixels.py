@@ -18,6 +18,7 @@ from ood_lab.pixels import Decoded, Reading, Streamed, cache_key
 from ood_lab.reader import folder
 from ood_lab.reader.base import Listing
 from ood_lab.transform import Transform
+from tests.cases import each
 
 
 def listing(root: Path, count: int = 7, width: int = 40) -> Listing:
@@ -43,7 +44,7 @@ def whole(opened: Decoded | Streamed, size: int = 3) -> torch.Tensor:
     return torch.cat(list(opened.chunks(size)))
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@each("size", [1, 3, 7, 100])
 def test_a_folder_is_decoded_in_order_through_the_transform(size: int, tmp_path: Path) -> None:
     source = listing(tmp_path)
     opened = reading(tmp_path).open(source, "set")
@@ -89,7 +90,7 @@ def test_an_altered_file_is_decoded_again(tmp_path: Path) -> None:
     assert torch.equal(after[1:], before[1:])
 
 
-@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@each("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +126,7 @@ def test_a_damaged_image_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@each("workers", [0, 2])
 def test_a_set_beyond_the_limit_is_streamed_and_is_the_same(workers: int, tmp_path: Path) -> None:
     source = listing(tmp_path)
     opened = reading(tmp_path, limit_gb=1e-9, workers=workers).open(source, "set")
@@ -157,7 +158,7 @@ def test_what_is_read_is_a_copy(tmp_path: Path) -> None:
     assert array.max() == 0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@each("workers", [0, 2])
 def test_a_damaged_image_is_named_alike_by_workers_and_without_them(workers: int, tmp_path: Path) -> None:
     source = listing(tmp_path)
     assert source.paths is not None

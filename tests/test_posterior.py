@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.posterior import Posterior, posterior
+from tests.cases import each
 from tests.views import normal
 
 Array = np.ndarray
@@ -41,8 +42,8 @@ def covariance_of(got: Posterior, widening: float = 1.0) -> Array:
     return total
 
 
-@pytest.mark.parametrize(("prior", "noise"), [(20.0, 0.5), (1.0, 1.0), (0.01, 3.0), (500.0, 0.02)])
-@pytest.mark.parametrize(("rows", "dim"), [(40, 5), (3, 7), (1, 1), (0, 3), (200, 12)])
+@each(("prior", "noise"), [(20.0, 0.5), (1.0, 1.0), (0.01, 3.0), (500.0, 0.02)])
+@each(("rows", "dim"), [(40, 5), (3, 7), (1, 1), (0, 3), (200, 12)])
 def test_mean_and_covariance_match_the_inverse(rows: int, dim: int, prior: float, noise: float) -> None:
     z, y = regression(rows, dim)
     got = found(z, y, prior, noise)
@@ -52,7 +53,7 @@ def test_mean_and_covariance_match_the_inverse(rows: int, dim: int, prior: float
     np.testing.assert_allclose(covariance_of(got), covariance, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("widening", [0.25, 1.0, 20.0])
+@each("widening", [0.25, 1.0, 20.0])
 def test_widening_is_a_factor_of_the_covariance_and_leaves_the_mean_alone(widening: float) -> None:
     z, y = regression(40, 5)
     got = found(z, y, 20.0, 0.5)
@@ -61,7 +62,7 @@ def test_widening_is_a_factor_of_the_covariance_and_leaves_the_mean_alone(wideni
     assert torch.equal(got.draw(torch.zeros(5, dtype=torch.float64), widening), got.mean)
 
 
-@pytest.mark.parametrize("widening", [1.0, 9.0])
+@each("widening", [1.0, 9.0])
 def test_many_draws_have_the_mean_and_the_covariance(widening: float) -> None:
     z, y = regression(4, 3)
     got = found(z, y, 2.0, 0.5)

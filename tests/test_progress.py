@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ood_lab import progress
 from ood_lab.progress import Meter, clock, track
+from tests.cases import each
 
 
 class Clock:
@@ -29,7 +30,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return hand
 
 
-@pytest.mark.parametrize(
+@each(
     ("seconds", "text"),
     [(0, "0:00"), (0.4, "0:00"), (9, "0:09"), (59.4, "0:59"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"),
      (3599.6, "1:00:00"), (3661, "1:01:01"), (360_000, "100:00:00")],

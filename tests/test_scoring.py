@@ -20,6 +20,7 @@ from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.results.store import Results, read_thresholds
 from ood_lab.scorer import build_scorer
 from ood_lab.task.build import build
+from tests.cases import each
 
 RUN = [
     "method=ce", "backbone.width=4", "trainer.max_epochs=2", "trainer.threads=1", "figure=[roc]", "scorer=[msp]",
@@ -81,7 +82,7 @@ def test_without_a_step_odin_needs_no_pass(output: Path, monkeypatch: pytest.Mon
     assert rows(results, scorer="odin", metric="auroc")
 
 
-@pytest.mark.parametrize("scorer", ["odin", "gradnorm"])
+@each("scorer", ["odin", "gradnorm"])
 def test_a_loaded_detector_changes_images_as_the_evaluation_did(output: Path, scorer: str) -> None:
     run = scored(output, f"scorer=[{scorer}]").run_dir
     letters = build(image_set_config("letters", "unused")).listing("ood")
@@ -223,7 +224,7 @@ def test_a_detector_of_bfloat16_features_runs_the_network_in_bfloat16(output: Pa
     assert not torch.equal(ood_lab.load_detector(run, "maxlogit").score(images), reduced)
 
 
-@pytest.mark.parametrize(
+@each(
     ("scorer", "options", "message"),
     [
         ("csi", {}, "scorer=csi on .*: this network gives no shifts"),

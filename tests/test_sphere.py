@@ -18,6 +18,7 @@ from ood_lab.sphere import (
     uniform_on_sphere,
     vmf_kernel_log_density,
 )
+from tests.cases import each
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -62,7 +63,7 @@ def test_projection_is_tangent_and_idempotent() -> None:
     torch.testing.assert_close(project_to_tangent(z, once), once, atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("step", [0.01, 0.4, 3.0])
+@each("step", [0.01, 0.4, 3.0])
 def test_geodesic_step_matches_the_loop_over_coordinates(step: float) -> None:
     z, q = tangent_pair()
     moved, carried = geodesic_step(z, q, step)
@@ -104,8 +105,8 @@ def test_geodesic_step_with_zero_velocity_stays() -> None:
     assert carried.abs().max() == 0
 
 
-@pytest.mark.parametrize("dim", [3, 8, 128])
-@pytest.mark.parametrize("kappa", [1e-6, 1e-4, 0.1, 2.0, 30.0, 900.0])
+@each("dim", [3, 8, 128])
+@each("kappa", [1e-6, 1e-4, 0.1, 2.0, 30.0, 900.0])
 def test_vmf_density_integrates_to_one(dim: int, kappa: float) -> None:
     assert log_vmf_normaliser(dim, kappa) + log_vmf_integral(dim, kappa) == pytest.approx(0, abs=1e-8)
 
@@ -122,12 +123,12 @@ def test_vmf_normaliser_has_no_jump_where_the_bessel_function_underflows() -> No
         assert log_vmf_normaliser(128, float(kappa)) == pytest.approx(limit - kappa**2 / 256, abs=1e-7), kappa
 
 
-@pytest.mark.parametrize(("dim", "kappa"), [(512, 2.0), (512, 11.0), (2048, 2.0), (2048, 300.0)])
+@each(("dim", "kappa"), [(512, 2.0), (512, 11.0), (2048, 2.0), (2048, 300.0)])
 def test_vmf_density_integrates_to_one_in_many_dimensions(dim: int, kappa: float) -> None:
     assert log_vmf_normaliser(dim, kappa) + log_vmf_integral(dim, kappa) == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize("kappa", [0.5, 2.0, 40.0])
+@each("kappa", [0.5, 2.0, 40.0])
 def test_kernel_log_density_matches_the_loop_of_equation_11(kappa: float) -> None:
     z, centres = unit(5, 6), unit(11, 6, seed=1)
     got = vmf_kernel_log_density(z, centres, kappa)

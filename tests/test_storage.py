@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ood_lab.storage import write_atomically
+from tests.cases import each
 
 
 def test_bytes_are_written_and_folders_made(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_an_older_file_is_replaced_and_a_reader_of_it_undisturbed(tmp_path: Path
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@each("call", ["fsync", "replace"])
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from torchvision import transforms
 
 from ood_lab.errors import RunError
 from ood_lab.transform import Transform
+from tests.cases import each
 
 SIZES = [
     (32, 32),
@@ -43,9 +44,9 @@ def torchvisions(chain: str, resize: int, side: int) -> Any:
     }[chain]
 
 
-@pytest.mark.parametrize(("resize", "side"), SQUARES)
-@pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("chain", ["short_side", "center_crop", "squash"])
+@each(("resize", "side"), SQUARES)
+@each(("width", "height"), SIZES)
+@each("chain", ["short_side", "center_crop", "squash"])
 def test_a_chain_is_torchvisions(chain: Any, width: int, height: int, resize: int, side: int) -> None:
     image = picture(width, height)
     ours = Transform(chain, resize, side)(image)
@@ -53,7 +54,7 @@ def test_a_chain_is_torchvisions(chain: Any, width: int, height: int, resize: in
     assert np.array_equal(ours, np.asarray(torchvisions(chain, resize, side)(image)))
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@each(("width", "height"), SIZES)
 def test_without_antialiasing_it_is_torchs_bilinear_interpolation(width: int, height: int) -> None:
     image = picture(width, height)
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
@@ -75,9 +76,7 @@ def test_as_is_takes_the_size_and_no_other() -> None:
         Transform("as_is", 32, 32)(picture(36, 32), "lsun/5.png")
 
 
-@pytest.mark.parametrize(
-    ("chain", "resize", "keeps"), [("short_side", 32, True), ("short_side", 36, False), ("squash", 36, True)]
-)
+@each(("chain", "resize", "keeps"), [("short_side", 32, True), ("short_side", 36, False), ("squash", 36, True)])
 def test_a_transform_knows_whether_it_changes_anything(chain: Any, resize: int, keeps: bool) -> None:
     transform, image = Transform(chain, resize, 32), picture(32, 32)
     assert transform.keeps(32, 32) == keeps == np.array_equal(transform(image), np.asarray(image))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.twice_differentiable import twice_differentiable
+from tests.cases import each
 
 
 def network() -> ResNet:
@@ -63,7 +64,7 @@ def test_normalisations_that_evaluate_are_left_alone() -> None:
     assert changed == {nn.Conv2d}
 
 
-@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
+@each("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
 def test_convolutions_with_other_paddings_are_torchs_own(options: dict[str, Any]) -> None:
     with twice_differentiable(layer := nn.Conv2d(2, 3, 3, **options)):
         assert "forward" not in layer.__dict__

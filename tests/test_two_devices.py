@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tests.two_devices import train
+
 SMALL = [
     "backbone.width=4",
     "trainer.max_epochs=1",
@@ -72,7 +74,7 @@ States = dict[int, dict[str, list[dict[str, Tensor]]]]
 
 
 def trained(folder: Path) -> States:
-    """The state of every device after each case, on one device and on two: one process, and one pair of them."""
+    """The state of every device after each case, on one device (in this process) and on two (a pair of processes)."""
     found = {}
     for devices in (1, 2):
         here = folder / str(devices)
@@ -81,9 +83,13 @@ def trained(folder: Path) -> States:
         requests = {name: [*SMALL, *words, "backbone.norm=group", *more] for name, words in CASES.items()}
         if devices > 1:
             requests[BATCH_NORM] = [*SMALL, "method=ce", *more]
-        command = [sys.executable, str(Path(__file__).with_name("two_devices.py")), str(here), json.dumps(requests)]
-        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        if devices == 1:
+            for name, overrides in requests.items():
+                train(name, here, overrides)
+        else:
+            command = [sys.executable, "-m", "tests.two_devices", str(here), json.dumps(requests)]
+            done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-3000:]
         found[devices] = {
             name: [torch.load(here / f"{name}.rank{n}.pt", weights_only=True) for n in range(devices)]
             for name in requests
@@ -120,6 +126,3 @@ def test_a_whole_run_on_two_devices_ends_with_its_table_once(tmp_path: Path) -> 
     assert "on 2 devices" in done.stdout
     (run,) = tmp_path.glob("ce-*")
     assert (run / "DONE").is_file()
-    again = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert again.returncode == 0
-    assert "devices" not in again.stdout

@@ -16,9 +16,11 @@ from torch import nn
 
 from ood_lab.config.compose import compose
 from ood_lab.config.groups import groups
+from ood_lab.config.recipe import of_file
 from ood_lab.errors import RequestError
 from ood_lab.task.build import build
 from ood_lab.weights import by_order, fitted, keeps_order, read_weights
+from tests.cases import each
 
 
 def network(width: int = 4, seed: int = 0) -> nn.Module:
@@ -35,7 +37,7 @@ SHAPES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@each("name", SHAPES)
 def test_every_usual_shape_is_read(name: str, tmp_path: Path) -> None:
     torch.save(SHAPES[name], tmp_path / name)
     tensors = read_weights(tmp_path / name, None)
@@ -48,7 +50,7 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "x.safetensors", None).keys() == STATE.keys()
 
 
-@pytest.mark.parametrize("digits", [8, 64])
+@each("digits", [8, 64])
 def test_the_checksum_may_be_given_whole_or_by_its_first_digits(digits: int, tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(STATE, path)
@@ -76,8 +78,8 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"])
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@each("content", [b"", b"no checkpoint", "half"])
+@each("name", ["x.pt", "x.safetensors"])
 def test_a_damaged_file_is_named(name: str, content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / name
     if content == "half":
@@ -89,7 +91,7 @@ def test_a_damaged_file_is_named(name: str, content: bytes | str, tmp_path: Path
         read_weights(path, None)
 
 
-@pytest.mark.parametrize("state", [{"a": 3}, [1, 2], {"state_dict": {"a": "text"}}])
+@each("state", [{"a": 3}, [1, 2], {"state_dict": {"a": "text"}}])
 def test_what_holds_no_tensors_is_named(state: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(RequestError, match=r"x\.pt is no checkpoint of tensors"):
@@ -116,7 +118,7 @@ def test_a_tensor_of_another_shape_is_named_on_both_sides() -> None:
         by_order(network(5).state_dict(), STATE)
 
 
-@pytest.mark.parametrize("missing", [1, 2])
+@each("missing", [1, 2])
 def test_another_number_of_tensors_is_told(missing: int) -> None:
     counted = [name for name in STATE if "num_" not in name]
     with pytest.raises(RequestError, match=rf"{7 - missing} tensors where the chosen backbone has 7"):
@@ -135,7 +137,7 @@ def test_a_tensor_of_another_kind_is_named_though_its_shape_fits() -> None:
     assert by_order(kinds(a__gamma=3), kinds(b__weight=3))["b.weight"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(
+@each(
     "names",
     [("beta", "gamma", "moving_mean", "moving_variance"), ("weight", "bias", "var", "mean"), ("p0", "p1", "p2", "p3")],
 )
@@ -150,7 +152,7 @@ def test_quantised_weights_are_refused() -> None:
         by_order({"a.weight": torch.ones(3, dtype=torch.int8)}, {"b.weight": torch.ones(3)})
 
 
-@pytest.mark.parametrize("name", ["x.pt", "x.SafeTensors", "x"])
+@each("name", ["x.pt", "x.SafeTensors", "x"])
 def test_a_files_kind_is_told_by_its_content_not_its_name(name: str, tmp_path: Path) -> None:
     save_file(STATE, tmp_path / name)
     assert read_weights(tmp_path / name).keys() == STATE.keys()
@@ -200,7 +202,7 @@ def wrapped(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("case", list(wrapped({})))
+@each("case", list(wrapped({})))
 def test_a_foreign_checkpoint_gives_the_same_logits(case: str, public: Any, tmp_path: Path) -> None:
     torch.save(wrapped(public.state_dict())[case], tmp_path / "x.pth")
     ours = resnet()
@@ -222,7 +224,7 @@ def test_safetensors_are_fitted_by_name_and_never_by_order(public: Any, tmp_path
         fitted({f"x{i}": v for i, v in enumerate(public.state_dict().values())}, ours.state_dict(), {}, False)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50_imagenet", "narrow"])
+@each("name", ["resnet18", "resnet34", "resnet50_imagenet", "narrow"])
 def test_public_names_are_in_the_order_of_ours_and_name_every_module(name: str) -> None:
     import torchvision
 
@@ -237,7 +239,7 @@ def test_public_names_are_in_the_order_of_ours_and_name_every_module(name: str) 
     assert len(set(translated)) == len(kept)
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "message"),
     [
         ("classes", r"fc\.weight \[7, 512\] does not fit fc\.weight \[4, 512\]; choose .* as many classes"),
@@ -284,10 +286,12 @@ def test_a_checkpoint_that_holds_code_says_which_and_what_to_do(tmp_path: Path) 
         read_weights(tmp_path / "x.pt")
 
 
-PUBLISHED = [name for name in groups()["init"] if compose([f"init={name}"]).plain("init.weights") is not None]
+PUBLISHED = [
+    name for name in groups()["init"] if "weights" in of_file("init", name) and of_file("init", name)["weights"]
+]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@each("name", PUBLISHED)
 def test_published_weights_say_where_they_come_from(name: str) -> None:
     weights = compose([f"init={name}", "paths.data=/d"]).plain("init.weights")
     assert set(weights) == {"file", "url", "sha256", "how_to_get", "licence"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -178,8 +178,9 @@ class Experiment:
 
     def value(self, key: str) -> Any:
         """The value of a dotted key; None where there is none."""
-        found: Any = self.values()
-        for name in key.split("."):
+        group, *names = key.split(".")
+        found = _plain(getattr(self, group, None))
+        for name in names:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
 
@@ -249,7 +250,7 @@ class Experiment:
 
     # Detectors and metrics.
 
-    @property
+    @cached_property
     def detectors(self) -> dict[str, dict[str, Any]]:
         """The detectors asked for, see `ood_lab.config.detectors`."""
         nodes = {name: part.node for name, part in self.scorer.items()}
@@ -287,6 +288,15 @@ SECTIONS: dict[str, type] = {
     "paths": Paths, "task": Task, "trainer": Trainer, "init": Init, "protocol": Protocol, "logger": Logger,
 }  # fmt: skip
 SINGLE = tuple(g for g in ("method", *PART_GROUPS, "backbone", "augmentation", "producer") if g not in LIST_GROUPS)
+
+
+def _plain(value: Any) -> Any:
+    """A section, a part, or several parts as plain containers."""
+    if isinstance(value, Part):
+        return value.node
+    if isinstance(value, dict):
+        return {name: _plain(child) for name, child in value.items()}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _section(kind: type[T], node: Mapping[str, Any]) -> T:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torchvision.transforms import functional as tv
 
 from ood_lab.augmentation.crop_flip import CropFlip, crop_flip
+from tests.cases import each
 
 
 def images(rows: int, height: int = 32, width: int = 32) -> torch.Tensor:
@@ -14,8 +14,8 @@ def images(rows: int, height: int = 32, width: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (rows, 3, height, width), dtype=torch.uint8, generator=draw)
 
 
-@pytest.mark.parametrize("padding", [0, 1, 4])
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (12, 20)])
+@each("padding", [0, 1, 4])
+@each(("height", "width"), [(32, 32), (12, 20)])
 def test_every_row_is_torchvisions_pad_crop_and_flip(padding: int, height: int, width: int) -> None:
     pixels = images(64, height, width)
     draw = torch.Generator().manual_seed(1)

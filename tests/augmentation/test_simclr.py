@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ood_lab.augmentation.simclr import SimCLR, blend, box_draws, crop_boxes, grey, resized_crop, rotate_hue
+from tests.cases import each
 
 IDENTITY: dict[str, Any] = {
     "scale": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0, "jitter": 0.0,
@@ -34,7 +34,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("side", [32, 17])
+@each("side", [32, 17])
 def test_a_crop_is_torchvisions_resized_crop(side: int) -> None:
     rows = 40
     source, draw = images(rows, side), seeded(1)
@@ -95,7 +95,7 @@ def test_grey_is_torchvisions_grayscale() -> None:
     torch.testing.assert_close(grey(source), tv.rgb_to_grayscale(source), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
+@each("factor", [0.0, 0.6, 1.0, 1.4])
 def test_blend_is_torchvisions_brightness_contrast_and_saturation(factor: float) -> None:
     source = images(6)
     factors = torch.full((6,), factor)
@@ -115,7 +115,7 @@ def test_each_row_of_a_blend_has_its_own_factor() -> None:
         torch.testing.assert_close(result[row], (source[row] * factors[row]).clamp(0, 1))
 
 
-@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.03, 0.1, 0.5])
+@each("turn", [-0.5, -0.1, 0.0, 0.03, 0.1, 0.5])
 def test_rotated_hue_is_torchvisions(turn: float) -> None:
     source = images(6)
     result = rotate_hue(source, torch.full((6,), turn))
@@ -139,7 +139,7 @@ def test_with_everything_off_nothing_changes() -> None:
     torch.testing.assert_close(result, source.float() / 255, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("option", "expected"),
     [("flip", lambda x: x.flip(3)), ("grey", lambda x: tv.rgb_to_grayscale(x, num_output_channels=3))],
 )
@@ -155,7 +155,7 @@ def test_jitter_without_ranges_changes_nothing() -> None:
     torch.testing.assert_close(result, source.float() / 255, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("option", ["jitter", "grey"])
+@each("option", ["jitter", "grey"])
 def test_the_share_of_changed_rows_is_the_probability(option: str) -> None:
     source = pixels(1).expand(4000, 3, 32, 32)[:, :, :4, :4].contiguous()
     settings = IDENTITY | {"brightness": 0.4, option: 0.3}
@@ -195,7 +195,7 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.5])
+@each("aspect", [0.5, 1.0, 2.5])
 def test_on_an_oblong_picture_area_and_aspect_are_those_of_pixels(aspect: float) -> None:
     scale, ratio, rows = [0.1, 0.3], [0.75, 1.3333], 5_000
     top, left, height, width = crop_boxes(box_draws(rows, scale, ratio, seeded(0)), aspect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,15 +11,14 @@ from ood_lab.backbone.densenet import DenseNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
 from ood_lab.weights import by_order
+from tests.cases import each
 
 
 def configured(name: str, classes: int) -> DenseNet:
     return build(compose([f"backbone={name}"]).plain("backbone"), classes)
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "count", "dim"), [("densenet100", 10, 769_162, 342), ("densenet121", 1000, 7_978_856, 1024)]
-)
+@each(("name", "classes", "count", "dim"), [("densenet100", 10, 769_162, 342), ("densenet121", 1000, 7_978_856, 1024)])
 def test_parameters_and_features_are_as_published(name: str, classes: int, count: int, dim: int) -> None:
     network = configured(name, classes)
     assert sum(p.numel() for p in network.parameters()) == count

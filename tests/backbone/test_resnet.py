@@ -12,6 +12,7 @@ from ood_lab.backbone.resnet import ResNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
 from ood_lab.weights import by_order
+from tests.cases import each
 
 
 def configured(name: str, classes: int = 10) -> ResNet:
@@ -23,9 +24,7 @@ def tiny(block: str = "basic") -> ResNet:
     return ResNet(7, block=block, depths=[1, 1, 1, 1], width=4, stem="cifar", norm="batch").eval()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842)]
-)
+@each(("name", "count"), [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842)])
 def test_a_cifar_resnet_has_the_published_number_of_parameters(name: str, count: int) -> None:
     assert sum(p.numel() for p in configured(name).parameters()) == count
 
@@ -34,14 +33,14 @@ def test_the_narrow_network_has_a_third_of_a_million_parameters() -> None:
     assert 250_000 < sum(p.numel() for p in configured("narrow").parameters()) < 350_000
 
 
-@pytest.mark.parametrize(("name", "dim"), [("narrow", 128), ("resnet18", 512), ("resnet34", 512), ("resnet50", 2048)])
+@each(("name", "dim"), [("narrow", 128), ("resnet18", 512), ("resnet34", 512), ("resnet50", 2048)])
 def test_the_width_of_the_features(name: str, dim: int) -> None:
     network = configured(name, 3)
     assert network.feature_dim == network.fc.in_features == dim
     assert network.fc.out_features == 3
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@each("block", ["basic", "bottleneck"])
 def test_features_and_logits_have_their_shapes_and_agree(block: str) -> None:
     network, images = tiny(block), torch.randn(5, 3, 32, 32)
     output = network(images)
@@ -107,7 +106,7 @@ def test_weights_are_a_function_of_the_seed() -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@each("name", ["resnet18", "resnet34", "resnet50"])
 def test_with_imagenets_stem_it_is_torchvisions_network(name: str) -> None:
     network = configured(f"{name}_imagenet", 1000).double().eval()
     theirs = getattr(models, name)().double().eval()
@@ -117,7 +116,7 @@ def test_with_imagenets_stem_it_is_torchvisions_network(name: str) -> None:
     torch.testing.assert_close(network(images).logits, theirs(images))
 
 
-@pytest.mark.parametrize("depths", [[2, 2, 2], [1, 1, 1, 1, 1]])
+@each("depths", [[2, 2, 2], [1, 1, 1, 1, 1]])
 def test_another_number_of_stages_is_refused(depths: list[int]) -> None:
     with pytest.raises(ValueError, match="each of 4 stages"):
         ResNet(10, block="basic", depths=depths, width=8, stem="cifar", norm="batch")
@@ -132,7 +131,7 @@ def test_with_group_norm_an_image_has_the_same_features_alone_and_among_others()
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 16), (12, 4), (7, 1)])
+@each(("channels", "groups"), [(64, 32), (48, 16), (12, 4), (7, 1)])
 def test_groups_divide_the_channels(channels: int, groups: int) -> None:
     norm = normalisation("group", channels)
     assert isinstance(norm, nn.GroupNorm)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ood_lab.backbone.wide_resnet import WideResNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
+from tests.cases import each
 
 
 def small(dropout: float = 0.0, depth: int = 16) -> WideResNet:
@@ -17,7 +18,7 @@ def small(dropout: float = 0.0, depth: int = 16) -> WideResNet:
     return WideResNet(5, depth=depth, widen=2, dropout=dropout, norm="batch").double()
 
 
-@pytest.mark.parametrize(("name", "count", "dim"), [("wrn40_2", 2_243_546, 128), ("wrn40_4", 8_949_210, 256)])
+@each(("name", "count", "dim"), [("wrn40_2", 2_243_546, 128), ("wrn40_4", 8_949_210, 256)])
 def test_parameters_and_features_are_as_published(name: str, count: int, dim: int) -> None:
     network = build(compose([f"backbone={name}"]).plain("backbone"), 10)
     assert sum(p.numel() for p in network.parameters()) == count
@@ -68,7 +69,7 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.equal(network(images).logits, network(images).logits)
 
 
-@pytest.mark.parametrize(("depth", "near"), [(41, 40), (9, 10), (17, 16), (5, 10)])
+@each(("depth", "near"), [(41, 40), (9, 10), (17, 16), (5, 10)])
 def test_a_depth_of_another_form_is_refused_with_the_nearest(depth: int, near: int) -> None:
     with pytest.raises(ValueError, match=f"backbone.depth={depth}.*for example {near}"):
         small(depth=depth)

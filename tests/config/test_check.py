@@ -10,6 +10,7 @@ import pytest
 from ood_lab.config import RequestError, check, prepare
 from ood_lab.config.check import parse
 from ood_lab.config.groups import nearest
+from tests.cases import each
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def refusal(*overrides: str) -> str:
     return message
 
 
-@pytest.mark.parametrize(
+@each(
     ("override", "words"),
     [
         ("method=hamoss", ["method=hamoss", "'hamos'"]),
@@ -73,7 +74,7 @@ def test_nearest_says_nothing_where_there_is_nothing() -> None:
     assert nearest("x", []) == ""
 
 
-@pytest.mark.parametrize(
+@each(
     ("override", "expected"),
     [
         ("backbone.width=-1", "a whole number above 0"),
@@ -109,12 +110,12 @@ def test_a_value_of_the_wrong_type_or_range_is_named_with_what_was_expected(over
     assert f"expected {expected}" in message
 
 
-@pytest.mark.parametrize("override", ["backbone.depths=[]", "outlier_loss.weight=inf", "method.optimizer.lr=inf"])
+@each("override", ["backbone.depths=[]", "outlier_loss.weight=inf", "method.optimizer.lr=inf"])
 def test_a_value_that_no_training_can_use_is_refused(override: str) -> None:
     assert override.partition("=")[0] in refusal(override)
 
 
-@pytest.mark.parametrize("value", ["abc", "0", "-3"])
+@each("value", ["abc", "0", "-3"])
 def test_the_number_of_classes_must_be_a_positive_whole_number(value: str) -> None:
     assert "num_classes" in refusal(f"dataset.recipe.num_classes={value}")
 
@@ -132,7 +133,7 @@ def test_a_deleted_key_is_missed() -> None:
     assert "backbone lacks width" in refusal("~backbone.width")
 
 
-@pytest.mark.parametrize("text", ["hamos", "--verbose", ""])
+@each("text", ["hamos", "--verbose", ""])
 def test_a_word_that_is_no_override_is_named(text: str) -> None:
     with pytest.raises(RequestError, match="expected key=value"):
         parse([text])
@@ -142,9 +143,7 @@ def test_broken_override_grammar_is_named() -> None:
     assert "backbone.depths=[1," in refusal("backbone.depths=[1,")
 
 
-@pytest.mark.parametrize(
-    "override", ["method=null", "backbone=null", "scorer=null", "augmentation=null", "head=null", "method="]
-)
+@each("override", ["method=null", "backbone=null", "scorer=null", "augmentation=null", "head=null", "method="])
 def test_a_group_without_a_choice_is_a_wrong_request(override: str) -> None:
     assert override.partition("=")[0] in refusal(override)
 
@@ -184,7 +183,7 @@ def test_a_missing_ood_set_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     assert prepare([*here, "protocol.missing=skip"]).ood_sets == ("letters", "photos")
 
 
-@pytest.mark.parametrize("override", ["trainer=gpu", "trainer.accelerator=gpu"])
+@each("override", ["trainer=gpu", "trainer.accelerator=gpu"])
 def test_a_gpu_that_is_not_there_is_said_before_anything_starts(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "cuda_devices", lambda: 0)
     assert re.search("no CUDA device.*trainer=cpu", refusal(override))
@@ -227,7 +226,7 @@ def test_the_transform_of_a_single_set_is_checked() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("override", "message"),
     [
         ("protocol.mean=[125,125,125]", "protocol.mean=[125, 125, 125]: expected three numbers from 0 to 1, one a "

@@ -9,6 +9,7 @@ import pytest
 
 from ood_lab.config import check, prepare
 from ood_lab.config.identity import weight_values
+from tests.cases import each
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def run_id(*overrides: str) -> str:
     return prepare(overrides).run_id
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "frozen"),
     [
         ([], "hamos-digits-narrow-s0-e1fe720f"),
@@ -55,7 +56,7 @@ MACHINE = [
 ]
 
 
-@pytest.mark.parametrize("overrides", [PLACES, SCORING, MACHINE], ids=["places", "scoring", "machine"])
+@each("overrides", [PLACES, SCORING, MACHINE])
 def test_what_shapes_no_weights_changes_no_id(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +66,7 @@ def test_what_shapes_no_weights_changes_no_id(
     assert changed.prerequisite_ids == plain.prerequisite_ids
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "override"),
     [
         ("ce", "seed=1"),
@@ -108,7 +109,7 @@ VALUES = ["outlier_loss.weight=1e-1", "backbone.width=16", "trainer.max_epochs=8
 CHOICES = ["augmentation=crop", "synthesizer=hmc", "init=pretrained", "trainer=cpu", "method=hamos", "backbone=narrow"]
 
 
-@pytest.mark.parametrize("overrides", [["outlier_loss.weight=0.1"], VALUES, CHOICES], ids=["one", "values", "choices"])
+@each("overrides", [["outlier_loss.weight=0.1"], VALUES, CHOICES])
 def test_a_default_written_out_keeps_the_id(overrides: list[str]) -> None:
     assert run_id(*overrides) == run_id()
 

@@ -10,6 +10,7 @@ from ood_lab.config import RequestError, prepare
 from ood_lab.config.compose import compose
 from ood_lab.config.groups import groups
 from ood_lab.config.image_sets import image_set_config
+from tests.cases import each
 from tests.trees import plant
 
 STATED = {
@@ -26,7 +27,7 @@ def test_every_protocol_is_listed_here() -> None:
     assert {name for name, _ in STATED} == set(groups()["protocol"]) - {"base", "own"}
 
 
-@pytest.mark.parametrize(("protocol", "dataset"), STATED)
+@each(("protocol", "dataset"), STATED)
 def test_every_protocol_composes_for_each_of_its_id_sets(protocol: str, dataset: str, tmp_path: Path) -> None:
     experiment = prepare(
         ["task=data", f"protocol={protocol}", f"dataset={dataset}", "method=ce", f"paths.data={tmp_path}"]
@@ -80,7 +81,7 @@ def test_a_set_that_shares_classes_with_the_id_set_is_refused(tmp_path: Path) ->
         prepare(here)
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "message"),
     [
         (["auxiliary=digits"], "is the ID set itself"),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ood_lab.config import Experiment, compose
 from ood_lab.config.objective import described, method_table, objective, part_columns
+from tests.cases import each
 
 README = Path(__file__).parents[2] / "README.md"
 HMC = "hmc, bank of 200 a class"
@@ -20,7 +19,7 @@ def composed(*overrides: str) -> Experiment:
     return Experiment.of(found.whole, found.choices)
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "said"),
     [
         (["method=ce"], "ce"),

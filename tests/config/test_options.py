@@ -12,6 +12,7 @@ from ood_lab.config.affects import COMPARABILITY, FEATURES, NOTHING, SCORES, WEI
 from ood_lab.config.identity import affecting, weight_values
 from ood_lab.config.options import affected_by
 from ood_lab.config.signature import signature
+from tests.cases import each
 
 OWN = """
 from typing import Annotated
@@ -24,7 +25,7 @@ class Mine(CE):
 """
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "affects"),
     [
         ("seed", WEIGHTS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, groups
 from ood_lab.config.recipe import of_file
 from ood_lab.config.signature import signature
+from tests.cases import each
 
 IMAGES = ("method=oe", "auxiliary=fractals")
 
@@ -27,7 +30,7 @@ def refusal(*overrides: str) -> str:
     return str(info.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "said"),
     [
         (["method=ce", "outlier_loss=equidistant"], ["needs a source of outliers", "synthesizer=hmc", "auxiliary="]),
@@ -107,7 +110,7 @@ def test_what_cannot_work_is_refused_with_what_would(overrides: list[str], said:
         assert text in message
 
 
-@pytest.mark.parametrize(
+@each(
     "overrides",
     [
         ["id_loss=[ce]"],
@@ -131,24 +134,29 @@ def test_what_can_work_is_not(overrides: list[str]) -> None:
     assert prepare(overrides).run_id
 
 
-def members() -> list[tuple[str, str, str]]:
-    """Every part in each recipe that has values for parts, and in one that has none."""
+def rounds() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every part in each recipe that has values for parts, and in one that has none: one of each group at a time."""
     recipes = [name for name in groups()["method"] if name == "vos" or "values" in of_file("method", name)]
-    return [(recipe, group, name) for recipe in recipes for group in PART_GROUPS for name in groups()[group]]
+    for recipe in recipes:
+        for chosen in zip_longest(*(groups()[group] for group in PART_GROUPS)):
+            yield recipe, {g: name for g, name in zip(PART_GROUPS, chosen, strict=True) if name is not None}
 
 
-@pytest.mark.parametrize(("recipe", "group", "name"), members())
-def test_a_recipes_values_stay_with_the_part_that_they_are_for(recipe: str, group: str, name: str) -> None:
-    chosen = f"[{name}]" if group in LIST_GROUPS else name
-    composed = compose([f"method={recipe}", f"{group}={chosen}"])
-    experiment = Experiment.of(composed.whole, composed.choices)
-    for part in experiment.parts:
-        assert set(part.options) <= set(signature(part.target).parameters), "a ghost of another part"
-    values = of_file("method", recipe).get("values", {})
-    if name not in values.get(group, {}):
-        (part,) = experiment.of_group(group)
-        own = {key: value for key, value in of_file(group, name).items() if not isinstance(value, str)}
-        assert {key: part.node[key] for key in own} == own
+def test_a_recipes_values_stay_with_the_part_that_they_are_for() -> None:
+    for recipe, chosen in rounds():
+        overrides = [
+            f"{group}=[{name}]" if group in LIST_GROUPS else f"{group}={name}" for group, name in chosen.items()
+        ]
+        composed = compose([f"method={recipe}", *overrides])
+        experiment = Experiment.of(composed.whole, composed.choices)
+        for part in experiment.parts:
+            assert set(part.options) <= set(signature(part.target).parameters), f"a ghost in {recipe}, {chosen}"
+        values = of_file("method", recipe).get("values", {})
+        for group, name in chosen.items():
+            if name not in values.get(group, {}):
+                (part,) = experiment.of_group(group)
+                own = {key: value for key, value in of_file(group, name).items() if not isinstance(value, str)}
+                assert {key: part.node[key] for key in own} == own, f"{recipe}, {group}={name}"
 
 
 def test_a_recipes_value_counts_for_its_part_and_the_users_over_it(tmp_path: Path) -> None:
@@ -177,7 +185,7 @@ optimizer: {_target_: ood_lab.optimizer.SGD, lr: 0.1, momentum: 0.9, weight_deca
 """
 
 
-@pytest.mark.parametrize(
+@each(
     ("group", "name", "said"),
     [
         ("id_loss", "cee", "method.values.id_loss.cee: no such id_loss. Did you mean 'ce'?"),
@@ -193,7 +201,7 @@ def test_a_recipes_value_for_nothing_is_refused(group: str, name: str, said: str
     assert said in str(info.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("package", "reads", "said"),
     [
         ("", '("logits",)', "must begin with '# @package id_loss.NAME'"),

@@ -10,6 +10,7 @@ import pytest
 from ood_lab.config import RequestError, prepare
 from ood_lab.config.groups import groups
 from ood_lab.config.prepare import expand_sweep
+from tests.cases import each
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def needed(*overrides: str) -> str:
     return need.run_id
 
 
-@pytest.mark.parametrize("method", ["hamos", "hamos_released", "cider"])
+@each("method", ["hamos", "hamos_released", "cider"])
 def test_a_fine_tuning_needs_the_run_of_the_plain_command(method: str) -> None:
     assert needed(f"method={method}") == prepare(["method=ce"]).run_id
 
@@ -39,7 +40,7 @@ def test_random_weights_and_a_given_checkpoint_need_nothing(tmp_path: Path) -> N
     assert prepare([f"init.checkpoint={checkpoint}"]).prerequisites == {}
 
 
-@pytest.mark.parametrize(
+@each(
     "override",
     [
         "trainer.max_epochs=3",
@@ -56,9 +57,7 @@ def test_how_the_fine_tuning_trains_does_not_change_the_needed_run(override: str
     assert prepare([override]).run_id != prepare([]).run_id
 
 
-@pytest.mark.parametrize(
-    "override", ["backbone.width=8", "backbone=resnet18", "seed=3", "dataset.recipe.epochs.pretrain=2"]
-)
+@each("override", ["backbone.width=8", "backbone=resnet18", "seed=3", "dataset.recipe.epochs.pretrain=2"])
 def test_network_data_and_seed_are_those_of_the_needed_run(override: str) -> None:
     assert needed(override) == prepare(["method=ce", override]).run_id
     assert needed(override) != prepare(["method=ce"]).run_id

@@ -10,6 +10,7 @@ from ood_lab.config import Experiment, RequestError, prepare
 from ood_lab.config.identity import weight_values
 from ood_lab.config.prepare import with_seed
 from ood_lab.config.quoting import as_typed
+from tests.cases import each
 
 FRACTALS = "[task=synthesize,producer=fractals,producer.count=200,producer.shard_items=100]"
 DEPENDS = ["method=oe", "auxiliary=synthesized", f"auxiliary.needs.images={FRACTALS}"]
@@ -52,7 +53,7 @@ def test_another_seed_of_the_run_needs_the_same_set() -> None:
     assert with_seed(first, 1).run_id == second.run_id
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "expected"),
     [
         (["task=synthesize"], "task=synthesize: name what makes the set, producer=NAME. Choose from: fractals"),

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from ood_lab.config import RequestError, compose, prepare
 from ood_lab.config.quoting import as_override, as_typed, quote, uninterpolated
+from tests.cases import each
 
 # What Hydra's grammar and OmegaConf know, and anything else that a file system takes.
 TEXTS = st.one_of(
@@ -65,8 +66,8 @@ def test_values_are_written_and_parsed_back(value: Any) -> None:
     ) == {"key": value}
 
 
-@pytest.mark.parametrize("name", ["ü", "a b", "c,d", "c(1)", "lr=0.1", "it's", "c[1]", "c#1", "${x}", "True", "'q'"])
-@pytest.mark.parametrize("multirun", [False, True])
+@each("name", ["ü", "a b", "c,d", "c(1)", "lr=0.1", "it's", "c[1]", "c#1", "${x}", "True", "'q'"])
+@each("multirun", [False, True])
 def test_a_path_is_taken_as_it_is_typed(name: str, multirun: bool, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     for key in ("paths.data", "paths.output"):
@@ -103,7 +104,7 @@ def test_hydras_own_quotes_are_taken_off() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["~", "~/x y", "~nobody_of_that_name/x"])
+@each("value", ["~", "~/x y", "~nobody_of_that_name/x"])
 def test_the_home_folder_is_expanded_wherever_it_is_written(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = os.path.expanduser(value)  # noqa: PTH111
     assert compose([as_typed(f"paths.data={value}")]).plain("paths.data") == wanted
@@ -128,7 +129,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.
         prepare(["seed=79"])
 
 
-@pytest.mark.parametrize(
+@each(
     ("typed", "wanted"),
     [
         ("[a=b]", ["a=b"]),

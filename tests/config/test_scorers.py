@@ -8,11 +8,12 @@ from ood_lab.config import RequestError, prepare
 from ood_lab.config.detectors import TUNED
 from ood_lab.results.store import options_text
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 
 TUNE = ["method=ce", "tuning=openood"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "message"),
     [
         (

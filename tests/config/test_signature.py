@@ -10,13 +10,14 @@ import pytest
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
+from tests.cases import each
 
 
 def annotation(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "good", "bad"),
     [
         ("int", [-1, 0, 7], [1.0, "1", True, None]),
@@ -45,13 +46,13 @@ def test_an_annotation_accepts_exactly_its_values(text: str, good: list[Any], ba
     assert [v for v in bad if accepts(node, v)] == []
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
-@pytest.mark.parametrize("text", ["Fraction", "Percentile"])
+@each("value", [float("inf"), float("-inf")])
+@each("text", ["Fraction", "Percentile"])
 def test_infinity_is_no_share(text: str, value: float) -> None:
     assert not accepts(annotation(text), value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "words"),
     [
         ("PositiveInt", "a whole number above 0"),
@@ -86,7 +87,7 @@ def test_a_class_without_constructor_has_that_of_its_base() -> None:
     assert signature("ood_lab.scorer.msp.MSP").parameters == {}
 
 
-@pytest.mark.parametrize(
+@each(
     ("target", "named"),
     [("ood_lab.id_loss.nothing.CE", "ood_lab.id_loss.nothing"), ("ood_lab.id_loss.ce.Nothing", "Nothing")],
 )

@@ -14,6 +14,7 @@ from ood_lab.config.image_sets import image_set_config
 from ood_lab.dataset.digits import Digits, enlarge
 from ood_lab.task.build import build
 from ood_lab.types import Images
+from tests.cases import each
 
 SIZES = {"train": 1197, "val": 150, "test": 450}
 
@@ -43,7 +44,7 @@ def test_the_splits_are_disjoint_and_make_up_the_whole_set(splits: dict[str, Ima
     assert parts == whole
 
 
-@pytest.mark.parametrize(("split", "count"), [("val", 15), ("test", 45)])
+@each(("split", "count"), [("val", 15), ("test", 45)])
 def test_each_class_has_the_same_share_of_what_is_held_out(splits: dict[str, Images], split: str, count: int) -> None:
     assert splits[split].labels.bincount().tolist() == [count] * 10
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import pytest
 import torch
 from scipy.stats import kstest, norm
 
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.task.build import build
 from ood_lab.types import Images
+from tests.cases import each
 
 
 def load(**changes: Any) -> Images:
@@ -25,7 +25,7 @@ def test_sizes_types_and_no_labels() -> None:
     assert images.labels.tolist() == [-1] * 9
 
 
-@pytest.mark.parametrize("sigma", [0.05, 0.25, 1.0])
+@each("sigma", [0.05, 0.25, 1.0])
 def test_pixels_are_normal_around_a_half_and_clipped(sigma: float) -> None:
     values = load(count=40, sigma=sigma).pixels.double().flatten() / 255
     assert abs(values.median().item() - 0.5) < 0.02 * sigma + 1 / 255

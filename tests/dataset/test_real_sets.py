@@ -14,6 +14,7 @@ from ood_lab.pixels import Reading
 from ood_lab.reader.base import Listing
 from ood_lab.reader.layout import find_layout
 from ood_lab.task.build import build
+from tests.cases import each
 
 pytestmark = pytest.mark.data
 
@@ -25,7 +26,7 @@ def listing(name: str, split: str, id_val: int = 1000) -> Listing:
     return found
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@each("name", ["cifar10", "cifar100"])
 def test_cifar_has_its_images_and_even_classes(name: str) -> None:
     sizes = {split: np.bincount(listing(name, split).labels) for split in ("train", "val", "test")}
     assert {split: int(counts.sum()) for split, counts in sizes.items()} == {"train": 50000, "val": 1000, "test": 9000}
@@ -34,7 +35,7 @@ def test_cifar_has_its_images_and_even_classes(name: str) -> None:
     assert len(listing(name, "test", id_val=0)) == 10000
 
 
-@pytest.mark.parametrize("name", ["mnist_test", "textures", "sun397", "tiny_imagenet"])
+@each("name", ["mnist_test", "textures", "sun397", "tiny_imagenet"])
 def test_an_ood_set_is_read_as_uint8_squares(name: str, tmp_path: Path) -> None:
     found = listing(name, "ood")
     opened = Reading(32, 32, tmp_path, 1.0, 0).open(found, name)

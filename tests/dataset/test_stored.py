@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ood_lab.config.compose import target
 from ood_lab.config.groups import groups
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.dataset.base import ImageSet
@@ -15,10 +16,10 @@ from ood_lab.errors import RunError
 from ood_lab.reader.layout import find_layout, layouts_of
 from ood_lab.reader.selection import drawn_classes
 from ood_lab.task.build import build
+from tests.cases import each
 from tests.trees import plant
 
-STORED = [n for n in groups()["dataset"] if image_set_config(n, "x")["_target_"].endswith("Stored") and n != "stored"]
-CASES = [(name, layout) for name in STORED for layout in layouts_of(image_set_config(name, "x"))]
+STORED = [name for name in groups()["dataset"] if target("dataset", name).endswith("Stored") and name != "stored"]
 BENCHMARK = {"textures": "imagenet", "imagenet1k": "imagenet"}
 
 
@@ -47,7 +48,12 @@ def named(node: dict[str, Any], layout: str) -> bool:
     return all(next(iter(source)) in ("folder", "batches") for source in layouts_of(node)[layout].values())
 
 
-@pytest.mark.parametrize(("name", "layout"), CASES)
+def layouts() -> list[tuple[str, str]]:
+    """Every set in each of its layouts."""
+    return [(name, layout) for name in STORED for layout in layouts_of(image_set_config(name, "x"))]
+
+
+@each(("name", "layout"), layouts)
 def test_every_layout_is_found_and_read_pixel_for_pixel(name: str, layout: str, tmp_path: Path) -> None:
     node = described(name, tmp_path)
     digits = not named(node, layout) and next(iter(layouts_of(node)[layout]["test"])) != "list"
@@ -79,7 +85,7 @@ def test_every_layout_is_found_and_read_pixel_for_pixel(name: str, layout: str, 
             assert np.array_equal(np.asarray(listing.image(row)), images[i])
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@each("name", ["cifar10", "cifar100"])
 def test_the_lists_validation_images_are_used_and_the_whole_test_set_is_both(name: str, tmp_path: Path) -> None:
     node = described(name, tmp_path)
     written = plant(node, "openood", class_names(node))

@@ -11,13 +11,14 @@ from scipy.stats import kstest
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.task.build import build
 from ood_lab.types import Images
+from tests.cases import each
 
 
 def load(name: str = "uniform_noise", **changes: Any) -> Images:
     return build(image_set_config(name, "nowhere") | changes).load("ood")
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.2, 0.6)])
+@each(("low", "high"), [(0.0, 1.0), (0.2, 0.6)])
 def test_pixels_are_even_between_the_bounds(low: float, high: float) -> None:
     pixels = load(count=30, low=low, high=high).pixels
     assert pixels.shape == (30, 3, 32, 32)
@@ -35,7 +36,7 @@ def test_the_seed_decides_the_set() -> None:
     assert not torch.equal(load(count=3, seed=1).pixels, first)
 
 
-@pytest.mark.parametrize("name", ["uniform_noise", "gaussian_noise"])
+@each("name", ["uniform_noise", "gaussian_noise"])
 def test_noise_drawn_large_keeps_its_spread_only_without_antialiasing(name: str) -> None:
     spread = {flag: load(name, count=8, noise_side=224, antialias=flag).pixels.double().std() for flag in (True, False)}
     plain = load(name, count=8).pixels.double().std()

@@ -17,6 +17,7 @@ from ood_lab.evaluation.scores import RunDetector, fit_key, load_scores, score, 
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet, LinearHead
+from tests.cases import each
 
 HEAD = LinearHead(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
 
@@ -143,8 +144,8 @@ def test_a_detector_that_cannot_work_on_the_features_is_named_and_the_others_go_
     assert [p.name.partition("-")[0] for p in (tmp_path / "scores").iterdir()] == ["msp"]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 10, 20, 101])
-@pytest.mark.parametrize("rate", [0.05, 0.5, 0.95, 0.99])
+@each("rows", [1, 3, 10, 20, 101])
+@each("rate", [0.05, 0.5, 0.95, 0.99])
 def test_the_threshold_is_the_lowest_score_that_reaches_the_rate(rows: int, rate: float) -> None:
     scores = torch.randn(rows, generator=torch.Generator().manual_seed(rows)).double()
     limit, _ = threshold({"test": scores}, rate)

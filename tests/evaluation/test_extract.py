@@ -14,6 +14,7 @@ from ood_lab.backbone.resnet import ResNet
 from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.evaluation.extract import Extracted, about, extract, feature_key, load_features, save_features
 from ood_lab.pixels import Decoded
+from tests.cases import each
 
 IDENTITY = Normalise([0.0] * 3, [1.0] * 3)
 
@@ -42,7 +43,7 @@ def whole(network: Any, source: EvalLoader) -> dict[str, torch.Tensor]:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-@pytest.mark.parametrize("batch", [1, 4, 10, 11])
+@each("batch", [1, 4, 10, 11])
 def test_rows_are_in_order_and_each_image_is_seen_once(batch: int) -> None:
     network = Mean().train()
     result = whole(network, loader(10, batch))
@@ -107,7 +108,7 @@ def tensors(projection: bool, labelled: bool = True) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize(
+@each(
     ("projection", "space", "key"),
     [
         (False, "penultimate", "features"),
@@ -135,7 +136,7 @@ def test_a_set_without_labels_has_none() -> None:
     assert Extracted(tensors(False, labelled=False)).features("method").labels is None
 
 
-@pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1], [3, 1]])
+@each("sizes", [[4], [1, 1, 1, 1], [3, 1]])
 def test_saved_features_are_read_back_bit_for_bit(sizes: list[int], tmp_path: Path) -> None:
     found = tensors(True)
     found["features"] = torch.rand(3, 4).T  # not contiguous
@@ -184,7 +185,7 @@ def test_images_are_changed_before_the_network_sees_them() -> None:
     torch.testing.assert_close(torch.cat([part["features"] for part in parts]), plain + 1)
 
 
-@pytest.mark.parametrize("rows", [3, 5])
+@each("rows", [3, 5])
 def test_another_number_of_rows_than_announced_leaves_no_file(rows: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"4 rows were extracted where {rows} were announced"):
         save_features(tmp_path / "x.safetensors", [tensors(False)], rows)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from ood_lab.evaluation.metrics import intervals, ood_metrics
+from tests.cases import each
 
 MIRROR = {
     "auroc": "auroc", "aupr_in": "aupr_out", "aupr_out": "aupr_in",
@@ -88,7 +89,7 @@ def sides(elements: Any) -> Any:
     return st.tuples(side, side)
 
 
-@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES, ids=[c[0] for c in CASES])
+@each(("name", "id_scores", "ood_scores"), CASES)
 def test_all_metrics_are_scikit_learns(name: str, id_scores: np.ndarray, ood_scores: np.ndarray) -> None:
     assert ood_metrics(id_scores, ood_scores) == pytest.approx(reference(id_scores, ood_scores), abs=1e-12)
 
@@ -111,12 +112,11 @@ def test_infinite_scores_are_counted_like_any_other() -> None:
     assert ood_metrics([-inf, 0, inf], [inf, inf])["auroc"] == pytest.approx((2 + 2 + 1) / 6)
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [lambda x: 3 * x - 7, np.exp, np.tanh, lambda x: x**3, lambda x: np.sign(x) * np.log1p(abs(x))],
-    ids=["affine", "exp", "tanh", "cube", "log"],
 )
-@pytest.mark.parametrize("rule", ["first", "nearest"])
+@each("rule", ["first", "nearest"])
 def test_a_monotone_map_changes_nothing(change: Any, rule: Any) -> None:
     draw = np.random.default_rng(1)
     id_scores, ood_scores = draw.integers(-8, 5, 200) / 4, draw.integers(-5, 8, 150) / 4
@@ -136,7 +136,7 @@ def test_a_perfect_detector() -> None:
     assert ood_metrics(np.arange(100), np.arange(100, 200)) == perfect
 
 
-@pytest.mark.parametrize("count", [1, 5, 12, 19, 20, 100])
+@each("count", [1, 5, 12, 19, 20, 100])
 def test_a_perfect_detector_is_perfect_by_either_rule_and_on_any_number_of_images(count: int) -> None:
     for rule in ("first", "nearest"):
         result = ood_metrics(np.arange(count), np.arange(count) + count, rule)  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ def naive_first(positive: np.ndarray, negative: np.ndarray) -> float:
     raise AssertionError
 
 
-@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES[:10], ids=[c[0] for c in CASES[:10]])
+@each(("name", "id_scores", "ood_scores"), CASES[:10])
 def test_the_first_rule_is_the_highest_threshold_that_reaches_95_percent(
     name: str, id_scores: np.ndarray, ood_scores: np.ndarray
 ) -> None:
@@ -166,7 +166,7 @@ def test_the_first_rule_is_the_highest_threshold_that_reaches_95_percent(
     assert result["fpr95_id_pos"] == pytest.approx(naive_first(-id_scores, -ood_scores))
 
 
-@pytest.mark.parametrize(("name", "id_scores", "ood_scores"), CASES, ids=[c[0] for c in CASES])
+@each(("name", "id_scores", "ood_scores"), CASES)
 def test_the_nearest_rule_is_hendrycks(name: str, id_scores: np.ndarray, ood_scores: np.ndarray) -> None:
     result = ood_metrics(id_scores, ood_scores, "nearest")
     assert result["fpr95_ood_pos"] == pytest.approx(hendrycks(ood_scores, id_scores))
@@ -192,7 +192,7 @@ def test_the_rules_differ_where_the_nearest_recall_lies_below_95_percent() -> No
     assert ood_metrics(id_scores, many, "first")["fpr95_ood_pos"] == 1.0
 
 
-@pytest.mark.parametrize(("id_scores", "ood_scores", "named"), [([], [1.0], "id_scores"), ([1.0], [], "ood_scores")])
+@each(("id_scores", "ood_scores", "named"), [([], [1.0], "id_scores"), ([1.0], [], "ood_scores")])
 def test_an_empty_side_is_named(id_scores: list[float], ood_scores: list[float], named: str) -> None:
     with pytest.raises(ValueError, match=f"{named} is empty"):
         ood_metrics(id_scores, ood_scores)
@@ -243,7 +243,7 @@ def bootstrapped(id_scores: np.ndarray, ood_scores: np.ndarray, draws: int, seed
     return found
 
 
-@pytest.mark.parametrize("case", [0, 3, 5])
+@each("case", [0, 3, 5])
 def test_intervals_are_percentiles_of_resampled_metrics(case: int) -> None:
     _, id_scores, ood_scores = CASES[case]
     expected = bootstrapped(id_scores, ood_scores, 60, 4)

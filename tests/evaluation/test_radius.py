@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ood_lab.evaluation.radius import ROWS, gradient_norms, local_radius
 from ood_lab.types import Batch
+from tests.cases import each
 
 
 def batches(images: Tensor, size: int) -> list[Batch]:
@@ -21,7 +22,7 @@ def smooth_score(images: Tensor) -> Tensor:
     return -(images.flatten(1).tanh() @ weight).logsumexp(1)
 
 
-@pytest.mark.parametrize("size", [3, ROWS + 7])
+@each("size", [3, ROWS + 7])
 def test_norms_are_those_of_finite_differences_one_image_at_a_time(size: int) -> None:
     images = torch.randn(ROWS + 7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     norms = gradient_norms(batches(images, size), smooth_score)

@@ -14,6 +14,7 @@ from ood_lab.evaluation.tuning import Trial, best, combinations, search
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet, LinearHead
+from tests.cases import each
 from tests.scorer.case import TRAIN, head, outputs
 
 GRID: dict[str, list[Any]] = {"percentile": [65.0, 80.0, 95.0], "variant": ["s", "b"]}
@@ -48,7 +49,7 @@ def test_combinations_change_the_last_option_fastest() -> None:
     ]
 
 
-@pytest.mark.parametrize("sets", [["noise"], ["noise", "shapes"]])
+@each("sets", [["noise"], ["noise", "shapes"]])
 def test_each_trial_is_the_mean_auroc_of_the_validation_sets(sets: list[str]) -> None:
     source = Validation()
     trials = search("ash", lambda o: build_scorer("ash", **o), GRID, source, sets, HEAD)

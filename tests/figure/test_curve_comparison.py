@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from ood_lab.figure.base import values_of
 from ood_lab.figure.curve_comparison import CurveComparison
 from ood_lab.results.material import Material
+from tests.cases import each
 from tests.figure.material import material
 
 COUNT = 60
@@ -45,7 +45,7 @@ def test_a_panel_for_each_value_that_was_logged_and_a_line_for_each_run_that_log
     assert {row["panel"] for row in values_of(figure)} == {"loss/a", "loss/gradient_norm_id"}
 
 
-@pytest.mark.parametrize(("window", "taken"), [(2, 2), (3, 3), (4, 4), (20, 6)])
+@each(("window", "taken"), [(2, 2), (3, 3), (4, 4), (20, 6)])
 def test_a_line_is_the_mean_of_so_many_points_in_a_row_at_most_a_tenth_of_all(window: int, taken: int) -> None:
     figure = comparison(window).draw(runs())
     assert figure is not None

@@ -10,10 +10,11 @@ import pytest
 
 from ood_lab.errors import RunError
 from ood_lab.figure.feature_map import FeatureMap, flatten
+from tests.cases import each
 from tests.figure.material import material
 
 
-@pytest.mark.parametrize("projection", ["tsne", "pca"])
+@each("projection", ["tsne", "pca"])
 def test_three_tight_clusters_stay_apart_on_the_plane(projection: str) -> None:
     random = np.random.default_rng(0)
     centres = np.eye(3, 10) * 5

@@ -7,10 +7,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ood_lab.figure.roc import ROC, roc_curve
+from tests.cases import each
 from tests.figure.material import material
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@each("tied", [False, True])
 def test_the_area_under_the_curve_is_the_auroc(tied: bool) -> None:
     random = np.random.default_rng(1)
     id_scores, ood_scores = random.normal(size=500), random.normal(1, 1, 700)

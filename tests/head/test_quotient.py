@@ -16,6 +16,7 @@ from ood_lab.head.quotient import Numerator, Quotient
 from ood_lab.parts import Dimensions
 from ood_lab.task.build import build_method
 from ood_lab.task.train import fit
+from tests.cases import each
 from tests.views import dot, normal
 
 WIDTH, C, ROWS = 6, 3, 5
@@ -59,7 +60,7 @@ def naive(made: Quotient, features: Tensor) -> tuple[list[list[float]], list[lis
     return h, [[value / divisor for value in row] for row, divisor in zip(h, g, strict=True)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_logits_are_the_quotient_of_numerator_and_denominator(kind: Numerator) -> None:
     made, features = head(kind), normal(ROWS, WIDTH).float()
     h, quotient = naive(made, features)
@@ -68,7 +69,7 @@ def test_logits_are_the_quotient_of_numerator_and_denominator(kind: Numerator) -
     torch.testing.assert_close(found, torch.tensor(quotient), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_features_of_zero_give_finite_numbers(kind: Numerator) -> None:
     assert head(kind).eval().outputs(torch.zeros(2, WIDTH), torch.zeros(2, C)).isfinite().all()
 
@@ -116,7 +117,7 @@ def test_a_run_is_scored_by_godin_and_by_what_reads_logits(tmp_path: Path) -> No
     assert rows == {"godin", "msp", "energy", "knn"}
 
 
-@pytest.mark.parametrize("scorer", ["react", "dice", "vim"])
+@each("scorer", ["react", "dice", "vim"])
 def test_detectors_that_need_a_linear_classifier_are_refused(scorer: str) -> None:
     with pytest.raises(RequestError, match=rf"scorer={scorer} passes features through a linear classifier"):
         prepare(["method=godin", f"scorer=[{scorer}]"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ood_lab.head.shifts import Shifts
 from ood_lab.parts import SHIFTS
+from tests.cases import each
 from tests.views import dot, normal
 
 WIDTH, C, P, B = 6, 3, 4, 5
@@ -70,7 +71,7 @@ def test_the_ensemble_of_a_class_is_the_mean_over_turns_of_its_logit_under_each(
     torch.testing.assert_close(joint.double(), as_tensor(expected), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [1, SHIFTS])
+@each("rows", [1, SHIFTS])
 def test_a_batch_as_small_as_one_image_or_as_large_as_the_turns_is_no_exception(rows: int) -> None:
     made, features = head(), normal(SHIFTS, B, WIDTH)
     whole, some = made.tested_turned(features), made.tested_turned(features[:, :rows])

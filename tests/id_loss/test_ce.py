@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ood_lab.id_loss.ce import CE
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, log_softmax, normal
 
 LABELS = torch.tensor([0, 2, 1, 2, 0, 1])
@@ -28,7 +29,7 @@ def naive(logits: list[list[float]]) -> float:
     return total / len(logits)
 
 
-@pytest.mark.parametrize("outputs", [3, 4])
+@each("outputs", [3, 4])
 def test_it_is_the_mean_negative_log_softmax_over_all_outputs(outputs: int) -> None:
     logits = 3 * normal(6, outputs)
     assert float(ce().loss(view(logits))) == pytest.approx(naive(logits.tolist()), abs=1e-10)
@@ -51,7 +52,7 @@ def test_it_reads_the_logits_alone_and_takes_one_view() -> None:
     assert ce().keeps() == {}
 
 
-@pytest.mark.parametrize("name", ["features", "z", "images"])
+@each("name", ["features", "z", "images"])
 def test_what_is_not_declared_is_not_there(name: str) -> None:
     with pytest.raises(LookupError, match=rf"a term reads '{name}' and declares logits"):
         getattr(view(normal(6, 3)).id, name)

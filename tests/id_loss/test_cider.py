@@ -12,6 +12,7 @@ from torch import Tensor
 from ood_lab.id_loss.cider import CIDER
 from ood_lab.memory import Prototypes
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, log_softmax, moved, unit
 
 C, D, M, TAU = 4, 5, 0.8, 0.3
@@ -49,7 +50,7 @@ def dispersion(mu: list, temperature: float = TAU) -> float:
     return total / C
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_both_scalars_match_the_loops(temperature: float) -> None:
     z, mu = unit(ROWS, D), unit(C, D, seed=1)
     found = losses(z, mu, temperature)
@@ -73,7 +74,7 @@ def test_dispersion_trains_the_prototypes_alone() -> None:
     assert z.grad is None
 
 
-@pytest.mark.parametrize("name", ["compactness", "dispersion"])
+@each("name", ["compactness", "dispersion"])
 def test_through_the_moving_prototypes_dispersion_trains_the_rows_and_compactness_does_not(name: str) -> None:
     z, mu = unit(ROWS, D).requires_grad_(), unit(C, D, seed=1)
     memory = cider().keeps()["prototypes"](Dimensions(C, 8, D)).double()

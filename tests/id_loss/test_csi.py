@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ood_lab.id_loss.csi import CSI
 from ood_lab.parts import SHIFTS, Dimensions, Rows, View, WholeBatch
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, supcon, unit
 
 C, D, TAU = 3, 5, 0.3
@@ -36,7 +37,7 @@ def naive(z: list, own: Tensor = ALL, temperature: float = TAU) -> float:
     return supcon(z, JOINT.tolist(), temperature, own.tolist())
 
 
-@pytest.mark.parametrize("temperature", [0.1, TAU, 1.0])
+@each("temperature", [0.1, TAU, 1.0])
 def test_it_is_supcon_with_a_class_for_each_shift(temperature: float) -> None:
     z = unit(len(JOINT), D)
     expected = naive(z.tolist(), temperature=temperature)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ood_lab.id_loss.csi_joint import CSIJoint
 from ood_lab.parts import SHIFTS, Dimensions, Rows, View, WholeBatch
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, log_softmax, normal
 
 C = 3
@@ -41,7 +42,7 @@ def naive(joint: list, own: Tensor = ALL) -> float:
     return total / len(own)
 
 
-@pytest.mark.parametrize("own", [ALL, *DEVICES, torch.tensor([0, 5, 6, 15])])
+@each("own", [ALL, *DEVICES, torch.tensor([0, 5, 6, 15])])
 def test_it_is_the_mean_over_own_rows_of_the_cross_entropy_of_class_and_shift(own: Tensor) -> None:
     joint = normal(len(JOINT), C * SHIFTS)
     assert loss(joint, own).item() == pytest.approx(naive(joint.tolist(), own), abs=1e-12)

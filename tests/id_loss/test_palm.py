@@ -12,6 +12,7 @@ from torch import Tensor
 from ood_lab.id_loss.palm import PALM
 from ood_lab.memory import Mixture
 from ood_lab.parts import Dimensions, Rows, View, WholeBatch
+from tests.cases import each
 from tests.views import MixtureLoops, assert_close, assert_reads_exactly, differences, supcon, unit, unlikelihood
 
 C, PER_CLASS, D, M, TAU, CONTRAST_TAU, EPSILON, TOP = 3, 3, 5, 0.7, 0.2, 0.4, 0.1, 2
@@ -70,8 +71,8 @@ def naive_contrast(mu: list, temperature: float = CONTRAST_TAU) -> float:
     return supcon(mu, [p % C for p in range(len(mu))], temperature)
 
 
-@pytest.mark.parametrize("own", [ALL, *DEVICES, torch.tensor([6, 1, 3])])
-@pytest.mark.parametrize("temperatures", [(0.1, 0.5), (0.5, 0.1)])
+@each("own", [ALL, *DEVICES, torch.tensor([6, 1, 3])])
+@each("temperatures", [(0.1, 0.5), (0.5, 0.1)])
 def test_both_scalars_match_the_loops(temperatures: tuple[float, float], own: Tensor) -> None:
     z, before, after = unit(ROWS, D), unit(P, D, seed=1), unit(P, D, seed=2)
     term = palm(temperature=temperatures[0], contrast_temperature=temperatures[1])
@@ -91,7 +92,7 @@ def test_both_scalars_match_the_loops_of_a_whole_step() -> None:
     assert found["prototype_contrast"].item() == pytest.approx(naive_contrast(after), abs=1e-10)
 
 
-@pytest.mark.parametrize("own", [ALL, *DEVICES])
+@each("own", [ALL, *DEVICES])
 def test_the_likelihood_trains_the_rows_and_takes_weights_and_prototypes_detached(own: Tensor) -> None:
     z, mu = unit(ROWS, D).requires_grad_(), unit(P, D, seed=1).tolist()
     step(z, own)["likelihood"].backward()
@@ -113,7 +114,7 @@ def test_the_contrast_trains_the_rows_through_the_prototypes_that_they_move() ->
     assert_close(z.grad, expected)
 
 
-@pytest.mark.parametrize("name", ["likelihood", "prototype_contrast"])
+@each("name", ["likelihood", "prototype_contrast"])
 def test_two_devices_have_the_mean_and_the_gradient_of_one(name: str) -> None:
     z, apart = unit(ROWS, D).requires_grad_(), unit(ROWS, D).requires_grad_()
     one, two = step(z)[name], torch.stack([step(apart, own)[name] for own in DEVICES]).mean()
@@ -135,7 +136,7 @@ def test_names_of_classes_change_nothing() -> None:
         torch.testing.assert_close(other[name], value, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("top_k", [3, 4, 30])
+@each("top_k", [3, 4, 30])
 def test_more_prototypes_than_a_class_has_count_as_all_of_it(top_k: int) -> None:
     z = unit(ROWS, D)
     found, expected, fewer = step(z, top_k=top_k), step(z, top_k=PER_CLASS), step(z, top_k=2)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.id_loss.simclr import SimCLR
 from ood_lab.parts import Dimensions, Rows, View, WholeBatch
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, unit
 
 C, D, TAU = 4, 5, 0.3
@@ -43,13 +44,13 @@ def naive(z: list, temperature: float = TAU, own: list | None = None) -> float:
     return total / len(places)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_it_matches_the_loop(temperature: float) -> None:
     z = unit(ROWS, D)
     assert loss(z, temperature).item() == pytest.approx(naive(z.tolist(), temperature), abs=1e-10)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@each("temperature", [0.1, 0.5])
 def test_two_images_at_right_angles_have_a_closed_form(temperature: float) -> None:
     z, labels = torch.eye(2, dtype=torch.float64).repeat(2, 1), torch.zeros(4, dtype=torch.int64)
     expected = math.log(1 + 2 * math.exp(-1 / temperature))

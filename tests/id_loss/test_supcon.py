@@ -9,6 +9,7 @@ from torch import Tensor
 from ood_lab.id_loss.supcon import SupCon
 from ood_lab.parts import Dimensions, Rows, View, WholeBatch
 from tests import views
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, unit
 
 C, D, TAU = 4, 5, 0.3
@@ -35,7 +36,7 @@ def naive(z: list, temperature: float = TAU, own: list | None = None) -> float:
     return views.supcon(z, LABELS.tolist(), temperature, own)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_it_matches_the_loop(temperature: float) -> None:
     z = unit(ROWS, D)
     assert loss(z, temperature).item() == pytest.approx(naive(z.tolist(), temperature), abs=1e-10)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch.nn import functional as F
 
 from ood_lab.index import build_index
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN
 
 
-@pytest.mark.parametrize("k", [1, 5, 300])
+@each("k", [1, 5, 300])
 def test_both_engines_agree(k: int) -> None:
     draw = torch.Generator().manual_seed(0)
     bank, queries = (F.normalize(torch.randn(n, 24, generator=draw), dim=1) for n in (200, 30))

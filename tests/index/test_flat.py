@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ood_lab.index import flat
 from ood_lab.index.flat import FlatIndex, kth_largest
+from tests.cases import each
 
 
 def unit(rows: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -15,14 +16,14 @@ def unit(rows: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tens
     return F.normalize(torch.randn(rows, 6, generator=draw, dtype=torch.float64), dim=1).to(dtype)
 
 
-@pytest.mark.parametrize("k", [1, 2, 17, 40])
+@each("k", [1, 2, 17, 40])
 def test_the_kth_distance_is_that_of_sorting(k: int) -> None:
     bank, queries = unit(40, 0), unit(25, 1)
     expected = (queries[:, None] - bank[None]).norm(dim=2).sort(1).values[:, k - 1]
     torch.testing.assert_close(FlatIndex(bank).kth_distance(queries, k), expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("block", [1, 40, 41, 85, 10**6])
+@each("block", [1, 40, 41, 85, 10**6])
 def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, queries = unit(40, 0), unit(25, 1)
     whole = FlatIndex(bank).kth_distance(queries, 3)
@@ -54,9 +55,9 @@ def test_bank_and_queries_are_left_as_they_were() -> None:
     assert torch.equal(queries, before[1])
 
 
-@pytest.mark.parametrize("count", [1, 7, 64, 1000, 1003])
-@pytest.mark.parametrize("k", [1, 2, 10, 60])
-@pytest.mark.parametrize("ties", [False, True])
+@each("count", [1, 7, 64, 1000, 1003])
+@each("k", [1, 2, 10, 60])
+@each("ties", [False, True])
 def test_the_kth_largest_is_that_of_sorting(count: int, k: int, ties: bool) -> None:
     draw = torch.Generator().manual_seed(count + k)
     values = torch.randint(0, 5, (9, count), generator=draw).double() if ties else torch.randn(9, count, generator=draw)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.absent_class import absent_class, absent_log_odds
+from tests.cases import each
 from tests.views import assert_close, differences, log_softmax, normal
 
 
@@ -29,8 +30,8 @@ def share(row: list[float]) -> float:
     return math.exp(row[-1]) / sum(math.exp(x) for x in row)
 
 
-@pytest.mark.parametrize("outputs", [2, 4, 11])
-@pytest.mark.parametrize("rows", [1, 6])
+@each("outputs", [2, 4, 11])
+@each("rows", [1, 6])
 def test_it_is_the_cross_entropy_with_the_last_class(rows: int, outputs: int) -> None:
     given = 2 * normal(rows, outputs)
     assert loss(given).item() == pytest.approx(naive(given.tolist()), abs=1e-12)
@@ -49,7 +50,7 @@ def test_it_is_exact_for_huge_outputs() -> None:
     assert loss(torch.tensor([[0.0, 0.0, 3e4]])).item() == 0
 
 
-@pytest.mark.parametrize("outputs", [2, 4, 11])
+@each("outputs", [2, 4, 11])
 def test_the_odds_match_the_loop(outputs: int) -> None:
     given = 2 * normal(7, outputs)
     expected = [math.log(share(row) / (1 - share(row))) for row in given.tolist()]

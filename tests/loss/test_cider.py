@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.loss.cider import compactness, dispersion, update_prototypes
+from tests.cases import each
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -34,7 +35,7 @@ def update_naive(prototypes: Tensor, z: Tensor, labels: Tensor, momentum: float)
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_compactness_matches_equation_22(temperature: float) -> None:
     z, mu, labels = unit(7, 5), unit(4, 5, seed=1), some_labels(7, 4)
     total = 0.0
@@ -44,8 +45,8 @@ def test_compactness_matches_equation_22(temperature: float) -> None:
     assert float(compactness(z, labels, mu, temperature)) == pytest.approx(-total / 7, abs=1e-10)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("classes", [2, 6])
+@each("temperature", [0.1, 0.5, 1.0])
+@each("classes", [2, 6])
 def test_dispersion_matches_equation_22(temperature: float, classes: int) -> None:
     mu = unit(classes, 5)
     total = 0.0
@@ -72,8 +73,8 @@ def test_dispersion_descent_drives_prototypes_apart() -> None:
     torch.testing.assert_close(cosines, 1.5 * torch.eye(3, dtype=torch.float64) - 0.5, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95])
-@pytest.mark.parametrize("rows", [1, 9, 40])
+@each("momentum", [0.0, 0.5, 0.95])
+@each("rows", [1, 9, 40])
 def test_prototype_update_matches_the_sample_loop_in_value_and_gradient(momentum: float, rows: int) -> None:
     mu, labels, weight = unit(5, 6, seed=1), some_labels(rows, 5), unit(5, 6, seed=2)
     z, z_naive = unit(rows, 6).requires_grad_(), unit(rows, 6).requires_grad_()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.energy import energy, energy_margin
+from tests.cases import each
 from tests.views import assert_close, differences, normal
 
 ID, OOD = [-3.0, -1.0, 0.5, 2.0, 4.0], [-2.5, 0.25, 3.0]
@@ -29,7 +30,7 @@ def naive(of_id: list[float], of_outliers: list[float], m_in: float, m_out: floa
     return id_side + outlier_side
 
 
-@pytest.mark.parametrize("classes", [1, 3, 11])
+@each("classes", [1, 3, 11])
 def test_the_energy_matches_the_loop(classes: int) -> None:
     logits = 3 * normal(6, classes)
     assert energy(logits).tolist() == pytest.approx([naive_energy(row) for row in logits.tolist()], abs=1e-12)
@@ -52,8 +53,8 @@ def test_the_energy_is_exact_for_huge_logits_and_lower_where_one_is_large() -> N
     assert energy(torch.tensor([[9.0, 0.0]])) < energy(torch.tensor([[1.0, 0.0]]))
 
 
-@pytest.mark.parametrize(("m_in", "m_out"), [(-0.5, 1.0), (1.0, 1.0), (-2.0, -2.0), (-25.0, 9.0)])
-@pytest.mark.parametrize(("rows", "outliers"), [(5, 3), (1, 3), (5, 1)])
+@each(("m_in", "m_out"), [(-0.5, 1.0), (1.0, 1.0), (-2.0, -2.0), (-25.0, 9.0)])
+@each(("rows", "outliers"), [(5, 3), (1, 3), (5, 1)])
 def test_the_margins_match_the_loop(rows: int, outliers: int, m_in: float, m_out: float) -> None:
     of_id, of_outliers = ID[:rows], OOD[:outliers]
     found = energy_margin(tensor(of_id), tensor(of_outliers), m_in, m_out).item()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.gradient_penalty import gradient_penalty
+from tests.cases import each
 from tests.views import assert_close, differences, dot, normal
 
 
@@ -39,7 +40,7 @@ def test_it_is_the_mean_norm_over_all_images_of_each_side() -> None:
     assert got.item() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize(
+@each(
     ("m_in", "m_out", "expected"),
     [(2.0, 9.0, 5.0), (1.999, 9.0, 0.0), (0.0, 2.0, 5.0), (0.0, 2.001, 0.0), (2.0, 2.0, 10.0)],
 )
@@ -123,8 +124,8 @@ def between(values: list[float]) -> float:
     return (values[len(values) // 2 - 1] + values[len(values) // 2]) / 2 if len(values) > 1 else values[0] + 0.1
 
 
-@pytest.mark.parametrize("some", [True, False])
-@pytest.mark.parametrize(("rows", "others"), SIDES)
+@each("some", [True, False])
+@each(("rows", "others"), SIDES)
 def test_where_rows_depend_on_one_another_each_side_is_averaged_before_the_differentiation(
     rows: int, others: int, some: bool
 ) -> None:

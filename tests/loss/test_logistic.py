@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.logistic import Reduction, binary_losses, over_both_sides, weighted_energy
+from tests.cases import each
 from tests.views import assert_close, differences, normal
 
 REDUCTIONS: tuple[Reduction, ...] = ("joint", "sum", "mean")
@@ -47,8 +48,8 @@ def test_losses_of_rows_are_binary_cross_entropy_with_label_1_for_id() -> None:
         torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("rows", "outliers"), [(7, 4), (1, 1), (2, 9)])
+@each("reduction", REDUCTIONS)
+@each(("rows", "outliers"), [(7, 4), (1, 1), (2, 9)])
 def test_both_sides_are_reduced_as_in_the_loop(rows: int, outliers: int, reduction: Reduction) -> None:
     id_losses, outlier_losses = normal(rows), normal(outliers, seed=1)
     expected = naive(id_losses.tolist(), outlier_losses.tolist(), reduction)
@@ -62,7 +63,7 @@ def test_logistic_is_the_balanced_binary_cross_entropy() -> None:
     assert both(id_logits, outlier_logits, "mean").item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each("reduction", REDUCTIONS)
 def test_gradients_match_finite_differences(reduction: Reduction) -> None:
     id_logits, outlier_logits = normal(7).requires_grad_(), normal(4, seed=1).requires_grad_()
     both(id_logits, outlier_logits, reduction).backward()
@@ -77,7 +78,7 @@ def test_gradients_match_finite_differences(reduction: Reduction) -> None:
     assert id_logits.grad.max() < 0 < outlier_logits.grad.min()
 
 
-@pytest.mark.parametrize(("reduction", "expected"), [("joint", 1e4), ("sum", 2e4), ("mean", 1e4)])
+@each(("reduction", "expected"), [("joint", 1e4), ("sum", 2e4), ("mean", 1e4)])
 def test_it_is_finite_for_huge_logits(reduction: Reduction, expected: float) -> None:
     assert both(torch.tensor([1e4]), torch.tensor([-1e4]), reduction).item() == 0
     wrong = torch.tensor([-1e4], requires_grad=True), torch.tensor([1e4], requires_grad=True)
@@ -95,14 +96,14 @@ def test_a_given_share_of_id_rows_takes_the_place_of_the_counts() -> None:
     assert over_both_sides(id_losses, outlier_losses, "joint", 0.9).item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@each("reduction", ["sum", "mean"])
 def test_where_both_sides_weigh_the_same_the_share_changes_nothing(reduction: Reduction) -> None:
     id_losses, outlier_losses = normal(7), normal(4, seed=1)
     found = over_both_sides(id_losses, outlier_losses, reduction, 0.9)
     assert torch.equal(found, over_both_sides(id_losses, outlier_losses, reduction))
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each("reduction", REDUCTIONS)
 def test_two_devices_with_the_same_outliers_have_the_mean_of_one(reduction: Reduction) -> None:
     id_losses, outlier_losses = normal(6), normal(4, seed=1)
     halves = [over_both_sides(id_losses[first::2], outlier_losses, reduction, 6 / 10) for first in (0, 1)]
@@ -143,7 +144,7 @@ def test_the_energy_trains_logits_and_weights_but_nothing_of_a_class_with_a_nega
     assert weights.grad[1] == 0
 
 
-@pytest.mark.parametrize("scale", [1e4, -1e4])
+@each("scale", [1e4, -1e4])
 def test_the_energy_of_huge_logits_is_finite(scale: float) -> None:
     logits, weights = torch.full((1, 4), scale, dtype=torch.float64).requires_grad_(), WEIGHTS.clone().requires_grad_()
     found = weighted_energy(logits, weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.loss.ood_discernment import equidistant, negatives, paper_eq7
+from tests.cases import each
 
 TEMPERATURES = [0.1, 0.5, 1.0]
 
@@ -49,20 +50,20 @@ def descend(start: Tensor, loss: Callable[[Tensor], Tensor], steps: int = 800) -
     return F.normalize(free.detach(), dim=1)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@each("temperature", TEMPERATURES)
 def test_equidistant_is_the_negated_mean_log_softmax_of_negated_similarities(temperature: float) -> None:
     z, mu = unit(6, 5), unit(4, 5, seed=1)
     got = float(equidistant(z, mu, temperature))
     assert got == pytest.approx(-mean_log_softmax(z, mu, -1 / temperature), abs=1e-10)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@each("temperature", TEMPERATURES)
 def test_paper_eq7_is_the_mean_log_softmax(temperature: float) -> None:
     z, mu = unit(6, 5), unit(4, 5, seed=1)
     assert float(paper_eq7(z, mu, temperature)) == pytest.approx(mean_log_softmax(z, mu, 1 / temperature), abs=1e-10)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@each("temperature", TEMPERATURES)
 def test_negatives_is_the_contrast_of_the_own_prototype_with_all_outliers(temperature: float) -> None:
     z, labels, outliers, mu = unit(5, 4), torch.tensor([0, 2, 1, 2, 0]), unit(6, 4, seed=1), unit(3, 4, seed=2)
     total = 0.0
@@ -80,7 +81,7 @@ def test_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda i, a, b: negatives(i, labels, a, b, 0.3), (ids, z, mu))
 
 
-@pytest.mark.parametrize("classes", [2, 4, 10])
+@each("classes", [2, 4, 10])
 def test_equidistant_is_least_and_log_c_at_equal_cosines(classes: int) -> None:
     mu = torch.eye(classes, classes + 2, dtype=torch.float64)
     inside = F.normalize(mu.sum(0, keepdim=True), dim=1)

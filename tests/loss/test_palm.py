@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.palm import likelihood, log_assignments, move_prototypes, own_class, prototype_contrast, strongest
+from tests.cases import each
 from tests.views import MixtureLoops, assert_close, differences, dot, supcon, unit, unlikelihood
 
 C, PER_CLASS, D, M, TAU = 3, 3, 5, 0.7, 0.2
@@ -33,8 +34,8 @@ def of_rows(z: Tensor, before: Tensor, after: Tensor, epsilon: float = 0.05, top
     return likelihood(z, LABELS, before, after, C, temperature=TAU, epsilon=epsilon, top_k=top_k)
 
 
-@pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("rows", [1, 4, 20])
+@each("epsilon", EPSILONS)
+@each("rows", [1, 4, 20])
 def test_assignments_match_the_loop_and_have_sum_1_for_each_row(rows: int, epsilon: float) -> None:
     z, mu = unit(rows, D), unit(P, D, seed=1)
     found = log_assignments(z @ mu.T, epsilon).exp()
@@ -66,7 +67,7 @@ def test_a_prototype_belongs_to_the_class_of_its_number_modulo_the_classes() -> 
     assert own_class(LABELS, P, C).tolist() == expected
 
 
-@pytest.mark.parametrize("top_k", TOP)
+@each("top_k", TOP)
 def test_the_strongest_are_those_of_the_class_with_the_largest_assignments(top_k: int) -> None:
     q = torch.rand(N, P, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     chosen = loops(top_k=top_k).strongest(q.tolist(), LABELS.tolist())
@@ -74,8 +75,8 @@ def test_the_strongest_are_those_of_the_class_with_the_largest_assignments(top_k
     assert found.tolist() == [[p in kept for p in range(P)] for kept in chosen]
 
 
-@pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("top_k", TOP)
+@each("epsilon", EPSILONS)
+@each("top_k", TOP)
 def test_prototypes_move_as_in_the_loop_and_keep_unit_norm(top_k: int, epsilon: float) -> None:
     z, mu = unit(N, D), unit(P, D, seed=1)
     found = moved(mu, z, epsilon, top_k)
@@ -100,7 +101,7 @@ def test_a_row_far_from_the_prototypes_of_its_class_moves_them_as_much_as_a_near
     torch.testing.assert_close(moved(mu, z, top_k=1, labels=labels), tensor(expected), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("top_k", TOP)
+@each("top_k", TOP)
 def test_the_move_trains_the_rows_with_assignments_held_fixed(top_k: int) -> None:
     z, mu, towards = unit(N, D).requires_grad_(), unit(P, D, seed=1), unit(P, D, seed=2)
     (moved(mu, z, 0.5, top_k) * towards).sum().backward()
@@ -114,8 +115,8 @@ def test_the_move_trains_the_rows_with_assignments_held_fixed(top_k: int) -> Non
     assert_close(z.grad, differences(naive, z))
 
 
-@pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("top_k", TOP)
+@each("epsilon", EPSILONS)
+@each("top_k", TOP)
 def test_the_likelihood_of_each_row_matches_the_loop(top_k: int, epsilon: float) -> None:
     z, before, after = unit(N, D), unit(P, D, seed=1), unit(P, D, seed=2)
     weights = loops(epsilon, top_k).weights(z.tolist(), LABELS.tolist(), before.tolist(), after.tolist())
@@ -123,7 +124,7 @@ def test_the_likelihood_of_each_row_matches_the_loop(top_k: int, epsilon: float)
     torch.testing.assert_close(of_rows(z, before, after, epsilon, top_k), tensor(expected), atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("top_k", TOP)
+@each("top_k", TOP)
 def test_the_likelihood_trains_the_rows_with_weights_held_fixed(top_k: int) -> None:
     z, before, after = unit(N, D).requires_grad_(), unit(P, D, seed=1), unit(P, D, seed=2)
     of_rows(z, before, after, 0.5, top_k).mean().backward()
@@ -139,7 +140,7 @@ def test_with_one_prototype_a_class_the_likelihood_is_cross_entropy() -> None:
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@each("temperature", [0.1, 0.5])
 def test_the_contrast_is_supcon_among_prototypes_and_trains_them(temperature: float) -> None:
     mu, groups = unit(P, D).requires_grad_(), [p % C for p in range(P)]
     found = prototype_contrast(mu, C, temperature)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.loss.supcon import supcon
 from tests import views
+from tests.cases import each
 from tests.views import assert_close, differences, unit
 
 N, D, TAU = 9, 5, 0.3
@@ -22,8 +23,8 @@ def loss(z: Tensor, groups: Tensor = GROUPS, temperature: float = TAU, own: Tens
     return supcon(z[places], z, places, groups, temperature)
 
 
-@pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])
-@pytest.mark.parametrize("groups", [GROUPS, torch.arange(N) % 3, torch.zeros(N, dtype=torch.int64)])
+@each("temperature", [0.07, 0.5, 1.0])
+@each("groups", [GROUPS, torch.arange(N) % 3, torch.zeros(N, dtype=torch.int64)])
 def test_it_matches_the_loop(groups: Tensor, temperature: float) -> None:
     z = unit(N, D)
     expected = views.supcon(z.tolist(), groups.tolist(), temperature)
@@ -36,7 +37,7 @@ def test_gradients_match_finite_differences() -> None:
     assert_close(z.grad, differences(lambda rows: views.supcon(rows, GROUPS.tolist(), TAU), z))
 
 
-@pytest.mark.parametrize("own", [ALL[::2], ALL[1::2], torch.tensor([7, 0, 3])])
+@each("own", [ALL[::2], ALL[1::2], torch.tensor([7, 0, 3])])
 def test_rows_of_a_device_are_compared_with_those_of_all(own: Tensor) -> None:
     z = unit(N, D).requires_grad_()
     found = loss(z, own=own)
@@ -71,7 +72,7 @@ def test_a_row_that_is_alone_counts_0_in_the_mean() -> None:
     assert loss(z, torch.tensor([5, 5, 1])).item() == pytest.approx(total / 3, abs=1e-12)
 
 
-@pytest.mark.parametrize("rows", [2, 6])
+@each("rows", [2, 6])
 def test_of_rows_that_are_all_alone_the_loss_and_its_gradient_are_0(rows: int) -> None:
     z = unit(rows, D).requires_grad_()
     found = loss(z, torch.arange(rows))
@@ -85,14 +86,14 @@ def test_of_one_row_the_loss_is_0() -> None:
     assert loss(unit(1, D), torch.zeros(1, dtype=torch.int64)).item() == 0
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@each("temperature", [0.1, 0.5])
 def test_two_pairs_at_right_angles_have_a_closed_form(temperature: float) -> None:
     z = torch.eye(2, dtype=torch.float64).repeat(2, 1)
     expected = math.log(1 + 2 * math.exp(-1 / temperature))
     assert loss(z, torch.tensor([0, 1, 0, 1]), temperature).item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("rows", [2, 5])
+@each("rows", [2, 5])
 def test_of_equal_rows_it_is_the_logarithm_of_the_number_of_others(rows: int) -> None:
     z = unit(1, D).expand(rows, D)
     assert loss(z, torch.zeros(rows, dtype=torch.int64)).item() == pytest.approx(math.log(rows - 1), abs=1e-12)

@@ -22,6 +22,7 @@ from ood_lab.parts import Dimensions, Parts, View
 from ood_lab.synthesizer.midpoints import Midpoints
 from ood_lab.synthesizer.random_sphere import RandomSphere
 from ood_lab.types import Batch
+from tests.cases import each
 from tests.small import (
     OUTLIER_LOSSES,
     SIZE,
@@ -81,7 +82,7 @@ def test_projections_are_given_to_detectors_at_unit_norm() -> None:
     torch.testing.assert_close(projection.norm(dim=1), torch.ones(len(projection)))
 
 
-@pytest.mark.parametrize("form", POINTS)
+@each("form", POINTS)
 def test_weight_zero_is_the_same_without_the_term(form: str) -> None:
     module, plain, data = hamos(form=form, weight=0.0), method(terms()), batch()
     plain.load_state_dict({k: v for k, v in module.state_dict().items() if k in plain.state_dict()}, strict=False)
@@ -92,7 +93,7 @@ def test_weight_zero_is_the_same_without_the_term(form: str) -> None:
 # What outliers train.
 
 
-@pytest.mark.parametrize("form", ["equidistant", "paper_eq7", "negatives"])
+@each("form", ["equidistant", "paper_eq7", "negatives"])
 def test_outliers_change_the_gradient_of_the_backbone(form: str) -> None:
     one, again, other = (gradient(hamos(values, form), batch()) for values in (ONE, ONE, OTHER))
     assert torch.equal(one, again)
@@ -266,7 +267,7 @@ def test_auxiliary_images_stay_out_of_the_pass_while_no_term_reads_them() -> Non
 # Schedules.
 
 
-@pytest.mark.parametrize(
+@each(
     ("schedule", "steps"),
     [
         ({}, range(40)),
@@ -370,8 +371,8 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("form", [None, *OUTLIER_LOSSES])
-@pytest.mark.parametrize("source", [Midpoints(adjacent=2, bank_size=SIZE), RandomSphere(per_class=3), None])
+@each("form", [None, *OUTLIER_LOSSES])
+@each("source", [Midpoints(adjacent=2, bank_size=SIZE), RandomSphere(per_class=3), None])
 def test_nothing_in_a_step_waits_for_the_device(form: str | None, source: Any) -> None:
     images = source is None or form == "outlier_exposure"
     module = method(terms(outlier_loss=form), None if images or form is None else source)
@@ -397,7 +398,7 @@ def test_the_watch_notices_what_waits() -> None:
 # What is trained.
 
 
-@pytest.mark.parametrize("trainable", ["whole", "layer4_mlp"])
+@each("trainable", ["whole", "layer4_mlp"])
 def test_what_is_frozen_stays_and_the_rest_trains(trainable: str) -> None:
     module = method(terms(), trainable=trainable)
     before = {name: value.clone() for name, value in module.named_parameters()}

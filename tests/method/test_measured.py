@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from ood_lab.moment import Progress
+from tests.cases import each
 from tests.small import OUTLIER_LOSSES, D, Fixed, at, batch, fill, losses, method, terms, unit
 
 ONE = unit(5, D, seed=10)
 
 
-@pytest.mark.parametrize("form", OUTLIER_LOSSES)
+@each("form", OUTLIER_LOSSES)
 def test_the_count_and_the_norm_of_outlier_steps_are_kept(form: str) -> None:
     images = form == "outlier_exposure"
     module = method(terms(outlier_loss=form)) if images else fill(method(terms(outlier_loss=form), Fixed(ONE)))

@@ -20,6 +20,7 @@ from ood_lab.selector.random import Random
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.train import fit
 from ood_lab.types import BackboneOutput
+from tests.cases import each
 
 FRACTALS = ["auxiliary=fractals", "auxiliary.count=40", "auxiliary.native_side=16", "augmentation=crop_flip"]
 SMALL = ["backbone.width=4", "init=random", "trainer.max_epochs=2", "trainer.threads=1", "trainer.batch_size=300"]
@@ -38,7 +39,7 @@ def trained(folder: Path, *words: str) -> dict[str, Tensor]:
     return load_file(RunFolder(experiment.run_dir).weights)
 
 
-@pytest.mark.parametrize(("candidates", "served"), [("30", 30), ("9", 9), ("null", 10)])
+@each(("candidates", "served"), [("30", 30), ("9", 9), ("null", 10)])
 def test_a_step_is_served_the_candidates_at_least_as_many_as_it_takes(candidates: str, served: int) -> None:
     """By default 40 images x 300 / 1,197 = 10, each once an epoch; nine are taken."""
     made = data(
@@ -75,7 +76,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("selector", ["random", "greedy", "energy_kmeans"])
+@each("selector", ["random", "greedy", "energy_kmeans"])
 def test_of_the_candidates_as_many_are_trained_on_as_are_taken(
     selector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

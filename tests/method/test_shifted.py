@@ -24,6 +24,7 @@ from ood_lab.parts import SHIFTS, Dimensions, Parts, Term, View, WholeBatch, tur
 from ood_lab.regularizer.gradient import Gradient
 from ood_lab.types import Batch
 from tests import views
+from tests.cases import each
 from tests.small import PROTOTYPED, C, D, backbone, batch, unit
 from tests.views import dot, log_softmax
 
@@ -138,7 +139,7 @@ def test_a_turn_is_by_ninety_degrees_in_the_plane_of_the_image() -> None:
     assert torch.equal(turned(images, 1)[0, 0, 0], images[0, 0, :, -1])
 
 
-@pytest.mark.parametrize("names", [("ce", "csi_joint"), ("csi",), ("csi", "csi_joint", "ce")])
+@each("names", [("ce", "csi_joint"), ("csi",), ("csi", "csi_joint", "ce")])
 def test_the_network_sees_each_image_under_every_shift_the_plain_ones_first(names: tuple[str, ...]) -> None:
     data = batch()
     (given,), _ = seen_by(module(*names), data)
@@ -153,14 +154,14 @@ def test_outlier_images_are_behind_the_turned_ones_and_as_they_are() -> None:
     assert torch.equal(given, torch.cat([*turns(data.images), data.auxiliary]))
 
 
-@pytest.mark.parametrize("names", [("ce",), ("ce", "cider")])
+@each("names", [("ce",), ("ce", "cider")])
 def test_nothing_is_turned_without_a_term_that_reads_it(names: tuple[str, ...]) -> None:
     data = batch()
     (given,), _ = seen_by(module(*names), data)
     assert torch.equal(given, data.images)
 
 
-@pytest.mark.parametrize("name", ["csi", "csi_joint"])
+@each("name", ["csi", "csi_joint"])
 def test_nothing_is_turned_before_the_term_starts(name: str) -> None:
     data, made = batch(), module("ce", name, start=2)
     for step in (0, 10, 19, 20, 21):
@@ -180,7 +181,7 @@ def test_a_term_on_turned_images_that_has_weight_zero_turns_nothing() -> None:
 # What terms see.
 
 
-@pytest.mark.parametrize("others", [("ce",), ("ce", "cider"), ("ce", "outlier_exposure"), ("ce", "gradient")])
+@each("others", [("ce",), ("ce", "cider"), ("ce", "outlier_exposure"), ("ce", "gradient")])
 def test_other_terms_do_not_notice(others: tuple[str, ...]) -> None:
     data = batch(outliers=5 if {"outlier_exposure", "gradient"} & set(others) else 0)
     alone, beside = (seen_by(module(*names), data)[1] for names in (others, (*others, "csi_joint", "csi")))
@@ -303,7 +304,7 @@ def test_the_losses_of_two_devices_average_to_those_of_one() -> None:
 # What detectors see.
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
+@each("norm", ["group", "batch"])
 def test_detectors_are_given_what_the_turned_images_give_and_the_logits_of_the_image_as_it_is(norm: str) -> None:
     made, images = module("ce", norm=norm).eval(), batch().images
     of = features(made, images)
@@ -325,7 +326,7 @@ def test_detectors_are_given_what_the_turned_images_give_and_the_logits_of_the_i
 # What is trained.
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
+@each("norm", ["group", "batch"])
 def test_heads_alone_are_trained_on_a_network_in_evaluation_mode(norm: str) -> None:
     made = module("ce", "csi_joint", norm=norm, trainable="heads").train()
     assert made.training

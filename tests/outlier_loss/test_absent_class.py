@@ -9,6 +9,7 @@ from torch import Tensor
 from ood_lab.head.absent_class import AbsentClass as Head
 from ood_lab.outlier_loss.absent_class import AbsentClass
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, log_softmax, normal
 
 C = 3
@@ -35,7 +36,7 @@ def naive(outputs: list) -> float:
     return sum(-log_softmax(row)[C] for row in outputs) / len(outputs)
 
 
-@pytest.mark.parametrize("rows", [1, 6])
+@each("rows", [1, 6])
 def test_it_matches_the_loop_over_all_outputs(rows: int) -> None:
     outputs = 2 * normal(rows, C + 1)
     assert loss(outputs).item() == pytest.approx(naive(outputs.tolist()), abs=1e-10)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.energy_logistic import EnergyLogistic
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, log_softmax, normal
 
 C, ROWS, K = 3, 6, 4
@@ -59,17 +60,17 @@ def naive(logits: list, outliers: list, given: dict[str, list], reduction: str) 
     return total if reduction == "sum" else total / 2
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("energy", "hidden"), KINDS)
-@pytest.mark.parametrize(("rows", "outliers"), [(6, 4), (1, 1), (2, 9)])
+@each("reduction", REDUCTIONS)
+@each(("energy", "hidden"), KINDS)
+@each(("rows", "outliers"), [(6, 4), (1, 1), (2, 9)])
 def test_it_matches_the_loop(rows: int, outliers: int, energy: str, hidden: int, reduction: str) -> None:
     term, logits, others = energy_logistic(energy, hidden, reduction), 2 * normal(rows, C), normal(outliers, C, seed=1)
     expected = naive(logits.tolist(), others.tolist(), state(term), reduction)
     assert term.loss(view(logits, others)).item() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("energy", "hidden"), KINDS)
+@each("reduction", REDUCTIONS)
+@each(("energy", "hidden"), KINDS)
 def test_it_trains_both_sides_and_all_that_it_owns(energy: str, hidden: int, reduction: str) -> None:
     term = energy_logistic(energy, hidden, reduction)
     logits, others = normal(ROWS, C).requires_grad_(), normal(K, C, seed=1).requires_grad_()
@@ -85,7 +86,7 @@ def test_it_trains_both_sides_and_all_that_it_owns(energy: str, hidden: int, red
         assert_close(parameter.grad, differences(of(name), parameter))
 
 
-@pytest.mark.parametrize(("energy", "hidden"), KINDS)
+@each(("energy", "hidden"), KINDS)
 def test_of_a_head_with_one_output_more_the_classes_alone_count_and_are_trained(energy: str, hidden: int) -> None:
     term, given = energy_logistic(energy, hidden), state(energy_logistic(energy, hidden))
     outputs, others = normal(ROWS, C + 1).requires_grad_(), normal(K, C + 1, seed=1).requires_grad_()
@@ -102,8 +103,8 @@ def test_of_a_head_with_one_output_more_the_classes_alone_count_and_are_trained(
     assert outputs.grad[:, C].abs().sum() == others.grad[:, C].abs().sum() == 0
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("energy", "hidden"), KINDS)
+@each("reduction", REDUCTIONS)
+@each(("energy", "hidden"), KINDS)
 def test_two_devices_with_the_same_outliers_have_the_mean_of_one(energy: str, hidden: int, reduction: str) -> None:
     term, logits, others = energy_logistic(energy, hidden, reduction), 2 * normal(ROWS, C), normal(K, C, seed=1)
     share = ROWS / (ROWS + K)
@@ -112,8 +113,8 @@ def test_two_devices_with_the_same_outliers_have_the_mean_of_one(energy: str, hi
     assert sum(half.item() for half in halves) / 2 == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("energy", "hidden"), KINDS)
-@pytest.mark.parametrize("scale", [1e4, -1e4])
+@each(("energy", "hidden"), KINDS)
+@each("scale", [1e4, -1e4])
 def test_it_is_finite_for_huge_logits(scale: float, energy: str, hidden: int) -> None:
     term = energy_logistic(energy, hidden)
     logits, others = (scale * normal(ROWS, C).abs()).requires_grad_(), (-scale * normal(K, C, seed=1).abs())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.energy_margin import EnergyMargin
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, normal
 
 C, ROWS, K = 3, 6, 4
@@ -39,16 +40,16 @@ def naive(logits: list, outliers: list, m_in: float = M_IN, m_out: float = M_OUT
     return total
 
 
-@pytest.mark.parametrize("outputs", [C, C + 1])
-@pytest.mark.parametrize(("m_in", "m_out"), [(M_IN, M_OUT), (-1.5, -1.5), (-25.0, -7.0), (-25.0, 7.0)])
-@pytest.mark.parametrize(("rows", "outliers"), [(ROWS, K), (1, 1), (2, 9)])
+@each("outputs", [C, C + 1])
+@each(("m_in", "m_out"), [(M_IN, M_OUT), (-1.5, -1.5), (-25.0, -7.0), (-25.0, 7.0)])
+@each(("rows", "outliers"), [(ROWS, K), (1, 1), (2, 9)])
 def test_it_matches_the_loop(rows: int, outliers: int, m_in: float, m_out: float, outputs: int) -> None:
     logits, others = 2 * normal(rows, outputs), 2 * normal(outliers, outputs, seed=1)
     expected = naive(logits.tolist(), others.tolist(), m_in, m_out)
     assert loss(logits, others, m_in, m_out).item() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("outputs", [C, C + 1])
+@each("outputs", [C, C + 1])
 def test_it_trains_the_classes_logits_of_both_sides_and_no_other_output(outputs: int) -> None:
     logits, others = normal(ROWS, outputs).requires_grad_(), normal(K, outputs, seed=1).requires_grad_()
     loss(logits, others).backward()

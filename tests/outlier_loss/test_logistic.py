@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.logistic import Logistic
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, unit
 
 D, ROWS, K = 5, 7, 4
@@ -39,7 +40,7 @@ def of_head(term: Logistic) -> tuple[list, float]:
     return term.get_parameter("head.weight")[0].tolist(), term.get_parameter("head.bias").item()
 
 
-@pytest.mark.parametrize(("rows", "outliers"), [(7, 4), (1, 1), (2, 9)])
+@each(("rows", "outliers"), [(7, 4), (1, 1), (2, 9)])
 def test_it_matches_the_loop_with_both_sides_weighing_the_same(rows: int, outliers: int) -> None:
     term, z, others = logistic(), unit(rows, D), unit(outliers, D, seed=1)
     expected = naive(z.tolist(), others.tolist(), *of_head(term))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.logistic_penultimate import LogisticPenultimate
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, normal
 
 D, HIDDEN, ROWS, K = 4, 7, 6, 3
@@ -49,16 +50,16 @@ def naive(features: list, outliers: list, given: dict[str, list], reduction: str
     return total if reduction == "sum" else total / 2
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("hidden", [0, HIDDEN, 128])
-@pytest.mark.parametrize(("rows", "outliers"), [(6, 3), (1, 1), (2, 9)])
+@each("reduction", REDUCTIONS)
+@each("hidden", [0, HIDDEN, 128])
+@each(("rows", "outliers"), [(6, 3), (1, 1), (2, 9)])
 def test_it_matches_the_loop(rows: int, outliers: int, hidden: int, reduction: str) -> None:
     term, features, others = logistic(hidden, reduction), 3 * normal(rows, D), 3 * normal(outliers, D, seed=1)
     expected = naive(features.tolist(), others.tolist(), state(term), reduction)
     assert term.loss(view(features, others)).item() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each("reduction", REDUCTIONS)
 def test_it_trains_both_sides_and_all_that_it_owns(reduction: str) -> None:
     term = logistic(reduction=reduction)
     features, others = normal(ROWS, D).requires_grad_(), normal(K, D, seed=1).requires_grad_()
@@ -74,7 +75,7 @@ def test_it_trains_both_sides_and_all_that_it_owns(reduction: str) -> None:
         assert_close(parameter.grad, differences(of(name), parameter))
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each("reduction", REDUCTIONS)
 def test_two_devices_with_the_same_outliers_have_the_mean_of_one(reduction: str) -> None:
     term, features, others = logistic(reduction=reduction), 3 * normal(ROWS, D), 3 * normal(K, D, seed=1)
     share = ROWS / (ROWS + K)
@@ -83,7 +84,7 @@ def test_two_devices_with_the_same_outliers_have_the_mean_of_one(reduction: str)
     assert sum(half.item() for half in halves) / 2 == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e4, -1e4])
+@each("scale", [1e4, -1e4])
 def test_it_is_finite_for_huge_features(scale: float) -> None:
     term = logistic()
     features, others = (scale * normal(ROWS, D)).requires_grad_(), -scale * normal(K, D, seed=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ood_lab.memory import Prototypes
 from ood_lab.outlier_loss.negatives import Negatives
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, unit
 
 C, D, K, M, TAU = 3, 5, 6, 0.8, 0.3
@@ -35,8 +36,8 @@ def naive(z: list, outliers: list, mu: list, temperature: float = TAU) -> float:
     return total / len(z)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("outliers", [1, K])
+@each("temperature", [0.1, 0.5, 1.0])
+@each("outliers", [1, K])
 def test_it_matches_the_loop(temperature: float, outliers: int) -> None:
     z, others, mu = unit(ROWS, D), unit(outliers, D, seed=1), unit(C, D, seed=2)
     expected = naive(z.tolist(), others.tolist(), mu.tolist(), temperature)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.outlier_exposure import OutlierExposure
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, log_softmax, normal
 
 LABELS = torch.zeros(2, dtype=torch.int64)
@@ -28,7 +29,7 @@ def naive(logits: list) -> float:
     return sum(-sum(log_softmax(row)) / len(row) for row in logits) / len(logits)
 
 
-@pytest.mark.parametrize("classes", [2, 4, 11])
+@each("classes", [2, 4, 11])
 def test_it_matches_the_loop(classes: int) -> None:
     logits = 2 * normal(6, classes)
     assert float(loss(logits)) == pytest.approx(naive(logits.tolist()), abs=1e-10)

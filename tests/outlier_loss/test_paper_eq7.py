@@ -11,6 +11,7 @@ from ood_lab.memory import Prototypes
 from ood_lab.outlier_loss.paper_eq7 import PaperEq7
 from ood_lab.parts import Dimensions, Rows, View
 from tests import small
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, log_softmax, moved, unit
 
 C, D, K, M, TAU = 4, 5, 6, 0.8, 0.3
@@ -33,7 +34,7 @@ def naive(outliers: list, mu: list, temperature: float = TAU) -> float:
     return total / len(outliers)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_it_matches_the_loop(temperature: float) -> None:
     outliers, mu = unit(K, D), unit(C, D, seed=1)
     expected = naive(outliers.tolist(), mu.tolist(), temperature)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ood_lab.memory import Prototypes
 from ood_lab.outlier_loss.released import Released
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, log_softmax, unit
 
 C, D, M, TAU = 4, 5, 0.8, 0.3
@@ -32,7 +33,7 @@ def naive(z: list, mu: list, temperature: float = TAU) -> float:
     return total / len(z)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@each("temperature", [0.1, 0.5, 1.0])
 def test_it_is_the_equidistant_form_of_the_id_rows(temperature: float) -> None:
     z, mu = unit(ROWS, D), unit(C, D, seed=1)
     expected = naive(z.tolist(), mu.tolist(), temperature)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ood_lab.outlier_loss.soft_label import SoftLabel
 from ood_lab.parts import Dimensions, Rows, View
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, dot, log_softmax, normal
 
 C, K = 3, 5
@@ -30,14 +31,14 @@ def naive(logits: list, targets: list) -> float:
     return sum(-dot(t, log_softmax(row)) for row, t in zip(logits, targets, strict=True)) / len(logits)
 
 
-@pytest.mark.parametrize("outputs", [C, C + 1])
-@pytest.mark.parametrize("rows", [1, K])
+@each("outputs", [C, C + 1])
+@each("rows", [1, K])
 def test_it_matches_the_loop_over_all_outputs(rows: int, outputs: int) -> None:
     logits, targets = 2 * normal(rows, outputs), shares(rows, outputs)
     assert loss(logits, targets).item() == pytest.approx(naive(logits.tolist(), targets.tolist()), abs=1e-10)
 
 
-@pytest.mark.parametrize("outputs", [C, C + 1])
+@each("outputs", [C, C + 1])
 def test_it_trains_all_outputs(outputs: int) -> None:
     logits, targets = normal(K, outputs).requires_grad_(), shares(K, outputs)
     loss(logits, targets).backward()

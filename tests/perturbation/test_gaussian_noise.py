@@ -12,6 +12,7 @@ from torch import Tensor
 from ood_lab.network import Network
 from ood_lab.perturbation.base import Beside
 from ood_lab.perturbation.gaussian_noise import GaussianNoise
+from tests.cases import each
 
 
 def unused(*_: Any) -> Any:
@@ -37,7 +38,7 @@ def changed(sigma: float, given: Tensor, seed: int = 1, rank: int = 0, world: in
     return made.images
 
 
-@pytest.mark.parametrize("sigma", [0.1, 2.0])
+@each("sigma", [0.1, 2.0])
 def test_what_is_added_is_normal_with_the_given_deviation(sigma: float) -> None:
     noise = (changed(sigma, images()) - images()).double()
     assert kstest((noise / sigma).flatten().numpy(), "norm").pvalue > 1e-3
@@ -69,7 +70,7 @@ def test_noise_does_not_depend_on_the_images_and_is_a_function_of_the_generator(
     assert (changed(0.5, images(), seed=2) - images() - noise).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@each("world", [2, 4])
 def test_devices_that_hold_every_so_many_images_make_together_what_one_makes(world: int) -> None:
     whole = changed(0.5, images())
     for rank in range(world):
@@ -80,7 +81,7 @@ def test_without_deviation_images_come_back_as_they_were() -> None:
     assert torch.equal(changed(0.0, images()), images())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@each("dtype", [torch.float32, torch.float64, torch.float16])
 def test_the_given_images_stay_and_shape_and_precision_are_kept(dtype: torch.dtype) -> None:
     given = images(dtype=dtype)
     found = changed(0.3, given)

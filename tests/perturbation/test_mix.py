@@ -14,6 +14,7 @@ from ood_lab.errors import RunError
 from ood_lab.network import Network
 from ood_lab.perturbation.base import Beside, OutlierImages
 from ood_lab.perturbation.mix import Mix, beta_draw, pasted
+from tests.cases import each
 
 C, ROWS = 4, 8
 LABELS = torch.tensor([2, 0, 1, 3, 3, 0, 2, 1])
@@ -112,8 +113,8 @@ def targets_of(found: OutlierImages) -> Tensor:
     return found.targets
 
 
-@pytest.mark.parametrize(("outlier_label", "outputs"), [("absent", C + 1), ("uniform", C), ("uniform", C + 1)])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each(("outlier_label", "outputs"), [("absent", C + 1), ("uniform", C), ("uniform", C + 1)])
+@each("operation", OPERATIONS)
 def test_images_and_soft_labels_match_the_loops(operation: str, outlier_label: str, outputs: int) -> None:
     for seed in SEEDS:
         found = mix(operation, outlier_label)(OUTLIERS, beside(outputs=outputs), generator(seed))
@@ -123,8 +124,8 @@ def test_images_and_soft_labels_match_the_loops(operation: str, outlier_label: s
         torch.testing.assert_close(targets_of(found).sum(1), torch.ones(ROWS).double(), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.75, 0.97, 1.0])
-@pytest.mark.parametrize("size", [(6, 9), (8, 8), (5, 12), (1, 1)])
+@each("share", [0.0, 0.1, 0.5, 0.75, 0.97, 1.0])
+@each("size", [(6, 9), (8, 8), (5, 12), (1, 1)])
 def test_a_box_has_the_images_aspect_and_is_cut_at_the_borders(size: tuple[int, int], share: float) -> None:
     own, others = torch.zeros(2, 3, *size).double(), torch.ones(2, 3, *size).double()
     for seed in SEEDS:
@@ -149,7 +150,7 @@ def test_a_boxs_centre_is_uniform_over_rows_and_columns() -> None:
     assert chisquare(flat.flatten()).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_there_is_one_lambda_for_the_whole_batch_and_another_in_the_next(operation: str) -> None:
     stream, found = generator(0), []
     for _ in range(10):
@@ -167,7 +168,7 @@ def test_of_a_blend_lambda_is_the_id_images_share_of_every_pixel() -> None:
     torch.testing.assert_close(found.images, torch.full_like(ID, share + 3 * (1 - share)), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("a", "b"), [(10.0, 10.0), (0.1, 1.0), (1.0, 1.0), (5.0, 2.0)])
+@each(("a", "b"), [(10.0, 10.0), (0.1, 1.0), (1.0, 1.0), (5.0, 2.0)])
 def test_lambda_comes_from_a_beta_distribution(a: float, b: float) -> None:
     stream, count = generator(0), 3000
     shares = torch.stack([beta_draw(a, b, stream) for _ in range(count)]).double()
@@ -178,7 +179,7 @@ def test_lambda_comes_from_a_beta_distribution(a: float, b: float) -> None:
     assert kstest(shares.numpy(), "beta", (a, b)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_it_draws_lambda_from_its_own_beta_distribution(operation: str) -> None:
     perturbation, stream = mix(operation, a=200.0, b=50.0), generator(0)
     kept = [1 - targets_of(perturbation(OUTLIERS, beside(), stream))[0, -1].item() for _ in range(300)]
@@ -188,8 +189,8 @@ def test_it_draws_lambda_from_its_own_beta_distribution(operation: str) -> None:
         assert min(kept) == pytest.approx(1 - 2 * 4 / 54)  # boxes of about 0.45 of both sides, of even lengths
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(("ids", "outliers"), [(ROWS, 3), (3, ROWS), (1, 1)])
+@each("operation", OPERATIONS)
+@each(("ids", "outliers"), [(ROWS, 3), (3, ROWS), (1, 1)])
 def test_unequal_numbers_are_cut_to_the_shorter(ids: int, outliers: int, operation: str) -> None:
     given = beside(ID[:ids], LABELS[:ids])
     found = mix(operation)(OUTLIERS[:outliers], given, generator(1))
@@ -199,9 +200,9 @@ def test_unequal_numbers_are_cut_to_the_shorter(ids: int, outliers: int, operati
     torch.testing.assert_close(targets_of(found), targets, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("outlier_label", OUTLIER_LABELS)
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("outliers", [ROWS, 6])
+@each("outlier_label", OUTLIER_LABELS)
+@each("operation", OPERATIONS)
+@each("outliers", [ROWS, 6])
 def test_two_devices_make_together_what_one_makes(outliers: int, operation: str, outlier_label: str) -> None:
     perturbation = mix(operation, outlier_label)
     for seed in SEEDS:
@@ -213,7 +214,7 @@ def test_two_devices_make_together_what_one_makes(outliers: int, operation: str,
             assert torch.equal(targets_of(found), targets_of(whole)[rank::2])
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_it_is_a_function_of_the_generator_and_leaves_the_global_stream(operation: str) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -225,8 +226,8 @@ def test_it_is_a_function_of_the_generator_and_leaves_the_global_stream(operatio
     assert (other.images - first.images).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("dtype", [torch.float32, torch.float64, torch.float16])
+@each("operation", OPERATIONS)
 def test_the_given_images_stay_and_precision_is_kept(operation: str, dtype: torch.dtype) -> None:
     own, others = images(dtype=dtype), images(seed=1, dtype=dtype)
     found = mix(operation)(others, beside(own), generator(0))
@@ -239,7 +240,7 @@ def test_the_given_images_stay_and_precision_is_kept(operation: str, dtype: torc
     assert torch.equal(others, images(seed=1, dtype=dtype))
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_a_head_without_an_output_for_outliers_has_no_label_for_them(operation: str) -> None:
     with pytest.raises(RunError, match=r"outlier_label=absent.*head=absent_class"):
         mix(operation)(OUTLIERS, beside(outputs=C), generator(0))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import pytest
 
 from ood_lab.dataset.fractals import Fractals as Set
 from ood_lab.producer.fractals import Fractals
+from tests.cases import each
 
 
 def test_they_are_those_of_the_data_set() -> None:
@@ -19,7 +19,7 @@ def test_they_are_those_of_the_data_set() -> None:
     assert np.array_equal(made, images.pixels.permute(0, 2, 3, 1).numpy())
 
 
-@pytest.mark.parametrize("parts", [[0, 7, 100, 130], [0, 99, 101, 130], [0, 130]])
+@each("parts", [[0, 7, 100, 130], [0, 99, 101, 130], [0, 130]])
 def test_a_picture_does_not_depend_on_what_it_is_made_with(parts: list[int]) -> None:
     producer = Fractals(count=130, shard_items=50, side=8, seed=0)
     pieces = [producer.produce(a, b)["images"] for a, b in pairwise(parts)]

@@ -12,6 +12,7 @@ from PIL import Image
 from ood_lab.errors import RunError
 from ood_lab.reader import folder
 from ood_lab.reader.base import Listing
+from tests.cases import each
 
 
 def picture(width: int = 32, height: int = 32, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -57,7 +58,7 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     assert read(tmp_path).classes == ("a",)
 
 
-@pytest.mark.parametrize("names", [(), ("notes.txt",)])
+@each("names", [(), ("notes.txt",)])
 def test_a_folder_without_images_is_named(names: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for name in names:
@@ -73,7 +74,7 @@ def test_images_beside_class_folders_are_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize(("one", "other"), [("Cat", "cat"), ("\u00e9", "e\u0301"), ("dog", "dog ")])
+@each(("one", "other"), [("Cat", "cat"), ("\u00e9", "e\u0301"), ("dog", "dog ")])
 def test_two_classes_of_one_name_are_named(one: str, other: str, tmp_path: Path) -> None:
     save(tmp_path / "images" / one / "a.png")
     save(tmp_path / "images" / other / "b.png")
@@ -81,7 +82,7 @@ def test_two_classes_of_one_name_are_named(one: str, other: str, tmp_path: Path)
         read(tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
+@each("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
 def test_every_colour_mode_is_read_as_pil_converts_it(mode: str, tmp_path: Path) -> None:
     image = picture(40, 36, mode=mode)
     save(tmp_path / f"images/a.{'tiff' if mode == 'CMYK' else 'png'}", image)
@@ -94,8 +95,8 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(read(tmp_path).image(0))[:, :, 1], levels // 256)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.5, 0.9])
+@each("suffix", ["jpg", "png", "bmp"])
+@each("share", [0.0, 0.02, 0.1, 0.5, 0.9])
 def test_a_truncated_file_is_named(suffix: str, share: float, tmp_path: Path) -> None:
     broken = save(tmp_path / f"images/broken.{suffix}", picture(80, 80))
     data = broken.read_bytes()

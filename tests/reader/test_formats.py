@@ -17,6 +17,7 @@ from ood_lab.reader.base import Listing
 from ood_lab.reader.joined import joined
 from ood_lab.reader.layout import count, find_layout, lacking, reader_of, source_of
 from ood_lab.reader.selection import drawn_classes
+from tests.cases import each
 from tests.trees import pixels, plant
 
 LIST = {"list": "lists/a.txt", "images": "pictures"}
@@ -35,7 +36,7 @@ def planted(root: Path, source: dict[str, Any]) -> Any:
     return READERS[next(iter(source))]
 
 
-@pytest.mark.parametrize("source", [LIST, BATCHES, IDX, MAT, NPY])
+@each("source", [LIST, BATCHES, IDX, MAT, NPY])
 def test_what_is_missing_is_told_and_the_layout_found_when_it_is_whole(source: dict, tmp_path: Path) -> None:
     described = node(tmp_path, source)
     assert find_layout(described, "ood") is None
@@ -45,15 +46,15 @@ def test_what_is_missing_is_told_and_the_layout_found_when_it_is_whole(source: d
     assert lacking(described, "only", "ood") == []
 
 
-@pytest.mark.parametrize("source", [LIST, BATCHES, IDX, NPY])
+@each("source", [LIST, BATCHES, IDX, NPY])
 def test_the_count_is_known_without_reading_pixels(source: dict, tmp_path: Path) -> None:
     planted(tmp_path, source)
     described = {**node(tmp_path, source), "include": None, "exclude": {}, "draw": None, "benchmark": ""}
     assert count(described, "only", "ood") == 6
 
 
-@pytest.mark.parametrize("source", [BATCHES, IDX, MAT, NPY])
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.95])
+@each("source", [BATCHES, IDX, MAT, NPY])
+@each("share", [0.0, 0.05, 0.5, 0.95])
 def test_a_truncated_file_is_named(source: dict, share: float, tmp_path: Path) -> None:
     reader = planted(tmp_path, source)
     first = next(iter(source.values()))
@@ -131,7 +132,7 @@ def test_labels_that_do_not_fit_their_images_are_named(tmp_path: Path) -> None:
         idx.read(tmp_path, IDX)
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 32, 32), np.uint8), np.zeros((4, 32, 32, 3), np.float32)])
+@each("array", [np.zeros((4, 32, 32), np.uint8), np.zeros((4, 32, 32, 3), np.float32)])
 def test_an_array_of_another_kind_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "r.npy", array)
     with pytest.raises(RunError, match=r"r\.npy: expected uint8 images"):

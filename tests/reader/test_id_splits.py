@@ -15,6 +15,7 @@ from ood_lab.dataset.base import held_out
 from ood_lab.errors import RequestError, RunError
 from ood_lab.reader.base import Listing
 from ood_lab.reader.id_splits import default_held_out, held_out_per_class, read_id_split, training_classes
+from tests.cases import each
 
 
 def put(root: Path, split: str, *names: str, count: int = 2) -> None:
@@ -49,7 +50,7 @@ def test_letter_case_and_unicode_form_do_not_tell_classes_apart(tmp_path: Path) 
     assert read_id_split(node(tmp_path), "own", "test").labels.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("extra", ["bb", "z"])
+@each("extra", ["bb", "z"])
 def test_a_class_unknown_to_training_is_refused_with_both_sides(extra: str, tmp_path: Path) -> None:
     put(tmp_path, "train", "a", "b", "c")
     put(tmp_path, "test", "a", extra)

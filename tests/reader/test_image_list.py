@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ood_lab.errors import RunError
 from ood_lab.reader import image_list
+from tests.cases import each
 
 SOURCE: dict[str, Any] = {"list": "a.txt", "images": "pictures"}
 NAMES = ("a/1.png", "b/2.png", "a/three words.png", "c/4.png")
@@ -34,7 +35,7 @@ def read(root: Path, data: bytes | str, labelled: bool = True) -> image_list.Lis
     return image_list.read(root, SOURCE, labelled)
 
 
-@pytest.mark.parametrize(
+@each(
     "encoded",
     [
         text().encode(),
@@ -47,7 +48,6 @@ def read(root: Path, data: bytes | str, labelled: bool = True) -> image_list.Lis
         f"\n \n{text()}\n\t\n".encode(),
         text().replace(" 0\n", "\t0 \n").encode(),
     ],
-    ids=["plain", "BOM", "UTF-16", "UTF-16 big", "UTF-32", "CRLF", "CR", "blank lines", "tabs"],
 )
 def test_every_writing_of_a_list_gives_the_same_images(encoded: bytes, tmp_path: Path) -> None:
     images(tmp_path)
@@ -65,7 +65,7 @@ def test_absolute_paths_may_lie_anywhere(tmp_path: Path) -> None:
     assert read(tmp_path, text(names)).paths == tuple(map(Path, names))
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "message"),
     [
         ("a/1.png", "line 3: expected 'path label' with a whole number, found 'a/1.png'"),
@@ -82,7 +82,7 @@ def test_a_wrong_line_is_named_by_its_number_in_the_file(line: str, message: str
         read(tmp_path, f"\na/1.png 0\n{line}\nb/2.png 1\n")
 
 
-@pytest.mark.parametrize(
+@each(
     ("data", "message"),
     [
         ("a/1.png 0\nb/ü.png 1\n".encode("latin-1"), "line 2: byte 0xfc is not UTF-8. Save the file as UTF-8"),
@@ -96,7 +96,7 @@ def test_another_encoding_is_named(data: bytes, message: str, tmp_path: Path) ->
             read(tmp_path, data, labelled)
 
 
-@pytest.mark.parametrize("labels", [(3, 7, 3, 7), (-1, -1, -1, -1), (0, -1, 5, 0), ("", "", "", "")])
+@each("labels", [(3, 7, 3, 7), (-1, -1, -1, -1), (0, -1, 5, 0), ("", "", "", "")])
 def test_labels_of_an_ood_list_mean_nothing(labels: tuple[object, ...], tmp_path: Path) -> None:
     images(tmp_path)
     listing = read(tmp_path, text(labels=labels), labelled=False)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ood_lab.errors import RunError
 from ood_lab.reader.picture import EIGHT_BIT, decode, to_rgb
+from tests.cases import each
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
 
@@ -19,7 +20,7 @@ def saved(image: Image.Image, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+@each("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
 def test_eight_bits_are_converted_as_pillow_does_in_memory_and_from_a_file(mode: str, tmp_path: Path) -> None:
     assert mode in EIGHT_BIT
     image = Image.fromarray(np.stack([GREY, GREY[::-1], 255 - GREY], 2)).convert("LA" if mode == "LA" else mode)
@@ -38,7 +39,7 @@ def test_transparency_is_dropped_and_the_colour_beneath_it_kept(tmp_path: Path) 
     assert np.array_equal(np.asarray(to_rgb(palette)), np.asarray(Image.fromarray(GREY).convert("RGB")))
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@each("suffix", ["png", "tif"])
 def test_sixteen_bits_of_the_same_picture_give_the_same_pixels(suffix: str, tmp_path: Path) -> None:
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
     wanted = np.repeat(GREY[:, :, None], 3, 2)
@@ -46,7 +47,7 @@ def test_sixteen_bits_of_the_same_picture_give_the_same_pixels(suffix: str, tmp_
     assert np.array_equal(np.asarray(to_rgb(deep)), wanted)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
+@each("mode", ["I;16", "I;16L", "I;16B"])
 def test_every_byte_order_of_sixteen_bits_is_scaled_not_clipped(mode: str) -> None:
     levels = np.linspace(0, 65535, 600).reshape(20, 30).astype("<u2" if mode != "I;16B" else ">u2")
     image = Image.frombytes(mode, (30, 20), levels.tobytes())
@@ -60,7 +61,7 @@ def test_a_png_that_an_older_pillow_opens_in_mode_i_has_sixteen_bits() -> None:
     assert np.array_equal(np.asarray(to_rgb(image))[:, :, 0], GREY)
 
 
-@pytest.mark.parametrize(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
+@each(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
 def test_pictures_without_a_stated_white_are_refused_with_file_and_mode(dtype: type, mode: str, tmp_path: Path) -> None:
     image = Image.fromarray(GREY.astype(dtype))
     with pytest.raises(RunError, match=rf"a\.tif: mode {mode} .*8 or 16 bits"):

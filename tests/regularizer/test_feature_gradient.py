@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ood_lab.network import Network
 from ood_lab.parts import Dimensions, Rows, View
 from ood_lab.regularizer.feature_gradient import FeatureGradient
+from tests.cases import each
 from tests.views import assert_close, differences, dot, normal
 
 C, D, ROWS, K = 3, 5, 6, 4
@@ -79,9 +80,9 @@ def margins(fc: nn.Linear) -> tuple[float, float]:
     return (ids[2] + ids[3]) / 2, (outliers[1] + outliers[2]) / 2
 
 
-@pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("graph", [True, False])
-@pytest.mark.parametrize("some", [True, False])
+@each("outputs", OUTPUTS)
+@each("graph", [True, False])
+@each("some", [True, False])
 def test_it_is_equation_3_with_the_gradient_of_a_linear_head(some: bool, graph: bool, outputs: int) -> None:
     fc, (features, outliers) = classifier(outputs), points()
     bounds = margins(fc) if some else (math.inf, -math.inf)
@@ -91,7 +92,7 @@ def test_it_is_equation_3_with_the_gradient_of_a_linear_head(some: bool, graph: 
     assert found.item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@each("rows", [1, 3])
 def test_each_side_is_a_mean_by_itself(rows: int) -> None:
     fc, (features, outliers) = classifier(), points()
     expected = naive(features[:rows].tolist(), outliers.tolist(), fc.weight.tolist(), fc.bias.tolist())
@@ -125,8 +126,8 @@ def trained(fc: nn.Linear, bounds: tuple[float, float]) -> None:
     assert_close(fc.bias.grad, differences(lambda b: naive(features, outliers, weight, b, *bounds), fc.bias))
 
 
-@pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("some", [True, False])
+@each("outputs", OUTPUTS)
+@each("some", [True, False])
 def test_it_trains_the_head_and_rows_with_a_graph(some: bool, outputs: int) -> None:
     fc, (features, outliers) = classifier(outputs), points()
     bounds = margins(fc) if some else (math.inf, -math.inf)
@@ -150,8 +151,8 @@ def test_the_network_behind_the_features_is_trained_too() -> None:
     assert_close(below.grad, differences(at, below))
 
 
-@pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("some", [True, False])
+@each("outputs", OUTPUTS)
+@each("some", [True, False])
 def test_points_without_a_graph_train_the_head_alone(some: bool, outputs: int) -> None:
     fc, (features, outliers) = classifier(outputs), points()
     bounds = margins(fc) if some else (math.inf, -math.inf)

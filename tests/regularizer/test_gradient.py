@@ -15,6 +15,7 @@ from ood_lab.network import Network
 from ood_lab.parts import Dimensions, Rows, View
 from ood_lab.regularizer.gradient import Gradient
 from ood_lab.types import BackboneOutput
+from tests.cases import each
 from tests.views import assert_close, assert_reads_exactly, differences, normal
 
 IDS, OUTLIERS, C, SHAPE = 5, 4, 3, (3, 3, 3)
@@ -139,8 +140,8 @@ def slope_along(net: nn.Module, name: str, direction: Tensor, value: Callable[[n
     return (there - back) / 2e-6
 
 
-@pytest.mark.parametrize("some", [True, False])
-@pytest.mark.parametrize("reading", ["batch", "sample"])
+@each("some", [True, False])
+@each("reading", ["batch", "sample"])
 def test_it_is_equation_3_by_finite_differences_of_each_images_energy(reading: Reading, some: bool) -> None:
     net = network()
     bounds = margins(net) if some else EVERYTHING
@@ -149,7 +150,7 @@ def test_it_is_equation_3_by_finite_differences_of_each_images_energy(reading: R
     assert penalty(net, *bounds, reading).item() == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("some", [True, False])
+@each("some", [True, False])
 def test_with_batch_statistics_the_scores_of_a_pass_are_averaged_and_differentiated_together(some: bool) -> None:
     net = network("batch")
     bounds = margins(net) if some else EVERYTHING
@@ -159,7 +160,7 @@ def test_with_batch_statistics_the_scores_of_a_pass_are_averaged_and_differentia
     assert penalty(net, *bounds, "released").item() == pytest.approx(expected / ALL, abs=1e-8)
 
 
-@pytest.mark.parametrize("some", [True, False])
+@each("some", [True, False])
 def test_by_sample_it_is_equation_3_of_each_image_with_the_batchs_statistics_held(some: bool) -> None:
     net = network("batch")
     bounds = margins(net) if some else EVERYTHING
@@ -168,8 +169,8 @@ def test_by_sample_it_is_equation_3_of_each_image_with_the_batchs_statistics_hel
     assert penalty(net, *bounds, "sample").item() == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("some", [True, False])
+@each("norm", NORMS)
+@each("some", [True, False])
 def test_all_readings_agree_with_group_normalisation_and_not_with_batch_normalisation(some: bool, norm: Norm) -> None:
     net = network(norm)
     bounds = margins(net) if some else EVERYTHING
@@ -187,8 +188,8 @@ def test_as_released_it_is_divided_by_the_number_of_all_images() -> None:
     assert penalty(net, *bounds, "released").item() == pytest.approx(naive(net, *bounds) / ALL, abs=1e-12)
 
 
-@pytest.mark.parametrize("reading", ["batch", "sample"])
-@pytest.mark.parametrize(("m_in", "m_out"), [(math.inf, math.inf), (-math.inf, -math.inf)])
+@each("reading", ["batch", "sample"])
+@each(("m_in", "m_out"), [(math.inf, math.inf), (-math.inf, -math.inf)])
 def test_each_side_has_its_own_margin(m_in: float, m_out: float, reading: Reading) -> None:
     net = network()
     expected = naive(net, m_in, m_out)
@@ -196,8 +197,8 @@ def test_each_side_has_its_own_margin(m_in: float, m_out: float, reading: Readin
     assert penalty(net, m_in, m_out, reading).item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("reading", READINGS)
+@each("norm", NORMS)
+@each("reading", READINGS)
 def test_without_a_margin_all_images_of_its_side_count(reading: Reading, norm: Norm) -> None:
     net = network(norm)
     m_in, m_out = margins(net)
@@ -207,8 +208,8 @@ def test_without_a_margin_all_images_of_its_side_count(reading: Reading, norm: N
     assert len(set(of_null)) == 3
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("reading", READINGS)
+@each("norm", NORMS)
+@each("reading", READINGS)
 def test_of_a_head_with_one_output_more_the_classes_alone_count(reading: Reading, norm: Norm) -> None:
     more, fewer = network(norm, C + 1), network(norm)
     fewer.load_state_dict({name: v[:C] if name.startswith("7.") else v for name, v in more.state_dict().items()})
@@ -228,8 +229,8 @@ TRAINED: dict[Reading, Penalty] = {
 }
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("reading", READINGS)
+@each("norm", NORMS)
+@each("reading", READINGS)
 def test_it_trains_every_weight_through_the_second_derivative(reading: Reading, norm: Norm) -> None:
     net = network(norm)
     bounds = margins(net)
@@ -267,9 +268,9 @@ def test_single_weights_match_too() -> None:
     assert_close(bias.grad, differences(at, bias))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("bounds", [EVERYTHING, NOTHING])
+@each("norm", NORMS)
+@each("reading", READINGS)
+@each("bounds", [EVERYTHING, NOTHING])
 def test_a_gradient_of_zero_trains_nothing_and_gives_no_nan(
     bounds: tuple[float, float], reading: Reading, norm: Norm
 ) -> None:

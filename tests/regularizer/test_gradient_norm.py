@@ -8,6 +8,7 @@ import torch
 from ood_lab.moment import Progress
 from ood_lab.parts import Dimensions, Term
 from ood_lab.regularizer.gradient_norm import GradientNorm
+from tests.cases import each
 from tests.regularizer.test_gradient import EVERYTHING, LABELS, NORMS, Norm, images, naive, network, penalty, view
 from tests.small import at, batch, images_of, method, terms
 from tests.views import assert_reads_exactly
@@ -19,7 +20,7 @@ def watch() -> GradientNorm:
     return made
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@each("norm", NORMS)
 def test_both_sides_together_are_the_penalty_of_all_images(norm: Norm) -> None:
     net, made = network(norm), watch()
     found = made.losses(view(net, *images()).of(made))
@@ -47,7 +48,7 @@ def test_what_it_alone_reads_counts_as_unused() -> None:
     assert module._used(module._terms) == module._used({"ce": module._terms["ce"]})
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@each("norm", NORMS)
 def test_a_step_with_it_logs_it_and_has_the_same_gradient_to_the_last_bit(norm: Norm) -> None:
     gradients = []
     for watched in ([], [watch()]):

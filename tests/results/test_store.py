@@ -21,6 +21,7 @@ from ood_lab.results.store import (
     read_rows,
     read_thresholds,
 )
+from tests.cases import each
 
 
 def row(**values: Any) -> Row:
@@ -46,7 +47,7 @@ def test_the_same_measurement_replaces_the_earlier_in_its_place(tmp_path: Path) 
     assert [(r["metric"], r["value"], r["commit"]) for r in read_rows(tmp_path)] == [("a", 3.0, "new"), ("b", 2.0, "x")]
 
 
-@pytest.mark.parametrize("column", KEY)
+@each("column", KEY)
 def test_another_value_of_a_key_column_is_another_measurement(tmp_path: Path, column: str) -> None:
     add_rows(tmp_path, [row()])
     add_rows(tmp_path, [row(**{column: "other"})])
@@ -58,7 +59,7 @@ def test_within_one_call_the_last_row_counts(tmp_path: Path) -> None:
     assert [r["value"] for r in read_rows(tmp_path)] == [2.0]
 
 
-@pytest.mark.parametrize("change", ["extra", "lacking"])
+@each("change", ["extra", "lacking"])
 def test_a_row_with_other_columns_is_refused_and_nothing_is_written(tmp_path: Path, change: str) -> None:
     add_rows(tmp_path, [row(value=1.0)])
     wrong = row(value=2.0, surprise=1) if change == "extra" else {k: v for k, v in row().items() if k != "commit"}

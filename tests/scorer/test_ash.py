@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import DIM, TEST, TRAIN, head
 
 
@@ -19,8 +20,8 @@ def naive(x: np.ndarray, variant: str, percentile: float) -> np.ndarray:
     return out * np.exp(x.sum() / out.sum()) if variant == "s" else out
 
 
-@pytest.mark.parametrize("variant", ["s", "p", "b"])
-@pytest.mark.parametrize("percentile", [0.0, 65.0, 90.0])
+@each("variant", ["s", "p", "b"])
+@each("percentile", [0.0, 65.0, 90.0])
 def test_it_is_the_energy_of_the_shaped_features(variant: str, percentile: float) -> None:
     scores = build_scorer("ash", variant=variant, percentile=percentile).fit(TRAIN, head=head()).score(TEST)
     for x, ours in zip(TEST.features.numpy(), scores.tolist(), strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN, as_given
 
 # Away from zero, where the cosine has no value.
@@ -27,7 +28,7 @@ def naive(shifts: range) -> list[float]:
     return expected
 
 
-@pytest.mark.parametrize("options", [{}, {"shifts": "all"}])
+@each("options", [{}, {"shifts": "all"}])
 def test_it_is_the_likeness_to_the_nearest_image_times_the_norm_summed_over_shifts(options: dict[str, Any]) -> None:
     scores = build_scorer("csi", **options).fit(BANK).score(DATA).tolist()
     assert scores == pytest.approx(naive(range(2)), rel=1e-6)

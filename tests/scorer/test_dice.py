@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import CLASSES, DIM, TEST, TRAIN, head
 
 
-@pytest.mark.parametrize("percentile", [0.0, 60.0, 90.0])
+@each("percentile", [0.0, 60.0, 90.0])
 def test_it_is_the_energy_with_the_largest_contributions_kept(percentile: float) -> None:
     scores = build_scorer("dice", percentile=percentile).fit(TRAIN, head=head()).score(TEST)
     weight, mean = head().weight.numpy(), TRAIN.features.numpy().mean(0)

@@ -10,13 +10,14 @@ import torch
 from ood_lab.errors import RequestError
 from ood_lab.scorer import build_scorer
 from ood_lab.types import FeatureSet
+from tests.cases import each
 
 
 def score(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     return build_scorer("energy", temperature=temperature).score(FeatureSet(torch.zeros(len(logits), 1), logits))
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 10.0])
+@each("temperature", [0.5, 1.0, 10.0])
 def test_it_is_minus_the_log_of_the_summed_exponentials(temperature: float) -> None:
     logits = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
     for row, ours in zip(logits.tolist(), score(logits, temperature).tolist(), strict=True):
@@ -38,7 +39,7 @@ def test_adding_a_constant_to_all_logits_lowers_the_score_by_it() -> None:
     torch.testing.assert_close(score(logits + 3), score(logits) - 3)
 
 
-@pytest.mark.parametrize("value", [0, -1.0, "warm", None, float("nan")])
+@each("value", [0, -1.0, "warm", None, float("nan")])
 def test_a_temperature_out_of_range_is_a_wrong_request(value: object) -> None:
     with pytest.raises(RequestError, match=r"temperature=.*expected a number above 0"):
         build_scorer("energy", temperature=value)

@@ -9,6 +9,7 @@ from ood_lab.config.groups import groups
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import NotFittedError, Scorer
 from ood_lab.types import FeatureSet, LinearHead
+from tests.cases import each
 from tests.scorer.case import DIM, TEST, TRAIN, as_given, head
 
 NAMES = groups()["scorer"]
@@ -21,7 +22,7 @@ def fitted(name: str, train: FeatureSet = TRAIN, single: LinearHead | None = Non
     return build_scorer(name).fit(given, head=single or head(), val=given)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_nothing_is_written_into_the_features(name: str) -> None:
     before = [t.clone() for t in (*TRAIN, *TEST) if t is not None]
     fitted(name).score(as_given(name, TEST))
@@ -29,7 +30,7 @@ def test_nothing_is_written_into_the_features(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_rows_score_does_not_depend_on_the_others(name: str) -> None:
     scorer = fitted(name)
     data = as_given(name, TEST)
@@ -54,7 +55,7 @@ def test_before_fit_a_detector_scores_or_says_that_it_is_not_fitted() -> None:
 NEEDS = [(name, need) for name in NAMES for need in build_scorer(name).needs]
 
 
-@pytest.mark.parametrize(("name", "need"), NEEDS)
+@each(("name", "need"), NEEDS)
 def test_what_a_detector_needs_and_is_not_given_is_said(name: str, need: str) -> None:
     given = as_given(name, TRAIN)
     message = "needs the classifier's head" if need == "head" else "needs the training labels"
@@ -64,14 +65,14 @@ def test_what_a_detector_needs_and_is_not_given_is_said(name: str, need: str) ->
         )
 
 
-@pytest.mark.parametrize("name", [name for name, need in NEEDS if need == "head"])
+@each("name", [name for name, need in NEEDS if need == "head"])
 def test_a_head_of_another_network_is_said(name: str) -> None:
     with pytest.raises(ValueError, match=r"the head's weight is \(3, 4\); logits and features say \(5, 16\)"):
         build_scorer(name).fit(TRAIN, head=LinearHead(torch.zeros(3, 4), torch.zeros(3)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@each("name", NAMES)
+@each("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_named(name: str, value: float) -> None:
     for part in ("features", "logits"):
         broken = getattr(TRAIN, part).clone()
@@ -84,20 +85,20 @@ def test_values_that_are_not_finite_are_named(name: str, value: float) -> None:
             fitted(name).score(data)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_training_set_without_rows_is_named(name: str) -> None:
     none = as_given(name, FeatureSet(TRAIN.features[:0], TRAIN.logits[:0], TRAIN.labels[:0]))  # type: ignore[index]
     with pytest.raises(ValueError, match="the training set has no rows"):
         build_scorer(name).fit(none, head=head())
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"pood"}))
+@each("name", sorted(set(NAMES) - {"pood"}))
 def test_a_set_without_rows_has_no_scores(name: str) -> None:
     data = as_given(name, TEST)
     assert fitted(name).score(FeatureSet(data.features[:0], data.logits[:0])).shape == (0,)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"pood"}))
+@each("name", sorted(set(NAMES) - {"pood"}))
 def test_a_network_with_one_class_gives_the_documented_value_or_an_error(name: str) -> None:
     only = LinearHead(head().weight[:1], head().bias[:1])
 
@@ -116,7 +117,7 @@ def test_a_network_with_one_class_gives_the_documented_value_or_an_error(name: s
         torch.testing.assert_close(scores, torch.full_like(scores, ONE_CLASS[name]), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"pood"}))
+@each("name", sorted(set(NAMES) - {"pood"}))
 def test_fewer_rows_than_dimensions_give_finite_scores_or_an_error(name: str) -> None:
     assert TRAIN.labels is not None
     few = FeatureSet(TRAIN.features[:6], TRAIN.logits[:6], TRAIN.labels[:6])
@@ -129,7 +130,7 @@ def test_fewer_rows_than_dimensions_give_finite_scores_or_an_error(name: str) ->
     assert fitted(name, few).score(as_given(name, TEST)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["knn", "nnguide"])
+@each("name", ["knn", "nnguide"])
 def test_a_k_above_the_bank_is_the_bank(name: str) -> None:
     few = FeatureSet(TRAIN.features[:6], TRAIN.logits[:6], TRAIN.labels)
     alpha = {"alpha": 1.0} if name == "nnguide" else {}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import CLASSES, TEST, TRAIN, head
 
 
-@pytest.mark.parametrize("normaliser", ["distance", "norm"])
+@each("normaliser", ["distance", "norm"])
 def test_it_is_the_mean_distance_to_the_boundaries_over_that_to_the_mean(normaliser: str) -> None:
     scores = build_scorer("fdbd", normaliser=normaliser).fit(TRAIN, head=head()).score(TEST)
     weight, mean = head().weight.numpy(), TRAIN.features.numpy().mean(0)

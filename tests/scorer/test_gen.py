@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST
 
 
-@pytest.mark.parametrize("gamma", [0.1, 0.5])
-@pytest.mark.parametrize("top", [1, 3, 5, 100])
+@each("gamma", [0.1, 0.5])
+@each("top", [1, 3, 5, 100])
 def test_it_is_the_sum_over_the_top_classes(gamma: float, top: int) -> None:
     scores = build_scorer("gen", gamma=gamma, top_m=top).score(TEST).tolist()
     for row, ours in zip(TEST.logits.tolist(), scores, strict=True):

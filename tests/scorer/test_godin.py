@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST
 
 
-@pytest.mark.parametrize("confidence", ["numerator", "softmax"])
+@each("confidence", ["numerator", "softmax"])
 def test_it_is_the_negative_confidence_of_the_numerators(confidence: str) -> None:
     scores = build_scorer("godin", confidence=confidence).score(TEST).tolist()
     for h, ours in zip(TEST.features.tolist(), scores, strict=True):

@@ -11,6 +11,7 @@ from ood_lab.errors import RequestError
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import NotFittedError
 from ood_lab.types import FeatureSet
+from tests.cases import each
 
 
 def features(rows: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -34,13 +35,13 @@ def naive(train: torch.Tensor, data: torch.Tensor, k: int) -> list[float]:
     return result
 
 
-@pytest.mark.parametrize("k", [1, 5, 30])
+@each("k", [1, 5, 30])
 def test_it_is_the_distance_to_the_kth_normalised_training_row(k: int) -> None:
     train, data = features(30, 0, torch.float64), features(20, 1, torch.float64)
     assert score(train, data, k).tolist() == pytest.approx(naive(train, data, k), rel=1e-12)
 
 
-@pytest.mark.parametrize("k", [1, 7, 50])
+@each("k", [1, 7, 50])
 def test_in_float32_it_is_scikit_learns(k: int) -> None:
     train, data = features(300, 2), features(100, 3)
     unit = [v.double().numpy() / np.linalg.norm(v.double().numpy(), axis=1, keepdims=True) for v in (train, data)]
@@ -99,7 +100,7 @@ def test_the_configured_k_is_50_in_the_methods_space() -> None:
     assert build_scorer("knn_penultimate").space == "penultimate"
 
 
-@pytest.mark.parametrize(("option", "value"), [("k", 0), ("k", 2.5), ("k", True), ("space", "logits")])
+@each(("option", "value"), [("k", 0), ("k", 2.5), ("k", True), ("space", "logits")])
 def test_a_value_out_of_range_is_a_wrong_request(option: str, value: object) -> None:
     with pytest.raises(RequestError, match=f"scorer knn: {option}="):
         build_scorer("knn", **{option: value})

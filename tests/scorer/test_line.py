@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import CLASSES, TEST, TRAIN, head
 
 
-@pytest.mark.parametrize(("neurons", "weights", "clip"), [(90.0, 90.0, 1.0), (10.0, 90.0, 1.0), (50.0, 10.0, 0.8)])
+@each(("neurons", "weights", "clip"), [(90.0, 90.0, 1.0), (10.0, 90.0, 1.0), (50.0, 10.0, 0.8)])
 def test_it_is_the_energy_through_the_important_neurons_and_weights(
     neurons: float, weights: float, clip: float
 ) -> None:

@@ -10,13 +10,14 @@ import torch
 from ood_lab.errors import RequestError
 from ood_lab.scorer import build_scorer
 from ood_lab.types import FeatureSet
+from tests.cases import each
 
 
 def score(logits: torch.Tensor) -> torch.Tensor:
     return build_scorer("msp").score(FeatureSet(torch.zeros(len(logits), 1), logits))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("dtype", [torch.float32, torch.float64])
 def test_it_is_one_minus_the_largest_probability(dtype: torch.dtype) -> None:
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype)
     for row, ours in zip(logits.double().tolist(), score(logits).tolist(), strict=True):

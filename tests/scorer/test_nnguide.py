@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN
 
 
-@pytest.mark.parametrize(("alpha", "count"), [(0.25, 50), (1.0, 200)])
+@each(("alpha", "count"), [(0.25, 50), (1.0, 200)])
 def test_it_is_the_energy_times_the_mean_of_the_nearest(alpha: float, count: int) -> None:
     scores = build_scorer("nnguide", k=4, alpha=alpha, bank="first").fit(TRAIN).score(TEST)
     bank, energies = TRAIN.features.numpy()[:count], TRAIN.logits.logsumexp(1).numpy()[:count]

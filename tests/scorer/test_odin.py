@@ -10,10 +10,11 @@ import torch
 from ood_lab.evaluation.extract import perturbed
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer
+from tests.cases import each
 from tests.scorer.case import TEST
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1000.0])
+@each("temperature", [1.0, 1000.0])
 def test_it_is_one_minus_the_largest_probability_at_its_temperature(temperature: float) -> None:
     scores = build_scorer("odin", temperature=temperature).score(TEST).tolist()
     for logits, ours in zip(TEST.logits.tolist(), scores, strict=True):

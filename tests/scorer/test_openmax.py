@@ -10,6 +10,7 @@ from scipy import stats
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.openmax import SHIFT, weibull
 from ood_lab.types import FeatureSet
+from tests.cases import each
 from tests.scorer.case import CLASSES, TEST, TRAIN
 
 
@@ -20,8 +21,8 @@ def naive_distance(kind: str, x: np.ndarray, mean: np.ndarray) -> float:
     return euclidean / 200 + 1 - float(x @ mean / np.linalg.norm(x) / np.linalg.norm(mean))
 
 
-@pytest.mark.parametrize("kind", ["euclidean", "eucos"])
-@pytest.mark.parametrize(("tail", "alpha"), [(20, 3), (5, 10)])
+@each("kind", ["euclidean", "eucos"])
+@each(("tail", "alpha"), [(20, 3), (5, 10)])
 def test_it_is_the_log_odds_of_the_unknown_class(kind: str, tail: int, alpha: int) -> None:
     scores = build_scorer("openmax", tail=tail, alpha=alpha, distance=kind).fit(TRAIN).score(TEST).tolist()
     assert TRAIN.labels is not None

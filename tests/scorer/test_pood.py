@@ -9,6 +9,7 @@ from pytorch_ood import detector as peer
 from ood_lab.config.peers import usable
 from ood_lab.scorer import build_scorer
 from ood_lab.types import FeatureSet, LinearHead
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN, head
 
 SINGLE = LinearHead(head().weight.float(), head().bias.float())
@@ -22,7 +23,7 @@ def scores_of(name: str) -> torch.Tensor:
         return build_scorer("pood", detectors=[name], options=options).fit(FIT, head=SINGLE).score(DATA)
 
 
-@pytest.mark.parametrize("name", usable())
+@each("name", usable())
 def test_each_gives_a_number_for_each_row(name: str) -> None:
     scores = scores_of(name)
     assert scores.shape == (len(DATA.features),)
@@ -39,7 +40,7 @@ def test_the_numbers_are_those_of_calling_pytorch_ood_itself() -> None:
     torch.testing.assert_close(scores_of("Mahalanobis"), mahalanobis.predict_features(DATA.features))
 
 
-@pytest.mark.parametrize(
+@each(
     ("detectors", "options", "message"),
     [
         (["ViM", "KNN"], {}, "one object scores with one detector; got ViM, KNN"),

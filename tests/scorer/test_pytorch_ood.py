@@ -14,6 +14,7 @@ from ood_lab.evaluation.extract import perturbed
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer
 from ood_lab.types import FeatureSet, LinearHead
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN, head
 
 SINGLE = LinearHead(head().weight.float(), head().bias.float())
@@ -84,7 +85,7 @@ PEERS: dict[str, tuple[dict[str, object], Callable[[], Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PEERS)
+@each("name", PEERS)
 def test_both_rank_every_image_alike(name: str) -> None:
     options, theirs = PEERS[name]
     ours = build_scorer(name, **options).fit(FIT, head=SINGLE).score(DATA).double()
@@ -102,7 +103,7 @@ FACTORS = {"gen": 1 / 3, "mahalanobis": 0.5 / ROWS, "rmds": 1 / ROWS}
 ORDER_ONLY = ("gradnorm", "kl_matching", "nnguide", "she", "fdbd")
 
 
-@pytest.mark.parametrize("name", [name for name in PEERS if name not in ORDER_ONLY])
+@each("name", [name for name in PEERS if name not in ORDER_ONLY])
 def test_the_numbers_are_theirs_up_to_a_known_constant(name: str) -> None:
     options, theirs = PEERS[name]
     ours = build_scorer(name, **options).fit(FIT, head=SINGLE).score(DATA).double()

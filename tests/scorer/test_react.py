@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN, head
 
 
-@pytest.mark.parametrize("percentile", [50.0, 90.0, 100.0])
+@each("percentile", [50.0, 90.0, 100.0])
 def test_it_is_the_energy_of_features_clipped_at_the_percentile(percentile: float) -> None:
     scores = build_scorer("react", percentile=percentile).fit(TRAIN, head=head()).score(TEST)
     threshold = np.percentile(TRAIN.features.numpy().ravel(), percentile)

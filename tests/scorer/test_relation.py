@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ood_lab.scorer import build_scorer, relation
+from tests.cases import each
 from tests.scorer.case import TEST, TRAIN
 
 
@@ -14,7 +15,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x) / np.exp(x).sum()
 
 
-@pytest.mark.parametrize(("power", "threshold"), [(1.0, 0.03), (4.0, 0.03), (1.0, 0.5), (2.0, 0.0)])
+@each(("power", "threshold"), [(1.0, 0.03), (4.0, 0.03), (1.0, 0.5), (2.0, 0.0)])
 def test_it_is_the_sum_of_the_edges_above_the_threshold(power: float, threshold: float) -> None:
     scores = build_scorer("relation", power=power, threshold=threshold).fit(TRAIN).score(TEST).tolist()
     bank = [

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import DIM, TEST, TRAIN, head
 
 
-@pytest.mark.parametrize("percentile", [0.0, 65.0, 85.0])
+@each("percentile", [0.0, 65.0, 85.0])
 def test_it_is_the_energy_of_the_scaled_features(percentile: float) -> None:
     scores = build_scorer("scale", percentile=percentile).fit(TRAIN, head=head()).score(TEST)
     count = DIM - round(DIM * percentile / 100)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ood_lab.scorer import build_scorer
+from tests.cases import each
 from tests.scorer.case import DIM, TEST, TRAIN, head
 
 
-@pytest.mark.parametrize("dim", [3, 8, None])
+@each("dim", [3, 8, None])
 def test_it_is_the_scaled_residual_beside_the_energy(dim: int | None) -> None:
     scores = build_scorer("vim", dim=dim).fit(TRAIN, head=head()).score(TEST)
     weight, bias = head().weight.numpy(), head().bias.numpy()

@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from ood_lab.clustered import Engine
 from ood_lab.parts import Rows
 from ood_lab.selector.dos import DOS
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.selector.candidates import (
     CLASSES,
@@ -39,7 +40,7 @@ def least_absent_naive(probabilities: list[float], labels: list[int], each: int)
     return kept
 
 
-@pytest.mark.parametrize(("take", "each"), [(6, 1), (12, 2), (17, 2), (24, 4), (33, 5)])
+@each(("take", "each"), [(6, 1), (12, 2), (17, 2), (24, 4), (33, 5)])
 def test_each_known_group_gives_the_least_absent_ones(take: int, each: int) -> None:
     for seed in range(5):
         (features, group), found = groups_of_directions(seed), outputs(COUNT, seed)
@@ -50,10 +51,8 @@ def test_each_known_group_gives_the_least_absent_ones(take: int, each: int) -> N
         assert wanted <= set(got.tolist())
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
-@pytest.mark.parametrize(
-    ("clusters", "take", "count", "made"), [(8, 30, 70, 8), (64, 10, 50, 10), (64, 64, 40, 40), (3, 40, 41, 3)]
-)
+@each("engine", ["torch", "faiss"])
+@each(("clusters", "take", "count", "made"), [(8, 30, 70, 8), (64, 10, 50, 10), (64, 64, 40, 40), (3, 40, 41, 3)])
 def test_the_choice_matches_the_loop_over_clusters_of_directions(
     clusters: int, take: int, count: int, made: int, engine: Engine
 ) -> None:
@@ -89,7 +88,7 @@ def test_the_rest_is_any_of_the_others_alike() -> None:
     assert chisquare([seen[i] for i in others]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@each("engine", ["torch", "faiss"])
 def test_the_choice_is_a_function_of_its_generator(engine: Engine) -> None:
     rows = rows_of(normal(60, 4), outputs(60))
     torch.manual_seed(5)
@@ -100,8 +99,8 @@ def test_the_choice_is_a_function_of_its_generator(engine: Engine) -> None:
     assert DOS(clusters=7, engine=engine).choose(rows, 60, 30, seeded(2)).tolist() != first
 
 
-@pytest.mark.parametrize("take", [1, 2, 5, 12, 30])
-@pytest.mark.parametrize("clusters", [1, 4, 64])
+@each("take", [1, 2, 5, 12, 30])
+@each("clusters", [1, 4, 64])
 def test_candidates_that_tell_nothing_are_still_chosen_from(clusters: int, take: int) -> None:
     for rows in degenerate(12).values():
         assert_valid(DOS(clusters=clusters).choose(rows, 12, take, seeded()), 12, take)

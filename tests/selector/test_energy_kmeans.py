@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from ood_lab.clustered import Engine
 from ood_lab.parts import Rows
 from ood_lab.selector.energy_kmeans import EnergyKMeans
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.selector.candidates import (
     CLASSES,
@@ -43,7 +44,7 @@ def both_ends_naive(scores: list[float], labels: list[int], m: int) -> set[int]:
     return kept
 
 
-@pytest.mark.parametrize(("take", "m"), [(12, 1), (13, 1), (23, 1), (24, 2), (33, 2)])
+@each(("take", "m"), [(12, 1), (13, 1), (23, 1), (24, 2), (33, 2)])
 def test_each_known_group_gives_its_lowest_and_its_highest_energies(take: int, m: int) -> None:
     for seed in range(5):
         (features, group), found = groups_of_directions(seed), outputs(COUNT, seed)
@@ -54,8 +55,8 @@ def test_each_known_group_gives_its_lowest_and_its_highest_energies(take: int, m
         assert wanted <= set(got.tolist())
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
-@pytest.mark.parametrize(
+@each("engine", ["torch", "faiss"])
+@each(
     ("clusters", "take", "count", "made"),
     [(8, 32, 70, 8), (64, 20, 50, 10), (64, 21, 50, 10), (64, 200, 40, 40), (3, 40, 41, 3), (64, 3, 30, 1)],
 )
@@ -113,7 +114,7 @@ def test_only_outputs_of_the_classes_count() -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@each("engine", ["torch", "faiss"])
 def test_the_choice_is_a_function_of_its_generator(engine: Engine) -> None:
     rows = rows_of(normal(60, 4), outputs(60))
     torch.manual_seed(5)
@@ -124,8 +125,8 @@ def test_the_choice_is_a_function_of_its_generator(engine: Engine) -> None:
     assert EnergyKMeans(clusters=7, engine=engine).choose(rows, 60, 30, seeded(2)).tolist() != first
 
 
-@pytest.mark.parametrize("take", [1, 2, 5, 12, 30])
-@pytest.mark.parametrize("clusters", [1, 4, 64])
+@each("take", [1, 2, 5, 12, 30])
+@each("clusters", [1, 4, 64])
 def test_candidates_that_tell_nothing_are_still_chosen_from(clusters: int, take: int) -> None:
     for rows in degenerate(12).values():
         assert_valid(EnergyKMeans(clusters=clusters).choose(rows, 12, take, seeded()), 12, take)

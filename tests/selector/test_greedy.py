@@ -9,6 +9,7 @@ import torch
 
 from ood_lab.parts import Rows
 from ood_lab.selector.greedy import Greedy
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.selector.candidates import CLASSES, assert_valid, degenerate, energies, outputs, rows_of, seeded
 from tests.views import normal
@@ -23,8 +24,8 @@ def greedy_naive(scores: list[float], take: int, skip: float) -> list[int]:
     return order[left_out : left_out + take]
 
 
-@pytest.mark.parametrize("skip", [0.0, 0.125, 0.25, 0.5, 0.75])
-@pytest.mark.parametrize(("count", "take"), [(40, 7), (40, 10), (40, 30), (40, 40), (40, 60), (1, 1), (7, 3)])
+@each("skip", [0.0, 0.125, 0.25, 0.5, 0.75])
+@each(("count", "take"), [(40, 7), (40, 10), (40, 30), (40, 40), (40, 60), (1, 1), (7, 3)])
 def test_the_choice_matches_the_loop(count: int, take: int, skip: float) -> None:
     for seed in range(3):
         found = outputs(count, seed)
@@ -66,8 +67,8 @@ def test_an_energy_that_is_no_number_comes_last() -> None:
     assert set(got.tolist()) == set(range(12)) - {0, 4, 9}
 
 
-@pytest.mark.parametrize("skip", [0.0, 0.5])
-@pytest.mark.parametrize("take", [1, 5, 12, 30])
+@each("skip", [0.0, 0.5])
+@each("take", [1, 5, 12, 30])
 def test_candidates_that_tell_nothing_are_still_chosen_from(take: int, skip: float) -> None:
     for rows in degenerate(12).values():
         assert_valid(Greedy(skip=skip).choose(rows, 12, take, seeded()), 12, take)

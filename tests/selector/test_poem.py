@@ -17,6 +17,7 @@ from torch import Tensor
 from ood_lab.errors import RunError
 from ood_lab.selector.base import lowest
 from ood_lab.selector.poem import POEM
+from tests.cases import each
 from tests.views import normal
 
 Array = np.ndarray
@@ -107,17 +108,15 @@ def test_the_numbers_that_weights_are_made_of_are_standard_normal_and_differ_bet
     assert np.abs(np.cov(found.T) - np.eye(D)).max() < 5 * math.sqrt(2 / 1500)
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@each("reading", READINGS)
 def test_in_the_first_epoch_weights_come_from_the_prior(reading: Any) -> None:
     got = poem(prior=20.0, reading=reading)._weights(MadeUp(seed=3), 0)
     assert got.dtype == torch.float64
     np.testing.assert_allclose(got.numpy(), math.sqrt(20) * standard_normal(3), rtol=1e-12)
 
 
-@pytest.mark.parametrize("values", [{}, {"prior": 2.0, "noise": 3.0, "target": 0.7}, {"prior": 0.05, "noise": 0.05}])
-@pytest.mark.parametrize(
-    "chosen", [[[4, 8]], [[4, 8], [8, 30]], [[1, 2], [3, 4], [5, 6]], [[0, 0], [0, 1], [2, 3], [9, 7]]]
-)
+@each("values", [{}, {"prior": 2.0, "noise": 3.0, "target": 0.7}, {"prior": 0.05, "noise": 0.05}])
+@each("chosen", [[[4, 8]], [[4, 8], [8, 30]], [[1, 2], [3, 4], [5, 6]], [[0, 0], [0, 1], [2, 3], [9, 7]]])
 def test_exact_weights_are_a_draw_from_the_posterior(chosen: list[list[int]], values: dict[str, float]) -> None:
     made, passes = after(poem(take=2, **values), *chosen), MadeUp(seed=5, network=1)
     kept = [row for rows in chosen[-3:] for row in rows]
@@ -167,8 +166,8 @@ def test_weights_tell_id_images_from_outliers_by_their_sign() -> None:
 # Choices.
 
 
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("pool", [1000, 20])
+@each("reading", READINGS)
+@each("pool", [1000, 20])
 def test_over_epochs_the_nearest_to_the_drawn_boundary_are_chosen(pool: int, reading: Any) -> None:
     made, history = poem(pool=pool, reading=reading), []
     for epoch in range(8):
@@ -188,7 +187,7 @@ def test_over_epochs_the_nearest_to_the_drawn_boundary_are_chosen(pool: int, rea
         assert sorted(made.remembered().tolist()) == sorted(row for rows in history[-3:] for row in rows)
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@each("reading", READINGS)
 def test_float32_features_give_the_choice_of_their_values_in_float64(reading: Any) -> None:
     single, double = poem(reading=reading), poem(reading=reading)
     for epoch in range(4):
@@ -209,7 +208,7 @@ def test_distances_to_the_boundary_are_told_apart_beyond_float32() -> None:
     assert made.current().tolist() == nearest_naive(features, weights, passes.asked[-1], 5)
 
 
-@pytest.mark.parametrize(
+@each(
     ("take", "pool", "count", "served", "expected"),
     [(None, 1000, 60, 8, 8), (None, 20, 60, 30, 20), (5, 20, 60, 30, 5), (50, 20, 60, 8, 20), (50, 1000, 12, 8, 12)],
 )
@@ -253,8 +252,8 @@ def test_features_along_no_direction_are_chosen_from_and_the_first_are_taken() -
         assert made.current().tolist() == passes.asked[-1][:5]
 
 
-@pytest.mark.parametrize("which", ["id", "auxiliary"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@each("which", ["id", "auxiliary"])
+@each("value", [math.nan, math.inf])
 def test_features_that_are_not_finite_end_the_run(which: str, value: float) -> None:
     made, passes = after(poem(take=2), [1, 2]), MadeUp()
     getattr(passes, which)[20, 1] = value
@@ -287,8 +286,8 @@ def test_nothing_is_remembered_at_first() -> None:
     assert poem().remembered().tolist() == poem().current().tolist() == []
 
 
-@pytest.mark.parametrize("queue", [1, 3])
-@pytest.mark.parametrize("done", [0, 1, 2, 3, 7])
+@each("queue", [1, 3])
+@each("done", [0, 1, 2, 3, 7])
 def test_a_new_object_goes_on_from_a_state_dict(done: int, queue: int) -> None:
     made = poem(queue=queue)
     for epoch in range(done):
@@ -300,8 +299,8 @@ def test_a_new_object_goes_on_from_a_state_dict(done: int, queue: int) -> None:
     if done:
         other.begin(NoPasses(), done - 1, COUNT, 8)
     for epoch in range(done, done + 3):
-        for each in (made, other):
-            each.begin(MadeUp(seed=epoch), epoch, COUNT, 8)
+        for chooser in (made, other):
+            chooser.begin(MadeUp(seed=epoch), epoch, COUNT, 8)
         assert other.current().tolist() == made.current().tolist()
         assert other.remembered().tolist() == made.remembered().tolist()
 
@@ -330,7 +329,7 @@ def test_loading_does_not_tie_two_objects_together() -> None:
 # Devices.
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@each("reading", READINGS)
 def test_two_devices_choose_together_what_one_chooses(reading: Any) -> None:
     barrier, given = Barrier(2, timeout=20), [torch.empty(0)] * 2
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from itertools import combinations
 
-import pytest
 import torch
 from scipy.stats import chisquare
 
 from ood_lab.parts import Rows
 from ood_lab.selector.random import Random
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 from tests.selector.candidates import assert_valid, seeded
 
@@ -21,7 +21,7 @@ def taken(count: int, take: int, draw: torch.Generator) -> list[int]:
     return found.tolist()
 
 
-@pytest.mark.parametrize(("count", "take"), [(10, 4), (10, 1), (10, 10), (3, 8), (1, 1)])
+@each(("count", "take"), [(10, 4), (10, 1), (10, 10), (3, 8), (1, 1)])
 def test_it_takes_as_many_as_asked_or_all_and_none_twice(count: int, take: int) -> None:
     for seed in range(20):
         assert len(taken(count, take, seeded(seed))) == min(count, take)

@@ -12,6 +12,7 @@ from ood_lab.config import RequestError, prepare
 from ood_lab.sweep.command import Command, TableResults, engine_for, read_command
 from ood_lab.sweep.estimate import estimate
 from ood_lab.sweep.workers import Workers
+from tests.cases import each
 
 
 def test_words_are_sorted() -> None:
@@ -23,7 +24,7 @@ def test_words_are_sorted() -> None:
     assert command.tables == ("a", "b")
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "said"),
     [
         (["table="], "table=: name at least one table"),

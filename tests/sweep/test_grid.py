@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
 import yaml
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from ood_lab.results.search import search_path
 from ood_lab.results.store import COLUMNS, add_rows, options_text
 from ood_lab.results.table import METRICS
 from ood_lab.sweep.grid import chosen, settings, summary
+from tests.cases import each
 
 SETS = ("letters", "photos", "gaussian_noise")
 
@@ -102,7 +102,7 @@ def test_validation_lists_every_detector_with_nothing_to_search() -> None:
     assert grids == {name: {} for name in names}
 
 
-@pytest.mark.parametrize("words", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
+@each("words", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
 def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> None:
     singles, experiments = sweep_of(tmp_path, *words)
     first = said(shown(singles, experiments))

@@ -17,6 +17,7 @@ from ood_lab.storage import write_atomically
 from ood_lab.sweep.sweep import sweep
 from ood_lab.sweep.ticket import Ticket, carry_out
 from ood_lab.sweep.workers import Workers
+from tests.cases import each
 
 
 class Scripted:
@@ -103,7 +104,7 @@ def test_a_log_that_cannot_be_written_is_an_outcome(tmp_path: Path) -> None:
     assert "FileExistsError" in ticket.errors[0]
 
 
-@pytest.mark.parametrize(("visible", "given"), [("2,3", ["2", "3", "2"]), ("", ["0", "1", "0"])])
+@each(("visible", "given"), [("2,3", ["2", "3", "2"]), ("", ["0", "1", "0"])])
 def test_workers_share_the_devices_that_are_the_users(
     visible: str, given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_failing_command_is_an_outcome_and_a_log(tmp_path: Path, capfd: pytest
     assert capfd.readouterr().out == "again on the terminal\n"
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@each("number", [1, 2])
 def test_workers_carry_out_everything_and_replace_one_that_dies(number: int, tmp_path: Path) -> None:
     """The first ticket kills its worker: an interpolation of the command ends the process."""
     deadly = "paths.data=${suicide:}"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ood_lab.synthesizer.boundary_mixup import BoundaryMixup, _beta, mix_classes
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
+from tests.cases import each
 
 Array = np.ndarray
 TAIL: dict[str, Any] = {"per_class": 3, "draws": 100, "ridge": 1e-4, "bank_size": 20}
@@ -69,7 +70,7 @@ def shares_and_partners(points: Array, mixtures: Array) -> list[tuple[float, int
 # Mixing.
 
 
-@pytest.mark.parametrize(("classes", "count"), [(2, 1), (3, 4), (5, 2)])
+@each(("classes", "count"), [(2, 1), (3, 4), (5, 2)])
 def test_mix_classes_matches_the_loop(classes: int, count: int) -> None:
     points, generator = normal(classes, count, 6), draws(1)
     shift = torch.randint(1, classes, (classes, count), generator=generator)
@@ -94,7 +95,7 @@ def test_share_one_is_the_own_point_and_zero_the_partner() -> None:
 # Shares.
 
 
-@pytest.mark.parametrize("a", [0.01, 0.1, 0.5, 1.0, 2.0, 10.0, 1000.0])
+@each("a", [0.01, 0.1, 0.5, 1.0, 2.0, 10.0, 1000.0])
 def test_shares_have_the_mean_the_variance_and_the_law_of_beta(a: float) -> None:
     n = 40000
     share = _beta(a, torch.Size((n // 4, 4)), draws(3)).double()
@@ -120,7 +121,7 @@ def test_a_whole_number_is_a_beta() -> None:
 # The synthesizer.
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("dtype", [torch.float32, torch.float64])
 def test_draw_gives_mixtures_for_each_class_in_the_dtype_of_the_bank(dtype: torch.dtype) -> None:
     outliers = sampler().draw(clusters(5, 20, 6).to(dtype), draws())
     assert outliers.values.shape == (15, 6)
@@ -128,7 +129,7 @@ def test_draw_gives_mixtures_for_each_class_in_the_dtype_of_the_bank(dtype: torc
     assert outliers.source_class.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
 
 
-@pytest.mark.parametrize(("classes", "per_class"), [(2, 1), (5, 3), (3, 1)])
+@each(("classes", "per_class"), [(2, 1), (5, 3), (3, 1)])
 def test_every_outlier_is_a_mixture_of_tail_points_of_two_classes(classes: int, per_class: int) -> None:
     bank = clusters(classes, 20, 6)
     tail = GaussianTail(**{**TAIL, "per_class": per_class}).tail(bank, draws(4)).numpy()
@@ -185,7 +186,7 @@ def to_means(points: Array, bank: Array) -> Array:
     return np.array([min(math.sqrt((p - m) @ inverse @ (p - m)) for m in means) for p in points])
 
 
-@pytest.mark.parametrize("per_class", [1, 20])
+@each("per_class", [1, 20])
 def test_points_are_not_vos_points_of_the_same_generator(per_class: int) -> None:
     bank = clusters(5, 20, 6)
     vos = GaussianTail(**{**TAIL, "per_class": per_class}).draw(bank, draws()).values

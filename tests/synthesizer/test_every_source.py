@@ -18,6 +18,7 @@ from ood_lab.errors import RunError
 from ood_lab.oodness import gathered_search
 from ood_lab.parts import Dimensions, Synthesizer
 from ood_lab.task.build import build
+from tests.cases import each
 from tests.method.test_base import NoWaiting
 
 C, N, D = 5, 30, 8
@@ -46,7 +47,7 @@ def drawn(name: str, seed: int = 0) -> tuple[Synthesizer, Tensor, Tensor]:
     return made, outliers.values, outliers.source_class
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@each("name", SOURCES)
 def test_points_are_finite_carry_no_gradient_and_depend_on_the_generator_alone(name: str) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -64,7 +65,7 @@ def test_points_are_finite_carry_no_gradient_and_depend_on_the_generator_alone(n
         torch.testing.assert_close(values.norm(dim=1), torch.ones(len(values)), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@each("name", SOURCES)
 def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ood_lab.chain, "neighbour_search", gathered_search)  # as on a GPU
     made = source(name)
@@ -73,7 +74,7 @@ def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch
         made.sample(rows, DIMS, draw)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@each("name", SOURCES)
 def test_a_single_class_is_drawn_from_or_refused(name: str) -> None:
     made = source(name)
     rows = {key: value[:1] for key, value in kept(made).items()}
@@ -83,7 +84,7 @@ def test_a_single_class_is_drawn_from_or_refused(name: str) -> None:
         assert values.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [n for n in SOURCES if n in ("hmc", "hmc_released", "mala", "mmala", "rmhmc")])
+@each("name", [n for n in SOURCES if n in ("hmc", "hmc_released", "mala", "mmala", "rmhmc")])
 def test_what_a_chain_reports_is_finite(name: str) -> None:
     made = source(name)
     info = made.sample(kept(made), DIMS, torch.Generator().manual_seed(0)).info

@@ -20,6 +20,7 @@ from ood_lab.synthesizer.gaussian_tail import (
     tail_points,
     tied_gaussian,
 )
+from tests.cases import each
 
 Array = np.ndarray
 RIDGE = 1e-4
@@ -80,8 +81,8 @@ def radii_of(points: Tensor, mean: Array, covariance: Array) -> Array:
 # The Gaussian.
 
 
-@pytest.mark.parametrize("ridge", [0.0, 1e-4, 0.5])
-@pytest.mark.parametrize(("classes", "rows", "dim"), [(4, 9, 3), (2, 30, 5), (1, 6, 2), (3, 2, 1)])
+@each("ridge", [0.0, 1e-4, 0.5])
+@each(("classes", "rows", "dim"), [(4, 9, 3), (2, 30, 5), (1, 6, 2), (3, 2, 1)])
 def test_tied_gaussian_matches_the_loop(classes: int, rows: int, dim: int, ridge: float) -> None:
     bank = clusters(classes, rows, dim)
     means, factor = tied_gaussian(bank, ridge)
@@ -97,8 +98,8 @@ def test_classes_share_one_covariance_that_their_distances_do_not_enter() -> Non
     torch.testing.assert_close(tied_gaussian(moved, RIDGE)[1], tied_gaussian(bank, RIDGE)[1], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(("scale", "ridge"), [(1.0, 0.0), (100.0, RIDGE)])
-@pytest.mark.parametrize("dim", [8, 128])
+@each(("scale", "ridge"), [(1.0, 0.0), (100.0, RIDGE)])
+@each("dim", [8, 128])
 def test_tied_gaussian_of_float32_rows_along_one_line_is_that_of_float64(dim: int, scale: float, ridge: float) -> None:
     bank = (scale * (5 + normal(4, 100, 1)) * (0.5 + uniform(dim, seed=1))).float()
     single, double = (tied_gaussian(rows, ridge)[1].double() for rows in (bank, bank.double()))
@@ -109,8 +110,8 @@ def test_tied_gaussian_of_float32_rows_along_one_line_is_that_of_float64(dim: in
 # Radii.
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 10, 128, 512])
-@pytest.mark.parametrize(("m", "k"), [(1, 1), (10, 1), (10, 10), (10000, 1), (10000, 200)])
+@each("dim", [1, 2, 3, 10, 128, 512])
+@each(("m", "k"), [(1, 1), (10, 1), (10, 10), (10000, 1), (10000, 200)])
 def test_largest_radii_are_the_quantiles_of_falling_uniform_numbers(m: int, k: int, dim: int) -> None:
     v = uniform(2, k)
     got = largest_radii(v, m, dim)
@@ -119,7 +120,7 @@ def test_largest_radii_are_the_quantiles_of_falling_uniform_numbers(m: int, k: i
         assert row == pytest.approx(largest_radii_naive(uniforms, m, dim), rel=1e-6, abs=0)
 
 
-@pytest.mark.parametrize("dim", [1, 3, 128])
+@each("dim", [1, 3, 128])
 def test_all_of_many_draws_are_the_quantiles_of_falling_uniform_numbers(dim: int) -> None:
     m = 10000
     v = uniform(1, m)
@@ -128,19 +129,19 @@ def test_all_of_many_draws_are_the_quantiles_of_falling_uniform_numbers(dim: int
     np.testing.assert_allclose(largest_radii(v, m, dim)[0].numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("v", [1e-12, 0.5, 1 - 1e-6, 1 - 1e-10])
+@each("v", [1e-12, 0.5, 1 - 1e-6, 1 - 1e-10])
 def test_largest_radii_keep_their_digits_far_out(v: float) -> None:
     radii = largest_radii(torch.full((1, 3), v, dtype=torch.float64), 10000, 10)[0].tolist()
     assert radii == pytest.approx(largest_radii_naive([v] * 3, 10000, 10), rel=1e-6, abs=0)
 
 
-@pytest.mark.parametrize("dim", [1, 10, 512])
+@each("dim", [1, 10, 512])
 def test_largest_radii_fall(dim: int) -> None:
     assert (largest_radii(uniform(50, 20), 20, dim).diff(dim=1) < 0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("v", [0.0, 1e-30, 1 - 2.0**-24, 1.0])
+@each("dtype", [torch.float32, torch.float64])
+@each("v", [0.0, 1e-30, 1 - 2.0**-24, 1.0])
 def test_largest_radii_are_finite_at_the_ends_of_the_uniform_numbers(v: float, dtype: torch.dtype) -> None:
     for dim in (1, 512):
         got = largest_radii(torch.full((1, 3), v, dtype=dtype), 10000, dim)
@@ -148,14 +149,14 @@ def test_largest_radii_are_finite_at_the_ends_of_the_uniform_numbers(v: float, d
         assert (got >= 0).all()
 
 
-@pytest.mark.parametrize("m", [10, 10000])
+@each("m", [10, 10000])
 def test_largest_radii_in_float32_are_those_in_float64(m: int) -> None:
     v = uniform(20, 5).float()
     single, double = largest_radii(v, m, 128), largest_radii(v.double(), m, 128)
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 10, 128, 512])
+@each("dim", [1, 2, 3, 10, 128, 512])
 def test_chi_quantile_is_scipys_at_the_level_of_the_normal_quantile(dim: int) -> None:
     x = np.linspace(-6, 8, 2003)
     below = stats.chi.ppf(stats.norm.cdf(x), dim)
@@ -188,7 +189,7 @@ def both_tails(m: int, k: int) -> tuple[Array, Array, Array, Array]:
     return tail.numpy(), np.take_along_axis(points, least[:, :, None], axis=1), means[0], covariance
 
 
-@pytest.mark.parametrize(("m", "k"), [(1, 1), (3, 3), (6, 4), (40, 2)])
+@each(("m", "k"), [(1, 1), (3, 3), (6, 4), (40, 2)])
 def test_radii_have_the_law_of_the_least_likely_of_all_draws(m: int, k: int) -> None:
     tail, least, mean, covariance = both_tails(m, k)
     got, expected = (radii_of(torch.from_numpy(points), mean, covariance) for points in (tail, least))
@@ -200,7 +201,7 @@ def test_radii_have_the_law_of_the_least_likely_of_all_draws(m: int, k: int) -> 
     assert np.abs(together - sorted_out).max() < 5 * 0.5 * math.sqrt(2 * 2 / REPEATS)
 
 
-@pytest.mark.parametrize(("m", "k"), [(6, 4), (40, 2)])
+@each(("m", "k"), [(6, 4), (40, 2)])
 def test_points_have_the_law_of_the_least_likely_of_all_draws_in_every_coordinate(m: int, k: int) -> None:
     tail, least, mean, _ = both_tails(m, k)
     sides = np.random.default_rng(7).standard_normal((4, 3))
@@ -242,7 +243,7 @@ def test_directions_are_uniform_and_independent_of_radii_and_of_each_other() -> 
 # Points.
 
 
-@pytest.mark.parametrize(("m", "k"), [(1, 1), (5, 5), (10000, 3)])
+@each(("m", "k"), [(1, 1), (5, 5), (10000, 3)])
 def test_tail_points_match_the_loop(m: int, k: int) -> None:
     bank, directions, v = clusters(4, 9, 6), normal(4, k, 6, seed=3), uniform(4, k, seed=4)
     got = tail_points(bank, directions_CKD=directions, uniform_CK=v, draws=m, ridge=0.01).numpy()
@@ -279,7 +280,7 @@ def sampler(**changes: Any) -> GaussianTail:
     return GaussianTail(**{"per_class": 3, "draws": 100, "ridge": RIDGE, "bank_size": 20, **changes})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("dtype", [torch.float32, torch.float64])
 def test_draw_gives_the_tail_of_each_class_in_the_dtype_of_the_bank(dtype: torch.dtype) -> None:
     bank = clusters(5, 20, 6).to(dtype)
     outliers = sampler().draw(bank, draws())
@@ -314,9 +315,9 @@ def test_fewer_draws_than_points_are_refused_with_both_numbers() -> None:
     assert sampler(per_class=8, draws=8).draw(clusters(2, 20, 6), draws()).values.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("ridge", [0.0, RIDGE])
-@pytest.mark.parametrize("kind", ["equal rows", "dead feature", "one point", "zeros", "one row", "copied feature"])
+@each("dtype", [torch.float32, torch.float64])
+@each("ridge", [0.0, RIDGE])
+@each("kind", ["equal rows", "dead feature", "one point", "zeros", "one row", "copied feature"])
 def test_a_singular_covariance_gives_finite_points(kind: str, ridge: float, dtype: torch.dtype) -> None:
     bank = clusters(3, 20, 6).to(dtype)
     if kind == "equal rows":

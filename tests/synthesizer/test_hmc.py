@@ -22,6 +22,7 @@ from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.hmc import HMC, leapfrog, run_chains
 from ood_lab.synthesizer.rmhmc import RMHMC
 from ood_lab.task.build import build
+from tests.cases import each
 from tests.test_oodness import (
     clusters,
     gradient_naive,
@@ -147,7 +148,7 @@ def test_leapfrog_moves_towards_lower_potential_from_rest() -> None:
     assert (end @ mu > z @ mu).all()
 
 
-@pytest.mark.parametrize("kind", ["smooth", "neighbours"])
+@each("kind", ["smooth", "neighbours"])
 def test_leapfrog_is_reversed_by_the_negated_momentum(kind: str) -> None:
     z, pairs = unit(6, 5), torch.tensor([[0, 1], [1, 2], [2, 0]] * 2)
     q, search = project_to_tangent(z, normal(6, 5, seed=1)), neighbour_search(clusters(3, 8, 5), pairs, 3)
@@ -186,8 +187,8 @@ def both_chains(case: str, dim: int, rounds: int = 8) -> tuple[Chains, list[dict
     return got, expected
 
 
-@pytest.mark.parametrize("dim", [6, 16])
-@pytest.mark.parametrize("case", list(CASES))
+@each("dim", [6, 16])
+@each("case", list(CASES))
 def test_run_chains_is_algorithm_1_chain_by_chain(case: str, dim: int) -> None:
     got, expected = both_chains(case, dim)
     for i, chain in enumerate(expected):
@@ -249,7 +250,7 @@ def assert_mean(values_RB: Tensor, expected: float, max_error: float) -> None:
     assert abs(float(per_chain.mean()) - expected) < 4.5 * error
 
 
-@pytest.mark.parametrize(("dim", "kappa", "step_size"), [(3, 2.0, 0.7), (4, 5.0, 0.45), (5, 3.0, 0.6)])
+@each(("dim", "kappa", "step_size"), [(3, 2.0, 0.7), (4, 5.0, 0.45), (5, 3.0, 0.6)])
 def test_metropolis_corrected_leapfrog_samples_the_vmf_distribution(dim: int, kappa: float, step_size: float) -> None:
     chains, draw = 600, torch.Generator().manual_seed(dim)
     mu = F.one_hot(torch.tensor(0), dim).double()
@@ -353,7 +354,7 @@ def test_adjacent_is_clipped_to_the_number_of_other_classes() -> None:
     assert torch.equal(clipped, exact)
 
 
-@pytest.mark.parametrize(("momentum", "degrees"), [("standard", 194.0), ("sphere", 17.2)])
+@each(("momentum", "degrees"), [("standard", 194.0), ("sphere", 17.2)])
 def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(momentum: str, degrees: float) -> None:
     outliers = sampler(momentum=momentum, margin=100.0, adjacent=4).draw(clusters(10, 30, 128, spread=0.05), draws())
     start, first = outliers.values.view(4, 40, 128)[:2]
@@ -363,7 +364,7 @@ def test_a_round_in_128_dimensions_turns_a_chain_as_far_as_the_docstring_says(mo
     assert float(moved.mean()) == pytest.approx(min(degrees, 360 - degrees), abs=4)
 
 
-@pytest.mark.parametrize("sigma", [0.01, 0.1])
+@each("sigma", [0.01, 0.1])
 def test_noisy_midpoints_are_unit_vectors_as_far_from_the_midpoints_as_the_noise_is_long(sigma: float) -> None:
     bank = clusters(10, 30, 64).float()
     start = sampler(adjacent=4, midpoint_noise=sigma, rounds=1).draw(bank, draws()).values[:40]
@@ -447,7 +448,7 @@ def test_one_leapfrog_step_is_the_metropolis_adjusted_langevin_algorithm() -> No
     assert 0.5 < float(got.accepted.double().mean()) < 1
 
 
-@pytest.mark.parametrize(("name", "of"), [("mala", "hmc"), ("mmala", "rmhmc")])
+@each(("name", "of"), [("mala", "hmc"), ("mmala", "rmhmc")])
 def test_langevin_samplers_are_their_chains_with_one_leapfrog_step(name: str, of: str) -> None:
     langevin, whole = (compose(["method=hamos", f"synthesizer={x}"]).plain("synthesizer") for x in (name, of))
     assert langevin["leapfrog_steps"] == 1

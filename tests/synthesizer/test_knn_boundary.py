@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ood_lab.config import RequestError, prepare
 from ood_lab.synthesizer.knn_boundary import KNNBoundary, boundary_points
+from tests.cases import each
 
 Array = np.ndarray
 
@@ -106,20 +107,20 @@ def check(bank: Tensor, e: int, a: int, s: int, k: int, per_anchor: int, keeping
         assert kept == kept_naive(distances, per_anchor, keeping)
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
-@pytest.mark.parametrize("k", [1, 2, 5, 13, 99])
+@each("keeping", ["each", "released"])
+@each("k", [1, 2, 5, 13, 99])
 def test_boundary_points_match_the_loop(k: int, keeping: str) -> None:
     check(clusters(3, 13, 5), e=6, a=3, s=8, k=k, per_anchor=3, keeping=keeping)
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 8, 18])
+@each("keeping", ["each", "released"])
+@each("rows", [1, 2, 3, 4, 5, 7, 8, 18])
 def test_boundary_points_match_the_loop_for_any_number_of_rows(rows: int, keeping: str) -> None:
     check(clusters(2, rows, 4), e=rows, a=min(rows, 4), s=5, k=3, per_anchor=2, keeping=keeping)
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
-@pytest.mark.parametrize(
+@each("keeping", ["each", "released"])
+@each(
     ("e", "a", "s", "per_anchor"),
     [(1, 1, 6, 2), (5, 5, 6, 1), (9, 2, 2, 2), (12, 12, 3, 2), (4, 2, 11, 10), (3, 3, 1, 1)],
 )
@@ -127,14 +128,14 @@ def test_boundary_points_match_the_loop_for_any_counts(e: int, a: int, s: int, p
     check(clusters(2, 12, 4, seed=3), e=e, a=a, s=s, k=4, per_anchor=per_anchor, keeping=keeping)
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
+@each("keeping", ["each", "released"])
 def test_boundary_points_match_the_loop_for_features_of_unequal_length(keeping: str) -> None:
     bank = clusters(3, 14, 5, mean=0.0, spread=1.0) * (0.1 + 5 * uniform(3, 14, 1, seed=8))
     check(bank, e=6, a=3, s=8, k=4, per_anchor=3, keeping=keeping)
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
-@pytest.mark.parametrize("deviation", [0.01, 0.1, 3.0])
+@each("keeping", ["each", "released"])
+@each("deviation", [0.01, 0.1, 3.0])
 def test_boundary_points_match_the_loop_for_any_deviation(deviation: float, keeping: str) -> None:
     check(clusters(2, 12, 5), e=5, a=2, s=8, k=4, per_anchor=3, keeping=keeping, deviation=deviation)
 
@@ -201,8 +202,8 @@ def sampler(**changes: Any) -> KNNBoundary:
     return KNNBoundary(**{**options, **changes})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("keeping", ["each", "released"])
+@each("dtype", [torch.float32, torch.float64])
+@each("keeping", ["each", "released"])
 def test_draw_gives_points_for_each_class_in_the_dtype_of_the_bank(keeping: str, dtype: torch.dtype) -> None:
     bank = clusters(4, 20, 6).to(dtype)
     outliers = sampler(keeping=keeping).draw(bank, draws())
@@ -292,8 +293,8 @@ def test_every_option_reaches_the_points() -> None:
         assert not torch.equal(base, sampler(**change).draw(bank, draws()).values), change
 
 
-@pytest.mark.parametrize("keeping", ["each", "released"])
-@pytest.mark.parametrize("kind", ["one row", "zeros", "a zero row", "rows on one ray"])
+@each("keeping", ["each", "released"])
+@each("kind", ["one row", "zeros", "a zero row", "rows on one ray"])
 def test_degenerate_features_give_finite_points(kind: str, keeping: str) -> None:
     bank = clusters(3, 20, 6).float()
     if kind == "one row":

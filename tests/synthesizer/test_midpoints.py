@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ood_lab.synthesizer.base import class_midpoints, near_pairs
 from ood_lab.synthesizer.midpoints import Midpoints
+from tests.cases import each
 
 Vector = list[float]
 
@@ -44,8 +45,8 @@ def midpoints_naive(bank: Tensor, adjacent: int, unit_centroids: bool) -> list[t
     return found
 
 
-@pytest.mark.parametrize("centroids", ["unit", "raw"])
-@pytest.mark.parametrize("adjacent", [1, 3, 5])
+@each("centroids", ["unit", "raw"])
+@each("adjacent", [1, 3, 5])
 def test_midpoints_match_the_loop_over_classes(centroids: str, adjacent: int) -> None:
     bank = bank_of(6, 9, 7)
     points, pairs = class_midpoints(bank, adjacent, centroids)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from ood_lab.chain import Chains
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.random_walk import RandomWalk, run_chains
+from tests.cases import each
 from tests.synthesizer.test_hmc import assert_mean, draws
 from tests.test_oodness import (
     clusters,
@@ -122,8 +122,8 @@ def walks(case: str, dim: int) -> Chains:
     return run_chains(start, bank, pairs, steps=steps, uniform=uniform, kappa=2.0, **CASES[case])
 
 
-@pytest.mark.parametrize("dim", [6, 16])
-@pytest.mark.parametrize("case", list(CASES))
+@each("dim", [6, 16])
+@each("case", list(CASES))
 def test_run_chains_is_the_loop_chain_by_chain(case: str, dim: int) -> None:
     start, bank, pairs, steps, uniform = (x.numpy() for x in scene(dim, rounds=8))
     expected = [
@@ -153,7 +153,7 @@ def test_a_step_is_as_long_as_the_tangent_part_of_its_number_times_the_step_size
     torch.testing.assert_close(angle, 0.1 * tangent.norm(dim=1), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("step_size", [0.8, 2.0])
+@each("step_size", [0.8, 2.0])
 def test_run_chains_samples_the_oodness_of_a_pair_as_density(step_size: float) -> None:
     chains, rounds = 2000, 80
     bank = torch.eye(3, dtype=torch.float64)[:2, None]  # one row a class: the density is (|z - e1| + |z - e2|) / 2

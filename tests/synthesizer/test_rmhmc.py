@@ -19,6 +19,7 @@ from ood_lab.synthesizer import hmc
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.hmc import leapfrog
 from ood_lab.synthesizer.rmhmc import RMHMC, Metric, run_chains
+from tests.cases import each
 from tests.synthesizer.test_hmc import assert_mean, at, draws, pole
 from tests.synthesizer.test_random_walk import (
     assert_all_fates,
@@ -127,8 +128,8 @@ def samples(case: str, dim: int, states: int) -> Chains:
     return run_chains(start, bank, pairs, momentum=momentum, history=history, uniform=uniform, **options)
 
 
-@pytest.mark.parametrize(("dim", "states"), [(6, 3), (16, 3), (6, 1), (6, 2), (3, 5)])
-@pytest.mark.parametrize("case", list(CASES))
+@each(("dim", "states"), [(6, 3), (16, 3), (6, 1), (6, 2), (3, 5)])
+@each("case", list(CASES))
 def test_run_chains_is_the_loop_chain_by_chain(case: str, dim: int, states: int) -> None:
     start, bank, pairs, momentum, uniform = (x.numpy() for x in scene(dim, ROUNDS))
     history = histories(states, len(start)).numpy()
@@ -157,7 +158,7 @@ def test_a_chain_that_stays_moves_by_hmc_until_it_has_moved() -> None:
     torch.testing.assert_close(stayed.energy_error, expected.energy_error, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@each("steps", [1, 3])
 def test_shrinkage_1_is_hmc(steps: int) -> None:
     start, bank, pairs, momentum, uniform = scene(6, rounds=7)
     options: dict[str, Any] = {"momentum": momentum, "uniform": uniform, "step_size": 0.5, "neighbor": 7}
@@ -200,8 +201,8 @@ def naive_metrics(states: list[Tensor], s: float) -> list[Array]:
     return [metric_naive([z[i].numpy() for z in states], s)[2] for i in range(len(states[0]))]
 
 
-@pytest.mark.parametrize("s", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@each("s", [0.1, 0.5, 1.0])
+@each("count", [1, 2, 3, 7])
 def test_metric_is_that_of_the_equation_and_has_the_trace_of_the_identity(count: int, s: float) -> None:
     states = some_states(count)
     a = dense(Metric.of_states(states, s))
@@ -210,15 +211,15 @@ def test_metric_is_that_of_the_equation_and_has_the_trace_of_the_identity(count:
     torch.testing.assert_close(a.diagonal(dim1=1, dim2=2).sum(1), trace, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("s", [0.1, 0.5])
+@each("s", [0.1, 0.5])
 def test_metric_keeps_the_precision_of_the_states(s: float) -> None:
     metric = Metric.of_states(some_states(3), s)
     assert metric.shrinkage.dtype == torch.float64
     assert metric.shrinkage.tolist() == [s] * CHAINS
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@each("dtype", [torch.float32, torch.float64])
+@each("count", [1, 2, 3, 7])
 def test_metric_of_equal_states_is_the_identity(count: int, dtype: torch.dtype) -> None:
     z = unit(500, DIM).to(dtype)
     a = dense(Metric.of_states([z] * count, 0.1))
@@ -233,7 +234,7 @@ def test_one_chain_that_stays_leaves_the_metrics_of_the_others_alone() -> None:
     torch.testing.assert_close(b[0], torch.eye(DIM, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("s", [0.1, 0.5, 1.0])
+@each("s", [0.1, 0.5, 1.0])
 def test_velocities_are_tangent_and_have_the_projected_metric_as_covariance(s: float) -> None:
     states, z = some_states(3), unit(CHAINS, DIM, seed=3)
     metric, zero = Metric.of_states(states, s), torch.zeros(CHAINS, DIM + 3, dtype=torch.float64)
@@ -249,8 +250,8 @@ def test_velocities_are_tangent_and_have_the_projected_metric_as_covariance(s: f
         np.testing.assert_allclose((root[i] @ root[i].T).numpy(), p @ a @ p, atol=1e-12)
 
 
-@pytest.mark.parametrize("s", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@each("s", [0.1, 0.5, 1.0])
+@each("count", [1, 2, 3, 7])
 def test_kinetic_energy_is_that_of_the_matrices_up_to_a_constant_of_the_metric(count: int, s: float) -> None:
     states = some_states(count)
     metric = Metric.of_states(states, s)
@@ -326,7 +327,7 @@ def vmf_cosines(kinetic: Kinetic, steps: int, kappa: float) -> tuple[Tensor, flo
     return torch.stack(cosines), float(torch.stack(taken).mean())
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@each("steps", [1, 3])
 def test_metropolis_corrected_leapfrog_of_a_fixed_metric_samples_the_vmf_distribution(steps: int) -> None:
     kappa = 2.0
     cosines, rate = vmf_cosines(Metric.kinetic, steps, kappa)
@@ -336,8 +337,8 @@ def test_metropolis_corrected_leapfrog_of_a_fixed_metric_samples_the_vmf_distrib
     assert_mean(cosines.square(), 1 - 2 / kappa * mean, 0.006)
 
 
-@pytest.mark.parametrize("kinetic", [without_metric, without_determinant])
-@pytest.mark.parametrize("steps", [1, 3])
+@each("kinetic", [without_metric, without_determinant])
+@each("steps", [1, 3])
 def test_another_kinetic_energy_samples_something_else(kinetic: Kinetic, steps: int) -> None:
     squares = vmf_cosines(kinetic, steps, 2.0)[0].square().mean(0)
     error = float(squares.std()) / math.sqrt(len(squares))
@@ -396,7 +397,7 @@ def test_every_option_reaches_the_chain() -> None:
         assert not torch.equal(base, other), change
 
 
-@pytest.mark.parametrize(("momentum", "deviation"), [("standard", 1.0), ("sphere", 0.125)])
+@each(("momentum", "deviation"), [("standard", 1.0), ("sphere", 0.125)])
 def test_both_kinds_of_normal_numbers_have_the_deviation_that_momentum_names(momentum: str, deviation: float) -> None:
     source, start = sampler(momentum=momentum, rounds=20), unit(200, 64)
     history = source.draws(draws(), start)["history"]

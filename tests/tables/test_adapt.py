@@ -9,6 +9,7 @@ import pytest
 from ood_lab.config import RequestError
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.spec import Table, key_of, load_table, table_names
+from tests.cases import each
 
 FULL, TINY = load_scale("full"), load_scale("tiny")
 
@@ -28,7 +29,7 @@ def test_full_scale_is_the_table_itself() -> None:
         assert adapt(load_table(name), FULL) == load_table(name)
 
 
-@pytest.mark.parametrize("name", sorted(set(table_names())))
+@each("name", sorted(set(table_names())))
 def test_tiny_is_one_seed_of_the_digits_and_has_no_targets(name: str) -> None:
     table = adapt(load_table(name), TINY)
     assert {(column.dataset, column.backbone) for column in table.columns} <= {("digits", "narrow")}
@@ -67,9 +68,7 @@ def test_what_differs_by_id_set_is_that_of_the_set_that_stays() -> None:
         assert small.by_dataset.get("digits", ()) == row.by_dataset.get("cifar10", ())
 
 
-@pytest.mark.parametrize(
-    "word", ["paths.data=here", "trainer=gpu", "trainer.threads=4", "protocol.missing=skip", "bootstrap=100"]
-)
+@each("word", ["paths.data=here", "trainer=gpu", "trainer.threads=4", "protocol.missing=skip", "bootstrap=100"])
 def test_places_and_machine_leave_the_papers_figures(word: str) -> None:
     table = adapt(load_table("hamos_t17"), FULL, [word])
     assert printed(table) == printed(load_table("hamos_t17"))
@@ -78,9 +77,7 @@ def test_places_and_machine_leave_the_papers_figures(word: str) -> None:
     assert words_of(table)[key] == value
 
 
-@pytest.mark.parametrize(
-    "word", ["trainer.max_epochs=3", "id_loss.cider.w_compactness=1", "protocol.check=loose", "bank=1", "indexing=2"]
-)
+@each("word", ["trainer.max_epochs=3", "id_loss.cider.w_compactness=1", "protocol.check=loose", "bank=1", "indexing=2"])
 def test_other_values_take_them_away_and_are_named(word: str) -> None:
     table = adapt(load_table("hamos_t17"), FULL, [word])
     assert printed(table) == []
@@ -113,7 +110,7 @@ def test_the_users_words_win_over_the_scale_and_the_rows() -> None:
     assert words_of(table)["trainer.max_epochs"] == "1"
 
 
-@pytest.mark.parametrize(
+@each(
     ("word", "seeds"),
     [("seed=5", (5,)), ("seed=1,1,0", (1, 0)), ("seed=0,2", (0, 2)), ("seed=range(0,4)", (0, 1, 2, 3))],
 )
@@ -143,7 +140,7 @@ def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
     assert table.changed == ("scorer.odin.temperature=5",)
 
 
-@pytest.mark.parametrize(
+@each(
     ("word", "said"),
     [
         ("scorer=[msp]", "each row of a table names its detector"),

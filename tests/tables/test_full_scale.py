@@ -8,11 +8,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import pytest
-
 from ood_lab.config import Experiment
 from ood_lab.tables.plan import Place, plan
 from ood_lab.tables.spec import Table, load_table
+from tests.cases import each
 
 TABLES = [f"hamos_t{n}" for n in range(1, 25) if n != 4]  # Table 4 lists settings
 FROM_SCRATCH = {
@@ -135,7 +134,7 @@ def test_the_table_of_settings_is_composed() -> None:
     assert composed("hamos_t4")[1]
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_has_the_papers_settings(name: str) -> None:
     swept, printed = SWEPT.get(name, ("", []))
     for place, label, experiment in rows_of(name):
@@ -153,7 +152,7 @@ def test_each_row_has_the_papers_settings(name: str) -> None:
         assert not wrong, f"{name}, {label} on {place.dataset}: {wrong}"
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_has_the_parts_of_its_method(name: str) -> None:
     for place, label, experiment in rows_of(name):
         if label in POSTHOC:
@@ -167,7 +166,7 @@ def test_each_row_has_the_parts_of_its_method(name: str) -> None:
             assert (None if node is None else node["_target_"].split(".")[2]) == wanted, f"{label} on {place.dataset}"
 
 
-@pytest.mark.parametrize("name", FROM_SCRATCH)
+@each("name", FROM_SCRATCH)
 def test_from_scratch_contrast_waits_for_its_share_and_outliers_for_half_of_the_run(name: str) -> None:
     share = FROM_SCRATCH[name][2]
     for _, label, experiment in rows_of(name):
@@ -181,7 +180,7 @@ def test_from_scratch_contrast_waits_for_its_share_and_outliers_for_half_of_the_
             assert plain("outlier_loss.start") == 0.5, label
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     table, _ = composed(name)
     for place, label, experiment in rows_of(name):
@@ -197,7 +196,7 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     assert list(table.seeds) == [0, 1, 2]  # "multiple runs"
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_no_two_rows_are_one_run_but_those_that_differ_in_their_detector(name: str) -> None:
     table, experiments = composed(name)
     seen: dict[tuple[str, str | None, str], str] = {}

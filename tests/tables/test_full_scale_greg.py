@@ -13,6 +13,7 @@ import pytest
 from ood_lab.config import Experiment
 from ood_lab.tables.plan import Place, plan
 from ood_lab.tables.spec import Table, load_table
+from tests.cases import each
 
 TABLES = [f"greg_t{n}" for n in range(1, 7)]
 BACKBONES = {"resnet18", "wrn40_2", "densenet100", "densenet121"}
@@ -111,7 +112,7 @@ def settings(label: str, dataset: str) -> dict[str, Any]:
     return expected
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_has_the_papers_settings(name: str) -> None:
     for place, label, experiment in rows_of(name):
         plain = experiment.value
@@ -124,7 +125,7 @@ def test_each_row_has_the_papers_settings(name: str) -> None:
         assert not wrong, f"{name}, {label} on {place.dataset}: {wrong}"
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_has_the_parts_of_its_method_and_its_outliers(name: str) -> None:
     for place, label, experiment in rows_of(name):
         if label in POSTHOC:
@@ -139,7 +140,7 @@ def test_each_row_has_the_parts_of_its_method_and_its_outliers(name: str) -> Non
         assert plain("auxiliary.name") == auxiliary
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     table, _ = composed(name)
     for place, label, experiment in rows_of(name):
@@ -151,7 +152,7 @@ def test_each_row_is_scored_as_the_paper_says_on_its_sets(name: str) -> None:
     assert list(table.seeds) == [0, 1, 2]  # three trials
 
 
-@pytest.mark.parametrize("name", TABLES)
+@each("name", TABLES)
 def test_no_two_rows_are_one_run_but_those_that_differ_in_their_detector(name: str) -> None:
     table, experiments = composed(name)
     seen: dict[tuple[str, str | None], str] = {}

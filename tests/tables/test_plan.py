@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ood_lab.config.compose import only_chooses
 from ood_lab.config.identity import weight_values
 from ood_lab.config.prepare import prepare, with_ood_sets, with_seed
@@ -13,6 +11,7 @@ from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.layout import short
 from ood_lab.tables.plan import Job, Place, jobs_of, merged, plan
 from ood_lab.tables.spec import load_table, table_names
+from tests.cases import each
 
 # "table: row (ID set, network): reason", for every place without runs. A line goes when its method comes.
 LACKING = (Path(__file__).parent / "lacking.txt").read_text().splitlines()
@@ -28,7 +27,7 @@ def lines_of(names: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@each("paper", PAPERS)
 def test_what_no_run_can_be_composed_for(paper: str) -> None:
     found = lines_of([name for name in table_names() if name.startswith(f"{paper}_")])
     frozen = [line for line in LACKING if line.startswith(f"{paper}_")]
@@ -60,14 +59,13 @@ def test_a_run_with_other_detectors_is_one_run() -> None:
     assert first.overrides == (*same, "scorer=[msp,knn]", "scorer.knn.k=10")
 
 
-@pytest.mark.parametrize(
+@each(
     "other",
     [
         Job(("method=ce",), (0,), (), {"knn": {"k": 50}}, [place(1)]),
         Job(("method=ce",), (0,), ("svhn",), {}, [place(1)]),
         Job(("method=ce",), (0, 1), (), {}, [place(1)]),
     ],
-    ids=["options", "sets", "seeds"],
 )
 def test_jobs_that_ask_for_different_things_stay_apart(other: Job) -> None:
     assert len(merged([Job(("method=ce",), (0,), (), {"knn": {"k": 10}}, [place(0)]), other])) == 2
@@ -119,7 +117,7 @@ def test_another_seed_is_the_request_that_its_words_make() -> None:
     assert base.seed == 0
 
 
-@pytest.mark.parametrize("word", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
+@each("word", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
 def test_another_seed_where_something_else_depends_on_it(word: str) -> None:
     quick = with_seed(prepare(["method=hamos", word, "seed=0"], look=False), 2)
     slow = prepare(["method=hamos", word, "seed=2"], look=False)
@@ -133,7 +131,7 @@ def test_a_detector_that_is_taken_away_is_not_asked_of_needed_runs() -> None:
     assert list(experiment.prerequisites["init"].detectors) == ["msp"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "text", "said"),
     [
         ("identity.json", "{", "was changed by something else"),

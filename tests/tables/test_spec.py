@@ -13,6 +13,7 @@ from ood_lab.config import RequestError
 from ood_lab.config.compose import compose
 from ood_lab.config.groups import config_dir
 from ood_lab.tables.spec import Table, load_table, table_names
+from tests.cases import each
 
 # Taken once from files that a script had compared with the papers, number by number.
 PRINTED = json.loads((Path(__file__).parent / "printed.json").read_text())
@@ -30,12 +31,12 @@ def test_there_are_all_tables_of_the_five_papers() -> None:
     assert len(PRINTED) == 45
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@each("name", sorted(PRINTED))
 def test_printed_values_are_frozen(name: str) -> None:
     assert digest(load_table(name)) == PRINTED[name]
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@each("name", sorted(PRINTED))
 def test_figures_are_numbers_with_the_printed_digits(name: str) -> None:
     table = load_table(name)
     if table.kind == "config":
@@ -46,7 +47,7 @@ def test_figures_are_numbers_with_the_printed_digits(name: str) -> None:
             assert value is None or float(value) == float(value)
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@each("name", sorted(PRINTED))
 def test_a_table_is_over_sets_of_its_protocol(name: str) -> None:
     table = load_table(name)
     for dataset, sets in table.sets.items():
@@ -74,7 +75,7 @@ def test_an_unknown_table_gives_the_nearest() -> None:
         load_table("hamos_17")
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "words"),
     [
         ({"rows": [{"label": "a", "values": ["1", "2"]}]}, "row 'a' has 2 values for 8 columns"),

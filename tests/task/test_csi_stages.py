@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import RequestError, prepare
+from tests.cases import each
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_detectors_of_turned_images_are_asked_of_the_stages_and_not_of_the_class
     assert list(classifier.detectors) == ["msp"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "said"),
     [
         (["method=csi", "init=random"], "init=random does not give"),

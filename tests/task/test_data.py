@@ -19,6 +19,7 @@ from ood_lab.config.image_sets import ImageSetUse, image_set_config
 from ood_lab.errors import RunError
 from ood_lab.task import data
 from ood_lab.task.data import download, state
+from tests.cases import each
 from tests.trees import plant
 
 CIFAR = ["task=data", "dataset=cifar10", "method=ce"]
@@ -46,7 +47,7 @@ def test_the_embedded_protocol_needs_nothing(tmp_path: Path, capsys: pytest.Capt
     assert "missing" not in shown
 
 
-@pytest.mark.parametrize(("expected", "told"), [(4, "present"), (None, "present"), (5, "wrong count")])
+@each(("expected", "told"), [(4, "present"), (None, "present"), (5, "wrong count")])
 def test_a_set_is_counted(expected: int | None, told: str, tmp_path: Path) -> None:
     plant(image_set_config("ninco", str(tmp_path)), "folder", ["a", "b"])
     found = state(use("ninco", tmp_path, expected), thorough=False)

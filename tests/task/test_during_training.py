@@ -16,6 +16,7 @@ from ood_lab.run_folder import RunFolder
 from ood_lab.task.callbacks import read_curves
 from ood_lab.task.during_training import BestWeights
 from tests import small
+from tests.cases import each
 
 SMALL = [
     "method=ce", "backbone.width=4", "trainer.max_epochs=3", "trainer.threads=1", "scorer=[msp,knn,energy]",
@@ -111,7 +112,7 @@ def test_a_whole_run_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> 
     assert len(accuracies) == 3
 
 
-@pytest.mark.parametrize(
+@each(
     ("overrides", "expected"),
     [
         (["trainer.evaluate_every=1", "protocol.validation=[]"], "declares no OOD validation set"),

@@ -15,6 +15,7 @@ from ood_lab.outstanding import outstanding
 from ood_lab.results.store import Row, read_rows, read_thresholds
 from ood_lab.task.features import Features, trained_method
 from ood_lab.task.report import gather
+from tests.cases import each
 
 SMALL = [
     "method=ce",
@@ -90,7 +91,7 @@ def test_another_threshold_asks_for_other_radii_without_another_pass(
     assert found["local_radius@0.5"] < found["local_radius@0.95"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "message"),
     [
         (["local_radius=[knn]"], "(scorer=[msp,energy]); add it to scorer"),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from ood_lab.config import RequestError, prepare
 from ood_lab.task.build import build_method
 from ood_lab.task.train import load_initial
+from tests.cases import each
 
 SMALL = ["backbone.width=4", "trainer.threads=1"]
 DOS = ["method=dos", "auxiliary=fractals", *SMALL]
@@ -26,7 +27,7 @@ def classifier(folder: Path, outputs: int) -> Path:
     return folder / "classifier.safetensors"
 
 
-@pytest.mark.parametrize("outputs", [10, 11])
+@each("outputs", [10, 11])
 def test_its_rows_are_taken_over_and_what_it_lacks_stays_as_initialised(outputs: int, tmp_path: Path) -> None:
     path = classifier(tmp_path, outputs)
     experiment = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
@@ -40,7 +41,7 @@ def test_its_rows_are_taken_over_and_what_it_lacks_stays_as_initialised(outputs:
     assert all(torch.equal(found[name], given[name]) for name in given if not name.startswith("fc."))
 
 
-@pytest.mark.parametrize("outputs", [9, 12])
+@each("outputs", [9, 12])
 def test_a_classifier_of_neither_size_is_refused_with_both(outputs: int, tmp_path: Path) -> None:
     path = classifier(tmp_path, outputs)
     experiment = prepare([*DOS, "init=pretrained", f"init.checkpoint={path}", f"paths.output={tmp_path}"])
