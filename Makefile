@@ -21,7 +21,7 @@ run: $(READY)  ## train HamOS on the embedded digits, beside the plain classifie
 	$(BIN)/python -m ood_lab
 
 test: $(READY)  ## the default suite (about 3 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "not data and not engines"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not data and not engines"
 
 test-data: $(READY)  ## tests on real images: make test-data DATA=folder
 	OOD_LAB_DATA=$(DATA) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m data
