@@ -25,10 +25,10 @@ from ood_lab.augmentation.base import Augmentation
 from ood_lab.augmentation.crop_flip import CropFlip
 from ood_lab.augmentation.simclr import SimCLR
 from ood_lab.config.compose import compose
-from ood_lab.datamodule import DataModule, Normalise, Sizes
-from ood_lab.pixels import Reading
+from ood_lab.images.pixels import Reading
 from ood_lab.reader.base import Listing
 from ood_lab.task.build import build
+from ood_lab.training.datamodule import DataModule, Normalise, Sizes
 
 IMAGES, BATCH, STEPS, ROUNDS = 10_000, 128, 40, 5
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]

@@ -13,7 +13,7 @@ from statistics import median
 
 from PIL import Image
 
-from ood_lab.fingerprint import contents, fingerprint
+from ood_lab.files.fingerprint import contents, fingerprint
 from ood_lab.reader import folder
 from ood_lab.reader.scope import one_command, read_once
 

@@ -34,13 +34,13 @@ def child(count: int) -> None:
     from PIL import Image
 
     from ood_lab.config.compose import compose
-    from ood_lab.datamodule import EvalLoader, Normalise
     from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
     from ood_lab.evaluation.scores import RunDetector, score_all
-    from ood_lab.pixels import Reading
+    from ood_lab.images.pixels import Reading
     from ood_lab.reader import folder
     from ood_lab.scorer import build_scorer
     from ood_lab.task.build import build
+    from ood_lab.training.datamodule import EvalLoader, Normalise
 
     torch.set_num_threads(1)
     network = build(compose(["backbone=narrow", "backbone.width=32"]).plain("backbone"), 10)

@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
 from ood_lab.config.compose import compose
-from ood_lab.datamodule import EvalLoader, Normalise
 from ood_lab.evaluation.evaluator import Scoring, metric_rows
 from ood_lab.evaluation.extract import Extracted, extract, features_path, load_features, save_features
 from ood_lab.evaluation.scores import RunDetector, score_all
-from ood_lab.pixels import Decoded
+from ood_lab.images.pixels import Decoded
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.task.build import build
+from ood_lab.training.datamodule import EvalLoader, Normalise
 from ood_lab.types import LinearHead
 
 NAMES = (

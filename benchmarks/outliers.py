@@ -26,13 +26,13 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
+from ood_lab.autograd.twice_differentiable import twice_differentiable
 from ood_lab.backbone.resnet import ResNet
-from ood_lab.kmeans import inertia, kmeans, kmeans_faiss
+from ood_lab.geometry.kmeans import inertia, kmeans, kmeans_faiss
+from ood_lab.geometry.posterior import posterior
 from ood_lab.loss.energy import energy, energy_margin
 from ood_lab.loss.gradient_penalty import gradient_penalty
-from ood_lab.posterior import posterior
 from ood_lab.selector.poem import POEM
-from ood_lab.twice_differentiable import twice_differentiable
 
 M_IN, M_OUT = -25.0, -7.0
 SEEDS = itertools.count()

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.sphere import geodesic_step, project_to_tangent
+from ood_lab.geometry.sphere import geodesic_step, project_to_tangent
 from ood_lab.synthesizer.base import FromBank, FromChains, class_midpoints
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
 from ood_lab.synthesizer.hmc import HMC

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import ood_lab
-from ood_lab.claim import claim
 from ood_lab.config import Experiment
 from ood_lab.results.store import COLUMNS, add_rows, options_text
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.plan import plan
 from ood_lab.tables.spec import load_table, table_names

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ood_lab.claim import claim
 from ood_lab.config import prepare
 from ood_lab.loss.cider import compactness, dispersion, update_prototypes
+from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.train import _quiet_lightning, _train
 from ood_lab.types import Batch

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ood_lab.claim import claim
 from ood_lab.config import prepare
+from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_method
 from ood_lab.task.train import _quiet_lightning, _train, rank
 

@@ -14,7 +14,7 @@ from ood_lab.config.ranges import (
     PositiveInt,
 )
 
-Chain = Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]  # see `ood_lab.transform`
+Chain = Literal["short_side", "center_crop", "squash", "squash_aliased", "as_is"]  # see `ood_lab.images.transform`
 
 
 @dataclass(frozen=True)

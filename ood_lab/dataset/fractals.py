@@ -8,14 +8,14 @@ import torch
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
 from ood_lab.dataset.base import ImageSet, Split, unlabelled
-from ood_lab.fractal import BLOCK, block
+from ood_lab.images.fractal import BLOCK, block
 from ood_lab.progress import track
 from ood_lab.types import Images
 
 
 @dataclass(kw_only=True)
 class Fractals(ImageSet):
-    """Pictures of random iterated function systems, see `ood_lab.fractal`.
+    """Pictures of random iterated function systems, see `ood_lab.images.fractal`.
 
     Args:
         count: images.

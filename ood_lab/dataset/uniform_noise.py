@@ -8,7 +8,7 @@ import torch
 
 from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveInt
 from ood_lab.dataset.base import SIDE, ImageSet, Split, unlabelled
-from ood_lab.noise import to_images
+from ood_lab.images.noise import to_images
 from ood_lab.random import generator
 from ood_lab.types import Images
 

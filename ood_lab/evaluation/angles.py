@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.gaussian import class_means
+from ood_lab.geometry.gaussian import class_means
 
 RELEASED_BATCH = 200
 

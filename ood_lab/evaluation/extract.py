@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ood_lab.datamodule import EvalLoader
+from ood_lab.files.storage import atomic_file, short_name
 from ood_lab.progress import track
 from ood_lab.scorer.base import Scorer
-from ood_lab.storage import atomic_file, short_name
+from ood_lab.training.datamodule import EvalLoader
 from ood_lab.types import FeatureSet
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}

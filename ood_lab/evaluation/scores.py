@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ood_lab.artifact import Artifact, set_aside
 from ood_lab.evaluation.extract import Extracted
+from ood_lab.files.artifact import Artifact, set_aside
+from ood_lab.files.storage import write_atomically
 from ood_lab.progress import Meter
 from ood_lab.results.material import SYNTHESIZED
 from ood_lab.scorer.base import Scorer
-from ood_lab.storage import write_atomically
 from ood_lab.types import FeatureSet, LinearHead
 
 CHUNK = 2_000  # rows scored at a time

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ood_lab.chain import Fate
 from ood_lab.config.ranges import PositiveFloats, PositiveInts
 from ood_lab.figure.base import ID_COLOUR, OOD_COLOURS, OUTLIER_COLOUR, FigureKind, tidy
 from ood_lab.results.material import Array, Material, RunMaterial
+from ood_lab.sampling.chain import Fate
 
 FATES = {  # name and colour of what became of a proposal
     Fate.ACCEPTED: ("accepted", ID_COLOUR),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ood_lab.autograd.twice_differentiable import twice_differentiable
 from ood_lab.errors import RunError
 from ood_lab.memory import Bank
 from ood_lab.method.measured import Measured
@@ -23,7 +24,6 @@ from ood_lab.parts import SHIFTS, Kept, Parts, Rows, Term, View, WholeBatch, tur
 from ood_lab.perturbation.base import Beside, OutlierImages
 from ood_lab.random import derive_seed, generator
 from ood_lab.selector.base import EpochSelector, StepSelector
-from ood_lab.twice_differentiable import twice_differentiable
 from ood_lab.types import BackboneOutput, Batch, Outliers
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ood_lab.datamodule import DataModule
 from ood_lab.progress import track
 from ood_lab.random import derive_seed
+from ood_lab.training.datamodule import DataModule
 
 if TYPE_CHECKING:
     from ood_lab.method.base import Method

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.fractal import BLOCK, block
+from ood_lab.images.fractal import BLOCK, block
 from ood_lab.producer.base import Producer
 
 
 class Fractals(Producer):
-    """The pictures of `ood_lab.fractal`: those of `dataset=fractals` with the same seed and side.
+    """The pictures of `ood_lab.images.fractal`: those of `dataset=fractals` with the same seed and side.
 
     Args:
         side: of the pictures, in pixels.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ood_lab.errors import RunError
-from ood_lab.storage import write_atomically
+from ood_lab.files.storage import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

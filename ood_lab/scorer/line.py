@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import Percentile, PositiveFloat
-from ood_lab.gaussian import class_means
+from ood_lab.geometry.gaussian import class_means
 from ood_lab.scorer.base import HeadScorer
 from ood_lab.types import FeatureSet
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.gaussian import class_means
+from ood_lab.geometry.gaussian import class_means
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet
 

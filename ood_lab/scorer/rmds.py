@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ood_lab.gaussian import TiedGaussians, whitener
+from ood_lab.geometry.gaussian import TiedGaussians, whitener
 from ood_lab.scorer.base import Scorer
 from ood_lab.types import FeatureSet
 

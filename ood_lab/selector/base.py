@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from ood_lab.clustered import Engine
 from ood_lab.config.ranges import PositiveInt
+from ood_lab.geometry.clustered import Engine
 from ood_lab.parts import Rows
 
 

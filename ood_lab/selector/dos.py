@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ood_lab.clustered import clusters_of, extremes, filled
+from ood_lab.geometry.clustered import clusters_of, extremes, filled
 from ood_lab.loss.absent_class import absent_log_odds
 from ood_lab.parts import Rows
 from ood_lab.selector.base import ClusterSelector

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ood_lab.config.ranges import PositiveFloat, PositiveInt
 from ood_lab.errors import RunError
-from ood_lab.posterior import posterior
+from ood_lab.geometry.posterior import posterior
 from ood_lab.random import generator
 from ood_lab.selector.base import EpochSelector, Passes, lowest
 

@@ -12,9 +12,9 @@ from ood_lab.config.check import cuda_devices
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import nearest
 from ood_lab.errors import RequestError
+from ood_lab.files.storage import write_atomically
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results, read_rows
-from ood_lab.storage import write_atomically
 from ood_lab.sweep.estimate import estimate
 from ood_lab.sweep.sweep import Engine, sweep
 from ood_lab.sweep.workers import Workers

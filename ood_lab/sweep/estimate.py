@@ -11,9 +11,9 @@ from typing import Any
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.identity import prefix, weight_values
 from ood_lab.errors import RequestError
-from ood_lab.outstanding import is_made
 from ood_lab.progress import clock
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.outstanding import is_made
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
 
 

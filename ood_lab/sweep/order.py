@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ood_lab.config.experiment import Experiment
-from ood_lab.outstanding import outstanding
+from ood_lab.runs.outstanding import outstanding
 
 
 @dataclass

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ood_lab.config.prepare import prepare
 from ood_lab.errors import OodLabError
+from ood_lab.files.storage import write_atomically
 from ood_lab.reader.scope import one_command
-from ood_lab.run_folder import RunFolder
-from ood_lab.storage import write_atomically
+from ood_lab.runs.run_folder import RunFolder
 
 LOG = "run.log"
 

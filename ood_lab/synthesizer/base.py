@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.chain import Chains, Fate
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from ood_lab.errors import RunError
 from ood_lab.memory import Bank, FeatureBank
-from ood_lab.oodness import Density
 from ood_lab.parts import Dimensions, Memories, Synthesizer
+from ood_lab.sampling.chain import Chains, Fate
+from ood_lab.sampling.oodness import Density
 from ood_lab.types import Outliers
 
 Centroids = Literal["unit", "raw"]

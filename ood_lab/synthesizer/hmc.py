@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ood_lab.chain import Chains, Proposal, State, Target, run
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.oodness import Density
-from ood_lab.sphere import geodesic_step, project_to_tangent
+from ood_lab.geometry.sphere import geodesic_step, project_to_tangent
+from ood_lab.sampling.chain import Chains, Proposal, State, Target, run
+from ood_lab.sampling.oodness import Density
 from ood_lab.synthesizer.base import FromChains
 
 
@@ -63,7 +63,7 @@ def run_chains(
     margin: float = 0.1,
     density: Density = "paper",
 ) -> Chains:
-    """The whole HamOS chain (Algorithm 1, lines 4 to 21) with its random draws given; see `ood_lab.chain.run`.
+    """The whole HamOS chain (Algorithm 1, lines 4 to 21) with its random draws given; see `ood_lab.sampling.chain.run`.
 
     With leapfrog_steps=1 it is the Metropolis-adjusted Langevin algorithm (MALA).
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import PositiveFloat, PositiveInt
-from ood_lab.kth import kth_largest
+from ood_lab.geometry.kth import kth_largest
 from ood_lab.synthesizer.base import FromBank, by_class
 from ood_lab.types import Outliers
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ood_lab.config.ranges import PositiveInt
+from ood_lab.geometry.sphere import uniform_on_sphere
 from ood_lab.parts import Dimensions, Synthesizer
-from ood_lab.sphere import uniform_on_sphere
 from ood_lab.types import Outliers
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ood_lab.chain import Chains, Proposal, State, Target, run
-from ood_lab.oodness import Density
-from ood_lab.sphere import geodesic_step, project_to_tangent
+from ood_lab.geometry.sphere import geodesic_step, project_to_tangent
+from ood_lab.sampling.chain import Chains, Proposal, State, Target, run
+from ood_lab.sampling.oodness import Density
 from ood_lab.synthesizer.base import FromChains
 
 

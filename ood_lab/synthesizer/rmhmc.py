@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ood_lab.chain import Chains, Proposal, State, Target, run
 from ood_lab.config.ranges import PositiveFraction, PositiveInt
-from ood_lab.oodness import Density
-from ood_lab.sphere import project_to_tangent
+from ood_lab.geometry.sphere import project_to_tangent
+from ood_lab.sampling.chain import Chains, Proposal, State, Target, run
+from ood_lab.sampling.oodness import Density
 from ood_lab.synthesizer.base import FromChains
 from ood_lab.synthesizer.hmc import leapfrog
 

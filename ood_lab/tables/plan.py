@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ood_lab.claim import verify
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.prepare import on_disk, prepare, with_ood_sets, with_seed
 from ood_lab.config.quoting import as_override
 from ood_lab.errors import OodLabError
-from ood_lab.outstanding import outstanding
 from ood_lab.progress import track
 from ood_lab.results.store import read_rows
+from ood_lab.runs.claim import verify
+from ood_lab.runs.outstanding import outstanding
 from ood_lab.tables.spec import Column, Table
 
 Changes = tuple[str, ...]

@@ -14,13 +14,13 @@ from ood_lab.config.groups import LIST_GROUPS
 from ood_lab.config.identity import order_of, part_name, reads_projections
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.parts import TERM_GROUPS
-from ood_lab.datamodule import DataModule, EvaluationSet, Normalise, Sizes
 from ood_lab.errors import RunError
 from ood_lab.head.base import Head
+from ood_lab.images.pixels import Reading
 from ood_lab.method.base import Method
 from ood_lab.parts import Dimensions, Parts, Term
-from ood_lab.pixels import Reading
 from ood_lab.random import derive_seed
+from ood_lab.training.datamodule import DataModule, EvaluationSet, Normalise, Sizes
 
 
 def build(node: Mapping[str, Any] | Part, *args: Any, **injected: Any) -> Any:

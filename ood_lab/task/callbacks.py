@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.progress import Meter
-from ood_lab.storage import write_atomically
 
 
 class Curves(L.Callback):

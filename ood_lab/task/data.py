@@ -11,13 +11,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ood_lab.archive import extract
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.image_sets import check_id_set
 from ood_lab.config.own_folder import is_own
-from ood_lab.download import Checksum, fetch, file_digest
 from ood_lab.errors import OodLabError, RunError
+from ood_lab.files.archive import extract
+from ood_lab.files.download import Checksum, fetch, file_digest
 from ood_lab.progress import stdout, track
 from ood_lab.reader.layout import layouts_of, read_layout
 from ood_lab.results.store import Results

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
-from ood_lab.datamodule import Normalise
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.evaluator import threshold
 from ood_lab.evaluation.extract import (
@@ -29,14 +28,15 @@ from ood_lab.evaluation.extract import (
     perturbed,
 )  # fmt: skip
 from ood_lab.evaluation.scores import score
+from ood_lab.images.transform import Transform
 from ood_lab.method.base import Method
 from ood_lab.reader.picture import to_rgb
 from ood_lab.results.store import read_thresholds
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.task.build import build_method, build_normalise, head_class
-from ood_lab.transform import Transform
+from ood_lab.training.datamodule import Normalise
 
 
 class Detector:

@@ -16,10 +16,10 @@ from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import Extracted, Precision, extract
 from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.evaluation.scores import fit, score
+from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.method.measured import EPOCH_METRICS
 from ood_lab.scorer.base import Scorer
-from ood_lab.storage import write_atomically
 from ood_lab.task.callbacks import Curves
 
 

@@ -9,7 +9,6 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from ood_lab.claim import claim, verify
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.identity import id_set_name, method_name
@@ -17,12 +16,13 @@ from ood_lab.config.objective import part_columns
 from ood_lab.errors import RunError
 from ood_lab.evaluation.evaluator import Scoring, accuracy, metric_rows, threshold
 from ood_lab.evaluation.scores import RunDetector, Scores, fit_key, score_all
-from ood_lab.outstanding import unscored
-from ood_lab.prerequisites import ensure
 from ood_lab.progress import track
-from ood_lab.provenance import commit, hardware
 from ood_lab.results.store import Results, Row, add_rows, add_thresholds, options_text, read_rows
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim, verify
+from ood_lab.runs.outstanding import unscored
+from ood_lab.runs.prerequisites import ensure
+from ood_lab.runs.provenance import commit, hardware
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
 from ood_lab.task.measures import angle_rows, cost_rows, radius_rows

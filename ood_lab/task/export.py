@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ood_lab.claim import with_stored_normalisation
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.scores import load_scores
+from ood_lab.files.storage import write_atomically
 from ood_lab.progress import stdout
 from ood_lab.results.openood import Scored, postprocessor, score_file
 from ood_lab.results.store import Results, options_text, read_rows
 from ood_lab.results.table import Selection
-from ood_lab.run_folder import RunFolder
-from ood_lab.storage import write_atomically
+from ood_lab.runs.claim import with_stored_normalisation
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.features import Features
 from ood_lab.task.report import stored
 

@@ -13,11 +13,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ood_lab.artifact import Artifact
 from ood_lab.config.affects import FEATURES
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.identity import affecting
-from ood_lab.datamodule import EvalLoader, EvaluationSet
 from ood_lab.dataset.base import Split
 from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import (
@@ -30,14 +28,16 @@ from ood_lab.evaluation.extract import (
     perturbed,
     save_features,
 )
-from ood_lab.fingerprint import relative_names
+from ood_lab.files.artifact import Artifact
+from ood_lab.files.fingerprint import relative_names
 from ood_lab.method.base import Method
 from ood_lab.method.measured import EPOCH_METRICS
-from ood_lab.run_folder import RunFolder
-from ood_lab.run_images import RunImages
+from ood_lab.runs.run_folder import RunFolder
+from ood_lab.runs.run_images import RunImages
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.task.build import build_data, build_method, device, head_class
 from ood_lab.task.outliers import SynthesizedOutliers
+from ood_lab.training.datamodule import EvalLoader, EvaluationSet
 from ood_lab.types import LinearHead
 
 
@@ -127,7 +127,7 @@ class Features:
         """The key of a set's features under these weights, changed as a detector asks.
 
         Args:
-            edition: tells images of the same names and sizes apart (see `ood_lab.image_record`).
+            edition: tells images of the same names and sizes apart (see `ood_lab.runs.image_record`).
         """
         use = self.experiment.use("id" if images.split != "ood" else images.name)
         description = affecting(use.node, FEATURES)

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import torch
 
-from ood_lab.claim import with_stored_normalisation
 from ood_lab.config.experiment import Experiment
-from ood_lab.pixels import Decoded, Pixels
+from ood_lab.files.storage import write_atomically
+from ood_lab.images.pixels import Decoded, Pixels
 from ood_lab.progress import track
 from ood_lab.random import generator
-from ood_lab.run_folder import RunFolder
-from ood_lab.storage import write_atomically
+from ood_lab.runs.claim import with_stored_normalisation
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build, build_reading
 
 CHUNK = 500

@@ -13,14 +13,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ood_lab.artifact import Artifact
 from ood_lab.config.experiment import Experiment
 from ood_lab.evaluation.extract import Extracted
+from ood_lab.files.artifact import Artifact
+from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.parts import Dimensions, Synthesizer
 from ood_lab.random import generator
-from ood_lab.run_folder import RunFolder
-from ood_lab.storage import write_atomically
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build, classes_of
 from ood_lab.types import Outliers
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Chain
-from ood_lab.overlap import digests
-from ood_lab.pixels import Decoded, Reading, cache_key
+from ood_lab.files.storage import write_atomically
+from ood_lab.images.overlap import digests
+from ood_lab.images.pixels import Decoded, Reading, cache_key
+from ood_lab.images.transform import Transform
 from ood_lab.reader.base import Listing
-from ood_lab.storage import write_atomically
 from ood_lab.task.build import build, build_reading
-from ood_lab.transform import Transform
 
 FILE = "overlap.json"
 SAME = "the auxiliary set itself"

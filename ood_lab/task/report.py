@@ -12,20 +12,20 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from ood_lab.claim import with_stored_normalisation
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.extract import Extracted, features_path, load_features
 from ood_lab.evaluation.radius import local_radius
 from ood_lab.evaluation.scores import load_norms, load_scores
 from ood_lab.figure.base import as_csv, files_of
+from ood_lab.files.storage import short_name, write_atomically
 from ood_lab.progress import track
 from ood_lab.results.material import SYNTHESIZED, Material, RunMaterial
 from ood_lab.results.page import render_page
 from ood_lab.results.store import THRESHOLD_KEY, Results, read_rows, read_thresholds
 from ood_lab.results.table import STAGES, Selection, lines
-from ood_lab.run_folder import RunFolder
-from ood_lab.storage import short_name, write_atomically
+from ood_lab.runs.claim import with_stored_normalisation
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build
 from ood_lab.task.callbacks import read_curves
 from ood_lab.task.outliers import load_outliers, redrawn

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from ood_lab.claim import verify, with_stored_normalisation
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
-from ood_lab.outstanding import is_made, outstanding
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, training_lines, tuning_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
-from ood_lab.run_images import RunImages
+from ood_lab.runs.claim import verify, with_stored_normalisation
+from ood_lab.runs.outstanding import is_made, outstanding
+from ood_lab.runs.run_images import RunImages
 
 
 def finished(experiment: Experiment) -> Results | None:

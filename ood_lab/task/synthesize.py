@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ood_lab.claim import claim
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
-from ood_lab.prerequisites import ensure
+from ood_lab.files.shards import ShardedSet
+from ood_lab.files.storage import atomic_file
 from ood_lab.producer.base import Producer
 from ood_lab.progress import stdout
 from ood_lab.reader.shards import ShardedRows, load_manifest
 from ood_lab.results.store import Results
-from ood_lab.run_folder import RunFolder
-from ood_lab.shards import ShardedSet
-from ood_lab.storage import atomic_file
+from ood_lab.runs.claim import claim
+from ood_lab.runs.prerequisites import ensure
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build
 
 PREVIEW = (8, 16)  # rows and columns of the picture of the first images

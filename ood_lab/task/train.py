@@ -18,21 +18,19 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ood_lab.checkpoint import NamedByDigest, newest
-from ood_lab.claim import claim, enter_training_images, verify
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import objective
 from ood_lab.config.prerequisites import INIT
-from ood_lab.datamodule import DataModule
 from ood_lab.errors import RequestError
+from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
-from ood_lab.outstanding import outstanding
-from ood_lab.prerequisites import ensure
 from ood_lab.results.store import Results, read_rows
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim, enter_training_images, verify
+from ood_lab.runs.outstanding import outstanding
+from ood_lab.runs.prerequisites import ensure
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer.base import Scorer
-from ood_lab.storage import write_atomically
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build, build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
@@ -40,7 +38,9 @@ from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
-from ood_lab.weights import fitted, keeps_order, read_weights
+from ood_lab.training.checkpoint import NamedByDigest, newest
+from ood_lab.training.datamodule import DataModule
+from ood_lab.training.weights import fitted, keeps_order, read_weights
 
 
 def run(experiment: Experiment) -> Results:

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ood_lab.artifact import Artifact
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
 from ood_lab.evaluation.tuning import Trial, best, combinations, search
+from ood_lab.files.artifact import Artifact
+from ood_lab.files.storage import write_atomically
 from ood_lab.results.search import search_path
 from ood_lab.scorer.base import InputScorer, Scorer
-from ood_lab.storage import write_atomically
 from ood_lab.task.build import build
 from ood_lab.task.features import Features
 

@@ -10,7 +10,7 @@ from torchvision import models
 from ood_lab.backbone.densenet import DenseNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
-from ood_lab.weights import by_order
+from ood_lab.training.weights import by_order
 from tests.cases import each
 
 

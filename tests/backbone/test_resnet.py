@@ -11,7 +11,7 @@ from ood_lab.backbone.base import normalisation
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.config.compose import compose
 from ood_lab.task.build import build
-from ood_lab.weights import by_order
+from ood_lab.training.weights import by_order
 from tests.cases import each
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ood_lab.config.image_sets import image_set_config
-from ood_lab.fractal import fractals
+from ood_lab.images.fractal import fractals
 from ood_lab.task.build import build
 from ood_lab.types import Images
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ood_lab.config.image_sets import image_set_config
-from ood_lab.fractal import fractals
-from ood_lab.pixels import Decoded, Reading
+from ood_lab.images.fractal import fractals
+from ood_lab.images.pixels import Decoded, Reading
 from ood_lab.reader.layout import find_layout
 from ood_lab.task.build import build
 from tests.trees import plant

@@ -10,7 +10,7 @@ import pytest
 
 from ood_lab.config import prepare
 from ood_lab.config.image_sets import image_set_config
-from ood_lab.pixels import Reading
+from ood_lab.images.pixels import Reading
 from ood_lab.reader.base import Listing
 from ood_lab.reader.layout import find_layout
 from ood_lab.task.build import build

@@ -9,8 +9,8 @@ import pytest
 
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.errors import RunError
+from ood_lab.files.shards import ShardedSet
 from ood_lab.producer.fractals import Fractals
-from ood_lab.shards import ShardedSet
 from ood_lab.task.build import build
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import ood_lab
-from ood_lab.claim import claim
 from ood_lab.config import RequestError, prepare
 from ood_lab.head.quotient import Numerator, Quotient
 from ood_lab.parts import Dimensions
+from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_method
 from ood_lab.task.train import fit
 from tests.cases import each

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ood_lab.claim import claim
 from ood_lab.config import prepare
-from ood_lab.datamodule import DataModule, TrainLoader
 from ood_lab.method.base import Method
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.selector.base import EpochSelector
 from ood_lab.selector.random import Random
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.train import fit
+from ood_lab.training.datamodule import DataModule, TrainLoader
 from ood_lab.types import BackboneOutput
 from tests.cases import each
 

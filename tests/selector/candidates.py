@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ood_lab.kmeans import kmeans, kmeans_faiss
+from ood_lab.geometry.kmeans import kmeans, kmeans_faiss
 from ood_lab.parts import Rows
 from tests.views import normal, normalise
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from ood_lab.clustered import Engine
+from ood_lab.geometry.clustered import Engine
 from ood_lab.parts import Rows
 from ood_lab.selector.energy_kmeans import EnergyKMeans
 from tests.cases import each

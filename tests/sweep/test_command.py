@@ -112,8 +112,8 @@ def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_pat
 
 
 def _pretend(experiment: object, seconds: float) -> None:
-    from ood_lab.claim import claim
-    from ood_lab.run_folder import RunFolder
+    from ood_lab.runs.claim import claim
+    from ood_lab.runs.run_folder import RunFolder
 
     claim(experiment)  # type: ignore[arg-type]
     RunFolder(experiment.run_dir).mark_done(seconds)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import pytest
 
 from ood_lab.config import RequestError
 from ood_lab.results.store import KEY, Row, read_rows
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.sweep import launcher as launchers
 from ood_lab.sweep.launcher import Launcher
 from ood_lab.sweep.ticket import LOG

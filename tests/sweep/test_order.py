@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_lab.config import prepare
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
 
 

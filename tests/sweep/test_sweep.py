@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import Experiment, RequestError, RunError, prepare
-from ood_lab.storage import write_atomically
+from ood_lab.files.storage import write_atomically
 from ood_lab.sweep.sweep import sweep
 from ood_lab.sweep.ticket import Ticket, carry_out
 from ood_lab.sweep.workers import Workers

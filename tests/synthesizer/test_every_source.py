@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import ood_lab.chain
+import ood_lab.sampling.chain
 from ood_lab.config.compose import compose
 from ood_lab.config.groups import groups
 from ood_lab.errors import RunError
-from ood_lab.oodness import gathered_search
 from ood_lab.parts import Dimensions, Synthesizer
+from ood_lab.sampling.oodness import gathered_search
 from ood_lab.task.build import build
 from tests.cases import each
 from tests.method.test_base import NoWaiting
@@ -67,7 +67,7 @@ def test_points_are_finite_carry_no_gradient_and_depend_on_the_generator_alone(n
 
 @each("name", SOURCES)
 def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ood_lab.chain, "neighbour_search", gathered_search)  # as on a GPU
+    monkeypatch.setattr(ood_lab.sampling.chain, "neighbour_search", gathered_search)  # as on a GPU
     made = source(name)
     rows, draw = kept(made), torch.Generator().manual_seed(0)
     with NoWaiting():

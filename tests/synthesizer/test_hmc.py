@@ -14,16 +14,16 @@ from scipy.special import iv
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.chain import Chains, State
 from ood_lab.config.compose import compose
-from ood_lab.oodness import neighbour_search, potential_and_gradient
-from ood_lab.sphere import project_to_tangent
+from ood_lab.geometry.sphere import project_to_tangent
+from ood_lab.sampling.chain import Chains, State
+from ood_lab.sampling.oodness import neighbour_search, potential_and_gradient
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.hmc import HMC, leapfrog, run_chains
 from ood_lab.synthesizer.rmhmc import RMHMC
 from ood_lab.task.build import build
 from tests.cases import each
-from tests.test_oodness import (
+from tests.sampling.test_oodness import (
     clusters,
     gradient_naive,
     kth_neighbour_naive,

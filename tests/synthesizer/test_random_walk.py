@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.chain import Chains
+from ood_lab.sampling.chain import Chains
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.random_walk import RandomWalk, run_chains
 from tests.cases import each
-from tests.synthesizer.test_hmc import assert_mean, draws
-from tests.test_oodness import (
+from tests.sampling.test_oodness import (
     clusters,
     kth_neighbour_naive,
     normal,
@@ -24,6 +23,7 @@ from tests.test_oodness import (
     potential_naive,
     surprise_naive,
 )
+from tests.synthesizer.test_hmc import assert_mean, draws
 
 Array = np.ndarray
 Propose = Callable[[int, list[Array]], tuple[Array, float]]

@@ -13,13 +13,20 @@ from scipy.special import iv
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.chain import Chains, State
-from ood_lab.sphere import project_to_tangent
+from ood_lab.geometry.sphere import project_to_tangent
+from ood_lab.sampling.chain import Chains, State
 from ood_lab.synthesizer import hmc
 from ood_lab.synthesizer.base import class_midpoints
 from ood_lab.synthesizer.hmc import leapfrog
 from ood_lab.synthesizer.rmhmc import RMHMC, Metric, run_chains
 from tests.cases import each
+from tests.sampling.test_oodness import (
+    clusters,
+    gradient_naive,
+    kth_neighbour_naive,
+    normal,
+    unit,
+)
 from tests.synthesizer.test_hmc import assert_mean, at, draws, pole
 from tests.synthesizer.test_random_walk import (
     assert_all_fates,
@@ -28,13 +35,6 @@ from tests.synthesizer.test_random_walk import (
     metropolis_naive,
     potential_at,
     scene,
-)
-from tests.test_oodness import (
-    clusters,
-    gradient_naive,
-    kth_neighbour_naive,
-    normal,
-    unit,
 )
 
 Array = np.ndarray

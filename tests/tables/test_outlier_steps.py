@@ -7,10 +7,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ood_lab.claim import claim
 from ood_lab.config import prepare
 from ood_lab.config.groups import groups
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.tables.adapt import adapt, load_scale
 from ood_lab.tables.plan import jobs_of
 from ood_lab.tables.spec import load_table, table_names

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import ood_lab
 from ood_lab.config import RequestError, RunError, prepare
 from ood_lab.results.store import read_rows
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.callbacks import read_curves
 from ood_lab.task.during_training import BestWeights
 from tests import small

@@ -11,8 +11,8 @@ import torch
 import ood_lab
 from ood_lab.config import Experiment, RequestError, prepare
 from ood_lab.errors import RunError
-from ood_lab.outstanding import outstanding
 from ood_lab.results.store import Row, read_rows, read_thresholds
+from ood_lab.runs.outstanding import outstanding
 from ood_lab.task.features import Features, trained_method
 from ood_lab.task.report import gather
 from tests.cases import each

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import ood_lab
-from ood_lab.claim import claim
 from ood_lab.config import Experiment, RequestError, prepare
 from ood_lab.evaluation.extract import load_features
 from ood_lab.method.base import Method
 from ood_lab.results.store import Row, read_rows
-from ood_lab.run_folder import RunFolder
+from ood_lab.runs.claim import claim
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.synthesizer.boundary_mixup import BoundaryMixup
 from ood_lab.task.build import build_method
 from ood_lab.task.features import Features

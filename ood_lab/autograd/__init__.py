@@ -1,0 +1,1 @@
+"""Layers whose second derivatives are cheap."""

@@ -1,0 +1,1 @@
+"""Files on the disk: written whole, locked, fingerprinted; artifacts and shards; archives and downloads."""

@@ -1,0 +1,1 @@
+"""Equations of points: the sphere, neighbours, clusters, Gaussians. Functions of tensors alone."""

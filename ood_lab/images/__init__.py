@@ -1,0 +1,1 @@
+"""Pixels: squares from pictures, the decoded cache, generated pictures."""

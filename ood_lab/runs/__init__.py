@@ -1,0 +1,1 @@
+"""Runs on the disk: their folders, what identifies them, what is outstanding, what they depend on."""

@@ -1,0 +1,1 @@
+"""What training reads and writes: batches, checkpoints, weights to start from."""

@@ -1,0 +1,208 @@
+"""Sets as shards: whole or not there, made once however many processes make them, and again where they are damaged."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ood_lab.errors import RunError
+from ood_lab.files import shards as module
+from ood_lab.files.shards import ShardedSet
+from ood_lab.reader.shards import MANIFEST, ShardedRows, load_manifest, mapped, read
+
+ITEMS, SIZE = 23, 5
+
+
+def items(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+    """Item i is a picture whose pixels are drawn from i alone, and the label i mod 3."""
+    pictures = [np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8) for i in range(start, stop)]
+    return {"images": np.stack(pictures), "labels": np.arange(start, stop) % 3}
+
+
+def sharded(folder: Path, **changes: Any) -> ShardedSet:
+    options = {"items": ITEMS, "shard_items": SIZE, "produce": items, "classes": ("a", "b", "c"), "set_key": "k"}
+    return ShardedSet(folder, **(options | changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A complete set."""
+    sharded(tmp_path / "set").ensure()
+    return tmp_path / "set"
+
+
+def test_every_item_is_there_once_and_in_order(folder: Path) -> None:
+    listing = read(folder, {"shards": "."})
+    whole = items(0, ITEMS)
+    assert len(listing) == ITEMS == load_manifest(folder).items
+    assert [shard.items for shard in load_manifest(folder).shards] == [5, 5, 5, 5, 3]
+    assert listing.classes == ("a", "b", "c")
+    assert np.array_equal(listing.labels, whole["labels"])
+    for row in range(ITEMS):
+        assert np.array_equal(np.asarray(listing.image(row)), whole["images"][row])
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    "rows", [slice(None), slice(3, 17, 4), np.array([22, 0, 5, 4, 4]), np.array([], np.int64), np.arange(ITEMS)[::-1]]
+)
+def test_rows_are_read_from_the_disk_as_from_an_array(folder: Path, rows: Any) -> None:
+    paths = [folder / shard.file for shard in load_manifest(folder).shards]
+    found, whole = ShardedRows(paths, "images"), items(0, ITEMS)["images"]
+    assert (len(found), found.shape, found.dtype) == (ITEMS, whole.shape, whole.dtype)
+    assert np.array_equal(found[rows], whole[rows])
+    assert np.array_equal(found[7], whole[7])
+
+
+def test_without_labels_images_have_none(tmp_path: Path) -> None:
+    sharded(tmp_path, classes=None).ensure()
+    listing = read(tmp_path, {"shards": "."})
+    assert listing.classes is None
+    assert (listing.labels == -1).all()
+
+
+def test_a_shard_that_failed_leaves_the_others_and_the_rest_is_made_later(tmp_path: Path, folder: Path) -> None:
+    asked: list[int] = []
+
+    def fails(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+        asked.append(start)
+        if len(asked) == 3:
+            raise RunError("the generator broke")
+        return items(start, stop)
+
+    with pytest.raises(RunError, match="the generator broke"):
+        sharded(tmp_path / "other", produce=fails).ensure()
+    assert not (tmp_path / "other" / MANIFEST).exists()
+    sharded(tmp_path / "other", produce=fails).ensure()
+    assert asked == [0, 5, 10, 10, 15, 20], "no shard is made twice"
+    assert files(tmp_path / "other") == files(folder)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def edit(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+
+
+@pytest.mark.parametrize("damage", [cut, edit, Path.unlink])
+def test_a_damaged_shard_is_set_aside_and_made_again(folder: Path, damage: Any, capsys: Any) -> None:
+    before = files(folder)
+    name = load_manifest(folder).shards[2].file
+    damage(folder / name)
+    damaged = (folder / name).read_bytes() if (folder / name).exists() else None
+    assert sharded(folder).is_complete() == (damage is edit), "the size alone tells that it was cut or is missing"
+    sharded(folder).verify()
+    after = files(folder)
+    assert {key: after[key] for key in before} == before
+    if damaged is not None:
+        assert after[f"{name}.damaged"] == damaged
+        assert "kept as" in capsys.readouterr().err
+
+
+def test_what_reads_a_cut_shard_is_told(folder: Path) -> None:
+    name = load_manifest(folder).shards[0].file
+    cut(folder / name)
+    with pytest.raises(RunError, match=f"{name}: missing, or not the shard that {MANIFEST} names"):
+        read(folder, {"shards": "."})
+    with pytest.raises(RunError, match=r"no whole shard with 'images' .* bytes of numbers stated"):
+        mapped(folder / name, "images")
+    with pytest.raises(RunError, match=r"no whole shard with 'features' "):
+        mapped(folder / load_manifest(folder).shards[1].file, "features")
+
+
+def test_a_manifest_of_another_set_is_refused_and_nothing_is_touched(folder: Path) -> None:
+    before = files(folder)
+    for changes in ({"set_key": "other"}, {"items": 20}):
+        with pytest.raises(RunError, match=r"is of another set .* Move .* away"):
+            sharded(folder, **changes).ensure()
+    assert files(folder) == before
+
+
+def test_a_manifest_that_cannot_be_read_is_written_again(folder: Path, capsys: Any) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text[:50])
+    with pytest.raises(RunError, match="can't be read"):
+        load_manifest(folder)
+    sharded(folder).ensure()
+    assert (folder / MANIFEST).read_text() == text
+    assert f"kept as {MANIFEST}.damaged" in capsys.readouterr().err
+
+
+def test_a_manifest_that_names_a_shard_of_other_bytes_is_not_believed(folder: Path) -> None:
+    node = json.loads((folder / MANIFEST).read_text())
+    node["shards"][1]["bytes"] += 1
+    (folder / MANIFEST).write_text(json.dumps(node))
+    assert not sharded(folder).is_complete()
+    sharded(folder).ensure()
+    assert sharded(folder).is_complete()
+
+
+def test_a_full_disk_is_said_and_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    write = module.write_atomically
+
+    def full(path: Path, data: bytes) -> None:
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(RunError, match="does not fit on its disk"):
+        sharded(tmp_path).ensure()
+    assert all(path.is_file() for path in written)
+    monkeypatch.setattr(module, "write_atomically", write)
+    sharded(tmp_path).ensure()
+    assert len(read(tmp_path, {"shards": "."})) == ITEMS
+
+
+def test_a_set_that_cannot_fit_is_refused_before_its_first_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
+    with pytest.raises(RunError, match=r"23 items take about .* bytes, and 1,000 bytes are free"):
+        sharded(tmp_path).ensure()
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_producer_that_gives_another_number_of_items_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="gave 4 images where 5 were asked for"):
+        sharded(tmp_path, produce=lambda start, stop: {"images": items(start, stop - 1)["images"]}).ensure()
+
+
+def slowly(folder: Path, log: Path) -> None:
+    def produce(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+        with log.open("a") as file:
+            file.write(f"{start}\n")
+        time.sleep(0.1)
+        return items(start, stop)
+
+    sharded(folder, produce=produce).ensure()
+
+
+def test_processes_share_the_shards_of_one_set(tmp_path: Path, folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    processes = [context.Process(target=slowly, args=(tmp_path / "shared", log)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert sorted(map(int, log.read_text().split())) == [0, 5, 10, 15, 20], "each was made once"
+    assert files(tmp_path / "shared") == files(folder)
