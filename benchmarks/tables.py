@@ -24,7 +24,7 @@ import sys
 from ood_lab.tables.plan import plan
 from ood_lab.tables.spec import load_table
 found = plan([load_table(name) for name in sys.argv[1:]], look=False)
-print(len(found.run_ids), len(found.lacking))
+print(len(found.run_ids), len(found.unavailable))
 """
 FAST = ["method=ce", "backbone.width=4", "trainer.max_epochs=0", "trainer.threads=1", "scorer=[msp]", "figure=[roc]"]
 
@@ -43,8 +43,8 @@ def planning() -> None:
     slowest = max(times, key=lambda name: times[name])
     print(f"plan of the slowest table, {slowest}, with all imports: {times[slowest]:.1f} s (target 5)")
     taken, text = seconds([sys.executable, "-c", PLAN, *names])
-    runs, lacking = text.split()[-2:]
-    print(f"plan of all {len(names)} tables: {taken:.1f} s (target 60); {runs} runs, {lacking} places without")
+    runs, unavailable = text.split()[-2:]
+    print(f"plan of all {len(names)} tables: {taken:.1f} s (target 60); {runs} runs, {unavailable} places without")
 
 
 def pretend(request: Experiment) -> None:
@@ -69,14 +69,14 @@ def pretend(request: Experiment) -> None:
 
 def printing(output: Path) -> None:
     """`table=hamos_t17` with its runs done, beside 1,000 other runs."""
-    words = [f"paths.output={output}"]
-    planned = plan([adapt(load_table("hamos_t17"), load_scale("tiny"), words)])
+    overrides = [f"paths.output={output}"]
+    planned = plan([adapt(load_table("hamos_t17"), load_scale("tiny"), overrides)])
     for request in planned.runs:
         pretend(request)
     first = planned.runs[0].run_dir
     for number in range(1000):
         shutil.copytree(first, output / f"{first.name[:-8]}{number:08x}")
-    command = [sys.executable, "-m", "ood_lab", "table=hamos_t17", "scale=tiny", *words]
+    command = [sys.executable, "-m", "ood_lab", "table=hamos_t17", "scale=tiny", *overrides]
     times = [seconds(command)[0] for _ in range(3)]
     print(f"finished table beside 1,000 runs, printed in {min(times):.1f} to {max(times):.1f} s (target 3)")
 

@@ -244,6 +244,29 @@ def test_a_detector_that_the_run_cannot_feed_is_refused(
         ood_lab.load_detector(run, scorer, **options)
 
 
+def test_whatever_is_damaged_is_set_aside_and_made_again_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights from the last checkpoint, features and scores from those."""
+    before = ood_lab.run([*RUN, f"paths.output={tmp_path}"])
+    files = [
+        before.run_dir / "checkpoints/final.safetensors",
+        *(before.run_dir / "features").glob("photos-*.safetensors"),
+        *(before.run_dir / "scores").glob("msp-*.safetensors"),
+    ]
+    bytes_before = [file.read_bytes() for file in files]
+    for file, data in zip(files, bytes_before, strict=True):
+        file.write_bytes(data[:100])
+    (before.run_dir / "results.jsonl").unlink()
+    with pytest.raises(RunError, match=r"final.safetensors can't be read .*; task=train makes it again"):
+        scored(tmp_path)
+    again = ood_lab.run([*RUN, f"paths.output={tmp_path}"])
+    assert [file.read_bytes() for file in files] == bytes_before
+    assert [row["value"] for row in again.rows] == [row["value"] for row in before.rows]
+    assert capsys.readouterr().err.count("and made again") == 3
+    assert all(file.with_name(f"{file.name}.damaged").is_file() for file in files)
+
+
 def test_a_refused_detector_leaves_a_finished_run(tmp_path: Path) -> None:
     asked = ["scorer=[msp,vim]", "scorer.vim.dim=4000", f"paths.output={tmp_path}"]
     with pytest.raises(RunError, match="scorer=vim"):

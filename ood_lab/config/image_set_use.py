@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_lab.config.own_folder import is_own
-from ood_lab.reader.layout import count, files_of, find_layout, lacking, layouts_of, read_layout, source_of
+from ood_lab.reader.layout import count, files_of, find_layout, layouts_of, missing_files, read_layout, source_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ImageSetUse:
         root = Path(self.node["root"])
         wanted = []
         for layout in layouts_of(self.node):
-            absent = lacking(self.node, layout, self.split)
+            absent = missing_files(self.node, layout, self.split)
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             wanted.append(f"{root / absent[0]}{more} ({layout} layout)")
         return f"{self.name}: missing {', or '.join(wanted)}. {self.node['how_to_get']}"

@@ -76,7 +76,7 @@ def _check_space(scorer: Part, experiment: Experiment) -> None:
     """A detector in a space of its own needs a head, or a method, that gives it."""
     name, method, head = scorer.choice, experiment.choices["method"], experiment.head
     gives = {given for part in (head, experiment.method) for given in part.declared.get("gives", ())}
-    if not head.declared.get("linear", True) and "head" in scorer.declared.get("needs", ()):
+    if not head.declared.get("linear", True) and "head" in scorer.declared.get("requires", ()):
         raise RequestError(
             f"scorer={name} passes features through a linear classifier, and the logits of head={head.choice} are "
             "none; leave it out"

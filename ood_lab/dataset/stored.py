@@ -13,7 +13,7 @@ from ood_lab.dataset.base import ImageSet, Split, held_out
 from ood_lab.errors import RunError
 from ood_lab.reader.base import Listing
 from ood_lab.reader.id_splits import read_id_split
-from ood_lab.reader.layout import find_layout, lacking, layouts_of, read_layout
+from ood_lab.reader.layout import find_layout, layouts_of, missing_files, read_layout
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ class Stored(ImageSet):
         role = split if split in ("ood", "auxiliary") else "id"
         layout = find_layout(node, role)
         if layout is None:
-            absent = lacking(node, next(iter(layouts_of(node))), role)[0]
+            absent = missing_files(node, next(iter(layouts_of(node))), role)[0]
             raise RunError(f"{self.name}: {self.root}/{absent} is not there. {self.how_to_get}")
 
         if role != "id":

@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ood_lab.errors import RunError
+from ood_lab.files.artifact import Artifact
 from ood_lab.files.fingerprint import fingerprint
 from ood_lab.files.storage import atomic_file, short_name
 from ood_lab.images.transform import Chain, Transform
@@ -161,18 +163,53 @@ def open_pixels(listing: Listing, transform: Transform, reading: Reading, name: 
         return Streamed(listing, transform, reading.workers)
     if not listing.files:  # generated: making it again is cheaper than keeping it
         return Decoded(_decode(listing, transform, name, np.empty(shape, np.uint8)))
-    path = reading.cache / f"{short_name(name)}-{cache_key(listing, transform)}.npy"
-    if not path.is_file():
-        try:
-            _write_cache(path, listing, transform, name, shape)
-        except OSError as error:
-            print(
-                f"{name}: the decoded images can't be kept in {reading.cache} ({error.strerror or error}); "
-                "they are decoded again each time. Choose another folder with paths.cache.",
-                file=sys.stderr,
-            )
-            return Decoded(_decode(listing, transform, name, np.empty(shape, np.uint8)))
-    return Decoded(np.load(path, mmap_mode="r"))
+    try:
+        return Decoded(DecodedSet(listing, transform, reading.cache, name).read(_mapped, (ValueError, EOFError)))
+    except OSError as error:
+        print(
+            f"{name}: the decoded images can't be kept in {reading.cache} ({error.strerror or error}); "
+            "they are decoded again each time. Choose another folder with paths.cache.",
+            file=sys.stderr,
+        )
+        return Decoded(_decode(listing, transform, name, np.empty(shape, np.uint8)))
+
+
+@dataclass(frozen=True)
+class DecodedSet(Artifact):
+    """A listing's images as squares, one array on the disk that all runs share.
+
+    Args:
+        folder: of all such sets.
+        name: for messages and the file's name.
+    """
+
+    listing: Listing
+    transform: Transform
+    folder: Path
+    name: str
+    shared: ClassVar[bool] = True
+
+    @cached_property
+    def key(self) -> str:
+        return cache_key(self.listing, self.transform)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{short_name(self.name)}-{self.key}.npy"
+
+    def make(self) -> None:
+        """Write one picture after the other: where the disk is full a writable map would kill the process."""
+        shape = (len(self.listing), 3, self.transform.side, self.transform.side)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with atomic_file(self.path) as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for pixels in _decoded(self.listing, self.transform, self.name):
+                file.write(pixels.tobytes())
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def _decoded(listing: Listing, transform: Transform, name: str) -> Iterator[NDArray[np.uint8]]:
@@ -184,12 +221,3 @@ def _decode(listing: Listing, transform: Transform, name: str, out: NDArray[np.u
     for index, pixels in enumerate(_decoded(listing, transform, name)):
         out[index] = pixels
     return out
-
-
-def _write_cache(path: Path, listing: Listing, transform: Transform, name: str, shape: tuple[int, ...]) -> None:
-    """Sequential writes, not a writable map: a full disk must raise an error, where a map would kill the process."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for pixels in _decoded(listing, transform, name):
-            file.write(pixels.tobytes())

@@ -78,10 +78,10 @@ def find_layout(node: dict[str, Any], role: str) -> str | None:
     """
     if not node["layouts"]:
         return "embedded"
-    return next((str(name) for name in layouts_of(node) if not lacking(node, name, role)), None)
+    return next((str(name) for name in layouts_of(node) if not missing_files(node, name, role)), None)
 
 
-def lacking(node: dict[str, Any], layout: str, role: str) -> list[str]:
+def missing_files(node: dict[str, Any], layout: str, role: str) -> list[str]:
     """The files and folders (relative to the root) that a layout lacks for a role."""
     sources = layouts_of(node)[layout]
     named = [sources[key] for key in ("train", "val", "test") if key in sources]

@@ -17,7 +17,7 @@ class Scorer:
     """Fitted once on ID training features, it gives each row of any features one score; higher = more OOD.
 
     A subclass writes `_score`, and `_fit` where it learns from training features; what it is given was checked, and is
-    never written into. `space` says which features the evaluator hands over, `needs` what besides them: the
+    never written into. `space` says which features the evaluator hands over, `requires` what besides them: the
     classifier's "head", the training "labels". With `features_alone` it reads no logits, so that it can score
     synthesized points of a feature space, too. One that is `by_name_only` is no part of scorer=all: it does not work on
     every network, or not with every installation.
@@ -26,7 +26,7 @@ class Scorer:
     by_name_only = False
     features_alone = False
     space: Space = "penultimate"
-    needs: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
     _fitted = False
 
     def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
@@ -38,9 +38,9 @@ class Scorer:
         """
         name = type(self).__name__
         check(train, f"{name}: the training set", least=1)
-        if "labels" in self.needs and train.labels is None:
+        if "labels" in self.requires and train.labels is None:
             raise ValueError(f"{name} needs the training labels; the feature set has none")
-        if "head" in self.needs:
+        if "head" in self.requires:
             if head is None:
                 raise ValueError(f"{name} needs the classifier's head; call fit(train, head=LinearHead(...))")
             expected = (train.logits.shape[1], train.features.shape[1])
@@ -55,7 +55,7 @@ class Scorer:
     @property
     def learns(self) -> bool:
         """Whether it takes anything from training features or from the classifier's head."""
-        return bool(self.needs) or type(self)._fit is not Scorer._fit
+        return bool(self.requires) or type(self)._fit is not Scorer._fit
 
     def score(self, data: FeatureSet) -> Tensor:
         """Scores [N].
@@ -85,7 +85,7 @@ class Scorer:
 class HeadScorer(Scorer):
     """A detector that passes changed penultimate features, or changed weights, through the classifier's head."""
 
-    needs: ClassVar[tuple[str, ...]] = ("head",)
+    requires: ClassVar[tuple[str, ...]] = ("head",)
 
     def energy(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         """-logsumexp_c of the head's logits for `features` [N, D], with other weights where given."""

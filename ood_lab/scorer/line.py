@@ -28,7 +28,7 @@ class LINe(HeadScorer):
         clip: largest activation: 1.0 on CIFAR (DenseNet), 0.8 on ImageNet (ResNet-50).
     """
 
-    needs = ("head", "labels")
+    requires = ("head", "labels")
 
     def __init__(self, *, neurons: Percentile, weights: Percentile, clip: PositiveFloat) -> None:
         self.neurons, self.weights, self.clip = neurons, weights, clip

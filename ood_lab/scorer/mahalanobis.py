@@ -21,7 +21,7 @@ class Mahalanobis(Scorer):
         space: which features; the penultimate ones in the paper.
     """
 
-    needs = ("labels",)
+    requires = ("labels",)
     features_alone = True
 
     def __init__(self, *, space: Literal["method", "penultimate", "projection"]) -> None:

@@ -38,7 +38,7 @@ class OpenMax(Scorer):
         distance: "euclidean" (OpenOOD), or "eucos", which is |x - m| / 200 + 1 - cos(x, m) (the authors).
     """
 
-    needs = ("labels",)
+    requires = ("labels",)
 
     def __init__(self, *, tail: PositiveInt, alpha: PositiveInt, distance: Literal["euclidean", "eucos"]) -> None:
         self.tail, self.alpha, self.distance = tail, alpha, distance

@@ -28,7 +28,7 @@ class PytorchOOD(Scorer):
     """
 
     by_name_only = True
-    needs = ("head", "labels")
+    requires = ("head", "labels")
 
     def __init__(self, *, detectors: list[str], options: dict[str, dict[str, Any]]) -> None:
         self.detectors, self.options = detectors, options

@@ -22,7 +22,7 @@ class RMDS(Scorer):
         space: which features; the penultimate ones in the paper.
     """
 
-    needs = ("labels",)
+    requires = ("labels",)
 
     def __init__(self, *, space: Literal["method", "penultimate", "projection"]) -> None:
         self.space = space

@@ -14,7 +14,7 @@ class SHE(Scorer):
     Fitted on the training features with their labels. A class without any right prediction has the pattern 0.
     """
 
-    needs = ("labels",)
+    requires = ("labels",)
 
     def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         assert train.labels is not None

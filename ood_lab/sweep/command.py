@@ -29,19 +29,19 @@ from ood_lab.tables.spec import Table, load_table, table_names
 if TYPE_CHECKING:
     import pandas as pd
 
-WORDS = ("table", "scale", "dry_run", "workers")
+ABOUT_MANY = ("table", "scale", "dry_run", "workers")
 
 
 @dataclass(frozen=True)
 class Command:
-    """The words of a command line that are about many runs, and the rest, which are about each of them.
+    """The overrides of a command line that are about many runs, and the rest, which are about each of them.
 
     Args:
         tables: names, empty for a grid (-m).
         workers: processes on this machine; None for one, or one a GPU.
         launcher: a Hydra launcher; None for this machine's workers.
-        launcher_words: its options.
-        words: overrides of each run.
+        launcher_options: its options.
+        overrides: overrides of each run.
     """
 
     tables: tuple[str, ...] = ()
@@ -49,8 +49,8 @@ class Command:
     dry_run: bool = False
     workers: int | None = None
     launcher: str | None = None
-    launcher_words: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    launcher_options: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
     @property
     def here(self) -> bool:
@@ -72,13 +72,13 @@ class TableResults(Results):
 
 
 def read_command(overrides: Sequence[str], multirun: bool = False) -> Command:
-    """Sort the words of a command, with -m or without.
+    """Sort the overrides of a command, with -m or without.
 
     Raises:
-        RequestError: a value that a word does not take, or words that do not go together.
+        RequestError: a value that an override does not take, or overrides that do not go together.
     """
     found: dict[str, Any] = {}
-    words, launcher_words = [], []
+    of_runs, launcher_options = [], []
     for text in overrides:
         key, _, value = text.partition("=")
         if key == "table":
@@ -98,21 +98,21 @@ def read_command(overrides: Sequence[str], multirun: bool = False) -> Command:
         elif key == "hydra/launcher":
             found["launcher"] = value
         elif key.lstrip("+~").startswith("hydra.launcher."):
-            launcher_words.append(text)
+            launcher_options.append(text)
         else:
-            words.append(text)
+            of_runs.append(text)
     if found.get("launcher") and "workers" in found:
         raise RequestError("workers= is about this machine's own processes; a launcher has options of its own")
-    if launcher_words and "launcher" not in found:
-        raise RequestError(f"{launcher_words[0]} is an option of a launcher; name it with hydra/launcher=")
+    if launcher_options and "launcher" not in found:
+        raise RequestError(f"{launcher_options[0]} is an option of a launcher; name it with hydra/launcher=")
     if multirun and "tables" in found:
         raise RequestError("-m and table= are two kinds of sweep; a table has its own rows and seeds")
     if "scale" in found and "tables" not in found:
         raise RequestError(f"scale={found['scale']} is about tables; add table=name, or name a smaller dataset=digits")
     if set(found) - {"tables"} and not multirun and "tables" not in found:
-        word = next(iter(found)).replace("launcher", "hydra/launcher")
-        raise RequestError(f"{word}= is about many runs; add -m and several values, or table=name")
-    return Command(**found, launcher_words=tuple(launcher_words), words=tuple(words))
+        override = next(iter(found)).replace("launcher", "hydra/launcher")
+        raise RequestError(f"{override}= is about many runs; add -m and several values, or table=name")
+    return Command(**found, launcher_options=tuple(launcher_options), overrides=tuple(of_runs))
 
 
 def engine_for(command: Command, experiments: Sequence[Experiment], output: Path) -> Engine:
@@ -132,7 +132,7 @@ def engine_for(command: Command, experiments: Sequence[Experiment], output: Path
     if command.launcher is not None:
         from ood_lab.sweep.launcher import Launcher
 
-        launcher = Launcher(command.launcher, command.launcher_words, str(output / ".sweep"))
+        launcher = Launcher(command.launcher, command.launcher_options, str(output / ".sweep"))
         for experiment in experiments:
             devices = experiment.trainer.devices
             if devices != launcher.tasks:
@@ -153,7 +153,7 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
         RunError: some runs failed; the rest is made and shown.
     """
     scale = load_scale(command.scale, folder)
-    tables = [adapt(load_table(name, folder), scale, command.words, folder) for name in command.tables]
+    tables = [adapt(load_table(name, folder), scale, command.overrides, folder) for name in command.tables]
     settings = [table for table in tables if table.kind == "config"]  # these are composed, not run
     measured = [table for table in tables if table not in settings]
     planned, composed = plan(measured, folder, machine=command.here), plan(settings, folder, look=False)
@@ -163,7 +163,9 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
         _show_plan(measured, planned, engine.number)
     results = TableResults(",".join(command.tables), output / "tables", [])
     if not planned.runs and not composed.runs:
-        raise RequestError(f"no row can be run here. {next(iter((planned.lacking | composed.lacking).values()))}")
+        raise RequestError(
+            f"no row can be run here. {next(iter((planned.unavailable | composed.unavailable).values()))}"
+        )
     if command.dry_run:
         return results
     failures = sweep(planned.runs, engine, output)
@@ -198,12 +200,12 @@ def _draw(results: TableResults) -> list[str]:
 
 
 def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:
-    reasons = {(place.table, place.row): short(reason) for place, reason in planned.lacking.items()}
-    lacking = Counter(reasons.values())
+    reasons = {(place.table, place.row): short(reason) for place, reason in planned.unavailable.items()}
+    unavailable = Counter(reasons.values())
     names = ", ".join(table.id for table in tables)
     counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done. {estimate(planned.runs, workers)}"
     stdout.print(
         f"{names}: {counts if planned.runs else 'none of its runs can be made here'}", highlight=False, markup=False
     )
-    for reason, count in lacking.most_common():
+    for reason, count in unavailable.most_common():
         stdout.print(f"  not available, {count} row{'s' if count > 1 else ''}: {reason}", highlight=False, markup=False)

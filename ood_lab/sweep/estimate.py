@@ -18,7 +18,7 @@ from ood_lab.sweep.order import in_waves
 
 
 def estimate(experiments: Sequence[Experiment], workers: int) -> str:
-    """What is to be done of the experiments and of what they depend on, in words."""
+    """What is to be done of the experiments and of what they depend on, as text."""
     works = [work for wave in in_waves(experiments) for work in wave]
     new = [work for work in works if not is_made(work.experiments[0])]
     kinds = [_kind(work.experiments[0]) for work in new]

@@ -53,7 +53,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         RequestError: a combination that can't be run; nothing was started.
         RunError: some runs failed; the rest is made and shown.
     """
-    singles = list(expand_sweep(command.words, folder))
+    singles = list(expand_sweep(command.overrides, folder))
     experiments = [on_disk(prepare(single, folder, look=False), command.here) for single in singles]
     _check_apart(experiments)
     output = experiments[0].run_dir.parent
@@ -90,7 +90,7 @@ def _check_apart(experiments: Sequence[Experiment]) -> None:
 
 def settings(singles: Sequence[Sequence[str]], experiments: Sequence[Experiment]) -> list[Setting]:
     """The runs by what varied besides the seed, in the order of the command line."""
-    keys = [key_of(word) for word in singles[0]]
+    keys = [key_of(override) for override in singles[0]]
     varied = [i for i, key in enumerate(keys) if key != "seed" and len({single[i] for single in singles}) > 1]
     found: dict[tuple[str, ...], Setting] = {}
     for single, experiment in zip(singles, experiments, strict=True):

@@ -156,9 +156,9 @@ def _defaults(name: str) -> list[str]:
     return []
 
 
-def _forced(word: str) -> str:
+def _forced(override: str) -> str:
     """Ray's options are not in its launcher's configuration: nobody should have to know which need a plus."""
-    return f"++{word.lstrip('+')}" if word.lstrip("+").startswith("hydra.launcher.ray.") else word
+    return f"++{override.lstrip('+')}" if override.lstrip("+").startswith("hydra.launcher.ray.") else override
 
 
 def _on_ray(tickets: Sequence[Ticket], init: dict[str, Any], remote: dict[str, Any]) -> list[str]:

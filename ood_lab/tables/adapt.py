@@ -23,14 +23,14 @@ class Scale:
     """How large a table is run.
 
     Args:
-        words: of every run, in the place of the table's own.
-        instead: what stands in the place of words of rows.
+        overrides: of every run, in the place of the table's own.
+        instead: what stands in the place of overrides of rows.
         seeds: how many; None for the table's own.
         limits: the largest value of a key.
     """
 
     name: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     instead: dict[str, list[str]]
     seeds: int | None
     limits: dict[str, float]
@@ -43,48 +43,50 @@ def load_scale(name: str, folder: Path | None = None) -> Scale:
         RequestError: no such scale.
     """
     node = yaml.safe_load(find_file("scale", name, folder).read_text())
-    return Scale(name, tuple(node["words"]), node["instead"], node["seeds"], node["limits"])
+    return Scale(name, tuple(node["overrides"]), node["instead"], node["seeds"], node["limits"])
 
 
-def adapt(table: Table, scale: Scale, words: Sequence[str] = (), folder: Path | None = None) -> Table:
-    """The table with a scale's and a user's words in the place of its own; the user's win.
+def adapt(table: Table, scale: Scale, overrides: Sequence[str] = (), folder: Path | None = None) -> Table:
+    """The table with a scale's and a user's overrides in the place of its own; the user's win.
 
     A `dataset=` among them leaves the columns of that ID set (of the first one, where the table has others), a
     `backbone=` those of the first network. Where the sets are no longer the paper's, columns and means are over those
     of the protocol; the printed values are then dropped.
 
     Raises:
-        RequestError: a word that no run takes.
+        RequestError: an override that no run takes.
     """
-    _check_words(words)
-    options = [word for word in words if key_of(word).startswith("scorer.")]
-    words = [word for word in words if word not in options]
+    _check_overrides(overrides)
+    options = [override for override in overrides if key_of(override).startswith("scorer.")]
+    overrides = [override for override in overrides if override not in options]
     table = _with_options(table, options)
-    given = {key_of(word) for word in words}
-    every = (*(word for word in scale.words if key_of(word) not in given), *words)
+    given = {key_of(override) for override in overrides}
+    every = (*(override for override in scale.overrides if key_of(override) not in given), *overrides)
     seeds = _seeds(every, folder) or (table.seeds if scale.seeds is None else table.seeds[: scale.seeds])
-    every = tuple(word for word in every if key_of(word) != "seed")
+    every = tuple(override for override in every if key_of(override) != "seed")
     own = {f"{what}={getattr(column, what)}" for column in table.columns for what in ("dataset", "backbone")}
-    foreign = [word for word in every if word not in own and COMPARABILITY in affected_by(key_of(word))]
-    notes = [f"scale={scale.name}"] if scale.words else []
-    notes += [word for word in words if word in foreign]
+    foreign = [override for override in every if override not in own and COMPARABILITY in affected_by(key_of(override))]
+    notes = [f"scale={scale.name}"] if scale.overrides else []
+    notes += [override for override in overrides if override in foreign]
     notes += options
     made, clipped = table, set[str]()
     for what in ("dataset", "backbone"):
-        chosen = next((word.partition("=")[2] for word in every if key_of(word) == what), None)
+        chosen = next((override.partition("=")[2] for override in every if key_of(override) == what), None)
         made = made if chosen is None else _one(made, what, chosen)
     rows = tuple(_fitted(row, scale, clipped) for row in made.rows)
     if foreign or options:
         rows = tuple(replace(row, values=(None,) * len(made.columns), std=None) for row in rows)
-    some = tuple(word for word in words if key_of(word) == "seed")
+    some = tuple(override for override in overrides if key_of(override) == "seed")
     cut = tuple(sorted(clipped))
-    made = replace(made, seeds=seeds, rows=rows, words=every, changed=tuple(notes), clipped=cut, seed_words=some)
-    moved = {"dataset", "protocol", "experiment"} & {key_of(word) for word in foreign}
+    made = replace(
+        made, seeds=seeds, rows=rows, overrides=every, changed=tuple(notes), clipped=cut, seed_overrides=some
+    )
+    moved = {"dataset", "protocol", "experiment"} & {key_of(override) for override in foreign}
     return _with_sets_of_protocol(made, folder) if moved else made
 
 
-def _check_words(words: Sequence[str]) -> None:
-    for override in parse(words):
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in parse(overrides):
         key, text = override.key_or_group, override.input_line
         if override.is_sweep_override() and key != "seed":
             raise RequestError(f"{text!r}: a table has rows of its own; a grid is made with -m, without table=")
@@ -98,22 +100,22 @@ def _check_words(words: Sequence[str]) -> None:
             )
 
 
-def _with_options(table: Table, words: Sequence[str]) -> Table:
+def _with_options(table: Table, overrides: Sequence[str]) -> Table:
     """The options of detectors go to the rows that print them."""
     rows = list(table.rows)
-    for word in words:
-        _, name, option = (*key_of(word).split(".", 2), "")[:3]
+    for override in overrides:
+        _, name, option = (*key_of(override).split(".", 2), "")[:3]
         if name not in {row.scorer for row in rows}:
-            raise RequestError(f"{word!r}: no row of {table.id} prints the detector {name!r}")
+            raise RequestError(f"{override!r}: no row of {table.id} prints the detector {name!r}")
         for i, row in enumerate(rows):
             if row.scorer == name:
-                rows[i] = replace(row, options={**row.options, option: yaml.safe_load(word.partition("=")[2])})
+                rows[i] = replace(row, options={**row.options, option: yaml.safe_load(override.partition("=")[2])})
     return replace(table, rows=tuple(rows))
 
 
-def _seeds(words: Sequence[str], folder: Path | None) -> tuple[int, ...] | None:
+def _seeds(overrides: Sequence[str], folder: Path | None) -> tuple[int, ...] | None:
     """Those of the last `seed=0,1` or `seed=range(0,3)`."""
-    last = next((word for word in reversed(words) if key_of(word) == "seed"), None)
+    last = next((override for override in reversed(overrides) if key_of(override) == "seed"), None)
     if last is None:
         return None
     try:
@@ -153,7 +155,7 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
     here: set[str] = set()
 
     def fit(changes: Sequence[str]) -> tuple[str, ...]:
-        return tuple(clip(text) for word in changes for text in scale.instead.get(word, [word]))
+        return tuple(clip(text) for override in changes for text in scale.instead.get(override, [override]))
 
     def clip(text: str) -> str:
         key, _, value = text.partition("=")
@@ -175,12 +177,12 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
 
 
 def _with_sets_of_protocol(table: Table, folder: Path | None) -> Table:
-    """OOD sets by those of the protocol that the words give, one for one; columns over more sets than there are go."""
+    """OOD sets by those of the protocol that the overrides give, one for one; columns over further sets go."""
     names: dict[str, tuple[str, ...]] = {}
     for column in table.columns:
         if column.dataset not in names:
-            words = [text for text in table.changes(TableRow("", ()), column) if _is_about_sets(key_of(text))]
-            composed = compose(words, folder=folder)
+            overrides = [text for text in table.changes(TableRow("", ()), column) if _is_about_sets(key_of(text))]
+            composed = compose(overrides, folder=folder)
             names[column.dataset] = (*composed.plain("protocol.near"), *composed.plain("protocol.far"))
     at: list[int] = []
     columns: list[Column] = []

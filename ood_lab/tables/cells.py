@@ -73,7 +73,7 @@ class Filled:
     Args:
         columns: the table's, and near and far means where a mean is over both.
         cells: a row each.
-        lacking: for each row that has none the reason; rows of differences have neither.
+        unavailable: for each row that has none the reason; rows of differences have neither.
         experiments: the runs of each place.
         rows: what is stored of each run.
         shared: of each ID set the OOD sets that share images with the auxiliary set of some run, and how many.
@@ -82,7 +82,7 @@ class Filled:
     table: Table
     columns: tuple[Column, ...]
     cells: tuple[tuple[Cell, ...], ...]
-    lacking: Mapping[int, str]
+    unavailable: Mapping[int, str]
     experiments: Mapping[Place, tuple[Experiment, ...]]
     rows: Mapping[str, tuple[Row, ...]]
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -125,11 +125,11 @@ def fill(table: Table, plan: Plan) -> Filled:
         )
         for number, row in enumerate(table.rows)
     )
-    lacking: dict[int, str] = {}
-    for place, reason in plan.lacking.items():
+    unavailable: dict[int, str] = {}
+    for place, reason in plan.unavailable.items():
         if place.table == table.id:
-            lacking.setdefault(place.row, reason)
-    return Filled(table, tuple(column for column, _ in columns), cells, lacking, experiments, rows, shared)
+            unavailable.setdefault(place.row, reason)
+    return Filled(table, tuple(column for column, _ in columns), cells, unavailable, experiments, rows, shared)
 
 
 def _shared(

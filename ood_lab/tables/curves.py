@@ -37,7 +37,7 @@ def sweep_of(table: Table, dataset: str) -> Sweep | None:
         dict(text.partition("=")[::2] for text in (*row.overrides, *row.by_dataset.get(dataset, ())))
         for row in table.rows
     ]
-    replaced = {key_of(word) for word in table.words}
+    replaced = {key_of(override) for override in table.overrides}
     numbers = [
         {k: n for k, v in own.items() if k not in replaced and (n := as_number(v)) is not None} for own in options
     ]

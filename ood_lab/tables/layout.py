@@ -183,7 +183,7 @@ def _about(filled: Filled, dataset: str) -> list[str]:
 
 def _lacking(filled: Filled) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for number, reason in filled.lacking.items():
+    for number, reason in filled.unavailable.items():
         reasons.setdefault(short(reason), []).append(filled.table.rows[number].label)
     every = sum(not row.derived for row in filled.table.rows)
     return [

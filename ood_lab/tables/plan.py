@@ -77,12 +77,12 @@ class Plan:
 
     Args:
         experiments: for each place its runs, one a seed.
-        lacking: for each place that has none the reason, as "method=npos: no such method. ...".
+        unavailable: for each place that has none the reason, as "method=npos: no such method. ...".
         unmeasured: for places of which some columns print what no run stores, these columns.
     """
 
     experiments: Mapping[Place, tuple[Experiment, ...]]
-    lacking: dict[Place, str]
+    unavailable: dict[Place, str]
     unmeasured: dict[Place, str] = field(default_factory=dict)
 
     @cached_property
@@ -134,10 +134,10 @@ def _unmeasured(table: Table) -> tuple[dict[Place, str], dict[Place, str]]:
     some: dict[Place, str] = {}
     for number, row in enumerate(table.rows):
         for place, columns in _places(table, number).items():
-            lacking = list(dict.fromkeys(column.metric for column in columns if not column.measured))
-            if lacking and table.kind != "config" and not row.derived:
+            unavailable = list(dict.fromkeys(column.metric for column in columns if not column.measured))
+            if unavailable and table.kind != "config" and not row.derived:
                 reasons = some if any(column.measured for column in columns) else all_of_it
-                reasons[place] = f"nothing measures {', '.join(lacking)} yet"
+                reasons[place] = f"nothing measures {', '.join(unavailable)} yet"
     return all_of_it, some
 
 
@@ -167,13 +167,13 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
         machine: leave out what this machine can't run.
     """
     experiments: dict[Place, tuple[Experiment, ...]] = {}
-    lacking: dict[Place, str] = {}
+    unavailable: dict[Place, str] = {}
     unmeasured: dict[Place, str] = {}
     for table in tables:
         nothing, some = _unmeasured(table)
-        lacking |= nothing
+        unavailable |= nothing
         unmeasured |= some
-    jobs = [job for table in tables for job in jobs_of(table) if not set(job.places) & set(lacking)]
+    jobs = [job for table in tables for job in jobs_of(table) if not set(job.places) & set(unavailable)]
     for job in track(merged(jobs), "plan"):
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
@@ -183,7 +183,7 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
             for experiment in runs if look else ():
                 _check_stored(experiment)
         except OodLabError as error:
-            lacking |= dict.fromkeys(job.places, str(error))
+            unavailable |= dict.fromkeys(job.places, str(error))
             continue
         experiments |= dict.fromkeys(job.places, runs)
-    return Plan(experiments, lacking, unmeasured)
+    return Plan(experiments, unavailable, unmeasured)

@@ -174,7 +174,7 @@ def tidy(filled: Filled) -> list[dict[str, object]]:
                 filled.table.id, label, column.dataset, column.backbone, column.metric, column.over, column.part,
                 cell.mean, cell.std, len(cell.values), cell.wanted, cell.text, cell.paper, cell.paper_std,
                 cell.difference, cell.exceeds, " ".join(run.run_id for run in runs),
-                short(filled.lacking[number]) if number in filled.lacking and not runs else None,
+                short(filled.unavailable[number]) if number in filled.unavailable and not runs else None,
             )  # fmt: skip
             out.append(dict(zip(CSV_COLUMNS, found, strict=True)))
     return out

@@ -82,10 +82,10 @@ class Table:
         remarks: where the source contradicts itself.
         hardware: on which the source measured time and memory.
         unit: of its columns that name none; with `approximate` the source prints ~ before every figure.
-        words: overrides of every run, which replace those of the table (see `adapt`).
-        changed: the words that make it another table than the paper's; the printed values are then no targets.
+        overrides: overrides of every run, which replace those of the table (see `adapt`).
+        changed: the overrides that make it another table than the paper's; the printed values are then no targets.
         clipped: the sizes that the scale does not hold.
-        seed_words: what a user said about seeds.
+        seed_overrides: what a user said about seeds.
     """
 
     id: str
@@ -101,15 +101,15 @@ class Table:
     remarks: tuple[str, ...] = ()
     hardware: str | None = None
     approximate: bool = False
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     clipped: tuple[str, ...] = ()
-    seed_words: tuple[str, ...] = ()
+    seed_overrides: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
         """The name of its files: its id, and what tells it from the paper's table."""
-        seeds = ".s" + "-".join(map(str, self.seeds)) if self.seed_words else ""
+        seeds = ".s" + "-".join(map(str, self.seeds)) if self.seed_overrides else ""
         if not self.changed:
             return self.id + seeds
         first, *rest = (text.removeprefix("scale=") for text in self.changed)
@@ -121,8 +121,8 @@ class Table:
         """The command line of the runs that a cell reads, without detector and seed."""
         at = (f"dataset={column.dataset}", *((f"backbone={column.backbone}",) if column.backbone else ()))
         own = (f"experiment={self.experiment}", *at, *row.overrides, *row.by_dataset.get(column.dataset, ()))
-        replaced = {key_of(word) for word in self.words}
-        return (*(text for text in own if key_of(text) not in replaced), *self.words)
+        replaced = {key_of(override) for override in self.overrides}
+        return (*(text for text in own if key_of(text) not in replaced), *self.overrides)
 
 
 def row_labels(table: Table) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ood_lab.config.affects import FEATURES
@@ -49,6 +49,10 @@ class Features:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.folder = experiment, RunFolder(experiment.run_dir)
+        try:
+            check_weights(self.folder.weights)
+        except SafetensorError as error:
+            raise RunError(f"{self.folder.weights} can't be read ({error}); task=train makes it again") from None
         self.digest = hashlib.sha256(self.folder.weights.read_bytes()).hexdigest()[:16]
         self.images = RunImages(experiment)
         self.data = build_data(experiment)
@@ -198,6 +202,16 @@ def _below(root: Path, files: Sequence[Path]) -> list[str]:
     if all(name.startswith(folder) for name in names):
         return [name[len(folder) :] for name in names]  # `Path.relative_to` takes a second for 100,000 names
     return relative_names(files)
+
+
+def check_weights(path: Path) -> None:
+    """Whether a file of weights is whole, as far as its header tells.
+
+    Raises:
+        SafetensorError: it is not.
+    """
+    with safe_open(path, "pt") as file:
+        file.keys()
 
 
 def trained_method(experiment: Experiment) -> Method:

@@ -10,11 +10,13 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import objective
 from ood_lab.config.prerequisites import INIT
 from ood_lab.errors import RequestError
+from ood_lab.files.artifact import Artifact
 from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.results.store import Results, read_rows
@@ -35,6 +38,7 @@ from ood_lab.task import evaluate, report
 from ood_lab.task.build import build, build_data, build_method
 from ood_lab.task.callbacks import Bar, Checkpoints, Curves
 from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
+from ood_lab.task.features import check_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
@@ -76,10 +80,8 @@ def _finish(experiment: Experiment, below: list[Results], began: float | None) -
         print(f"note: {note}", file=sys.stderr, flush=True)
     torch.set_num_threads(experiment.trainer.threads)
     with session(experiment) as log:
-        if not folder.is_trained:
-            announce(experiment)
-            with _nothing_left_of_a_refusal(folder):
-                fit(experiment, log.loggers)
+        with _nothing_left_of_a_refusal(folder):
+            TrainedWeights(experiment, log.loggers).read(check_weights, (SafetensorError,))
         refused = evaluate.measure(experiment)
         results = Results(experiment.run_id, folder.path, read_rows(folder.path), below)
         log.publish(results, report.write(experiment, results))
@@ -97,6 +99,30 @@ def _nothing_left_of_a_refusal(folder: RunFolder) -> Iterator[None]:
         if not began and not folder.has_begun:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
+
+
+@dataclass(frozen=True)
+class TrainedWeights(Artifact):
+    """The final weights of a run.
+
+    Args:
+        loggers: where the curves go besides the run's folder.
+    """
+
+    experiment: Experiment
+    loggers: Sequence[Any] = ()
+
+    @property
+    def key(self) -> str:
+        return self.experiment.run_id
+
+    @property
+    def path(self) -> Path:
+        return RunFolder(self.experiment.run_dir).weights
+
+    def make(self) -> None:
+        announce(self.experiment)
+        fit(self.experiment, self.loggers)
 
 
 def rank() -> int:

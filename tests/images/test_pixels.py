@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     def refuse(*_: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module, "_write_cache", refuse)
+    monkeypatch.setattr(module.DecodedSet, "make", refuse)
     assert torch.equal(whole(reading(tmp_path).open(source, "set")), reference(source))
     told = capsys.readouterr().err
     assert os.strerror(code) in told
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "fsync", full)
     assert torch.equal(whole(reading(tmp_path).open(source, "set")), reference(source))
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.npy")) == []
 
 
 def test_a_damaged_image_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_damaged_image_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
     source.paths[3].write_bytes(b"no image")
     with pytest.raises(RunError, match=source.paths[3].name):
         reading(tmp_path).open(source, "set")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.npy")) == []
 
 
 @each("workers", [0, 2])
@@ -167,3 +167,12 @@ def test_a_damaged_image_is_named_alike_by_workers_and_without_them(workers: int
         whole(reading(tmp_path, limit_gb=0, workers=workers).open(source, "set"))
     assert str(caught.value).startswith(f"{source.paths[4]}: not a readable image (")
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_damaged_cache_is_set_aside_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = listing(tmp_path)
+    expected = whole(reading(tmp_path).open(source, "set"))
+    (cache,) = (tmp_path / "cache").glob("*.npy")
+    cache.write_bytes(cache.read_bytes()[:200])
+    assert torch.equal(whole(reading(tmp_path).open(source, "set")), expected)
+    assert f"kept as {cache.name}.damaged and made again" in capsys.readouterr().err

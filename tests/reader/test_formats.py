@@ -15,7 +15,7 @@ from ood_lab.errors import RequestError, RunError
 from ood_lab.reader import cifar_batches, idx, image_list, mat, npy
 from ood_lab.reader.base import Listing
 from ood_lab.reader.joined import joined
-from ood_lab.reader.layout import count, find_layout, lacking, reader_of, source_of
+from ood_lab.reader.layout import count, find_layout, missing_files, reader_of, source_of
 from ood_lab.reader.selection import drawn_classes
 from tests.cases import each
 from tests.trees import pixels, plant
@@ -40,10 +40,10 @@ def planted(root: Path, source: dict[str, Any]) -> Any:
 def test_what_is_missing_is_told_and_the_layout_found_when_it_is_whole(source: dict, tmp_path: Path) -> None:
     described = node(tmp_path, source)
     assert find_layout(described, "ood") is None
-    assert lacking(described, "only", "ood")
+    assert missing_files(described, "only", "ood")
     plant(described, "only", ["a", "b", "c"])
     assert find_layout(described, "ood") == "only"
-    assert lacking(described, "only", "ood") == []
+    assert missing_files(described, "only", "ood") == []
 
 
 @each("source", [LIST, BATCHES, IDX, NPY])

@@ -70,5 +70,5 @@ def test_what_it_was_fitted_with_does_not_matter() -> None:
 
 def test_it_is_asked_for_by_name_in_the_space_of_the_last_output() -> None:
     scorer = build_scorer("absent_class")
-    assert (scorer.by_name_only, scorer.space, scorer.needs) == (True, "absent", ())
+    assert (scorer.by_name_only, scorer.space, scorer.requires) == (True, "absent", ())
     assert scorer.space in Head.gives

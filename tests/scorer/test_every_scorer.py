@@ -52,7 +52,7 @@ def test_before_fit_a_detector_scores_or_says_that_it_is_not_fitted() -> None:
     assert ready == {*logits_alone, "csi_joint", "absent_class"}
 
 
-NEEDS = [(name, need) for name in NAMES for need in build_scorer(name).needs]
+NEEDS = [(name, need) for name in NAMES for need in build_scorer(name).requires]
 
 
 @each(("name", "need"), NEEDS)

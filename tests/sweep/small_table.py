@@ -27,14 +27,14 @@ TABLE = {
     ],
     "remarks": [],
 }
-WORDS = ["table=three", "scale=tiny", "backbone.width=4", "trainer.checkpoint_minutes=0.01"]
+ABOUT_MANY = ["table=three", "scale=tiny", "backbone.width=4", "trainer.checkpoint_minutes=0.01"]
 
 
-def start(folder: Path, output: Path, *words: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, output: Path, *overrides: str) -> subprocess.Popen[bytes]:
     """Begin to make the table, with its file in `folder`."""
     (folder / "conf" / "table").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "table" / "three.yaml").write_text(yaml.safe_dump(TABLE))
-    command = [sys.executable, "-m", "ood_lab", *WORDS, *words, f"--config-dir={folder / 'conf'}"]
+    command = [sys.executable, "-m", "ood_lab", *ABOUT_MANY, *overrides, f"--config-dir={folder / 'conf'}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*command, f"paths.output={output}"], env=env, stdout=subprocess.DEVNULL)
 

@@ -1,4 +1,4 @@
-"""The words of a command line about many runs."""
+"""The overrides of a command line about many runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.cases import each
 
 
 def test_words_are_sorted() -> None:
-    words = ["table=a,b,a", "scale=tiny", "dry_run=true", "seed=1", "paths.data=x", "workers=3"]
-    assert read_command(words) == Command(("a", "b"), "tiny", True, 3, None, (), ("seed=1", "paths.data=x"))
-    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.x=1", "table=[a,b]"]
-    command = read_command(words)
-    assert (command.launcher, command.launcher_words) == ("ray", tuple(words[1:3]))
+    overrides = ["table=a,b,a", "scale=tiny", "dry_run=true", "seed=1", "paths.data=x", "workers=3"]
+    assert read_command(overrides) == Command(("a", "b"), "tiny", True, 3, None, (), ("seed=1", "paths.data=x"))
+    overrides = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.x=1", "table=[a,b]"]
+    command = read_command(overrides)
+    assert (command.launcher, command.launcher_options) == ("ray", tuple(overrides[1:3]))
     assert command.tables == ("a", "b")
 
 
 @each(
-    ("words", "said"),
+    ("overrides", "said"),
     [
         (["table="], "table=: name at least one table"),
         (["table=hamos_t17", "dry_run=yes"], "dry_run=yes: expected true or false"),
@@ -51,9 +51,9 @@ def test_words_are_sorted() -> None:
     ],
 )
 def test_wrong_words_are_refused_before_anything_starts(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    overrides: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main([*words, f"paths.output={tmp_path}"]) == 2
+    assert main([*overrides, f"paths.output={tmp_path}"]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("DONE"))
 
@@ -90,11 +90,11 @@ def test_one_worker_without_a_word_and_no_processes_that_train_together(tmp_path
 
 
 def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> None:
-    words = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
+    overrides = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
     for seed, seconds in ((0, 10.0), (1, 20.0), (2, 60.0)):
-        _pretend(prepare([*words, f"seed={seed}"]), seconds)
-    _pretend(prepare([*words, "trainer.max_epochs=99"]), 5000.0)  # another kind
-    new = [prepare([*words, f"seed={seed}"]) for seed in (3, 4, 5, 6)]
+        _pretend(prepare([*overrides, f"seed={seed}"]), seconds)
+    _pretend(prepare([*overrides, "trainer.max_epochs=99"]), 5000.0)  # another kind
+    new = [prepare([*overrides, f"seed={seed}"]) for seed in (3, 4, 5, 6)]
     assert "To do: 4 to be trained. About 1:20, by earlier runs" in estimate(new, 1)
     assert "About 0:40" in estimate(new, 2)
     other = [*new, prepare(["method=ce", f"paths.output={tmp_path}"])]
@@ -103,12 +103,12 @@ def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> N
 
 
 def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_path: Path) -> None:
-    words = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
-    _pretend(prepare([*words, "seed=0"]), 10.0)
-    broken = prepare([*words, "seed=1"])
+    overrides = ["method=ce", f"paths.output={tmp_path}", "backbone.width=4"]
+    _pretend(prepare([*overrides, "seed=0"]), 10.0)
+    broken = prepare([*overrides, "seed=1"])
     _pretend(broken, 70.0)
     (broken.run_dir / "identity.json").write_text("{")
-    assert "About 0:10" in estimate([prepare([*words, "seed=2"])], 1)
+    assert "About 0:10" in estimate([prepare([*overrides, "seed=2"])], 1)
 
 
 def _pretend(experiment: object, seconds: float) -> None:

@@ -67,7 +67,7 @@ AccountingStorageType=accounting_storage/none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 """
-# submitit asks the accounting how its jobs are, and this Slurm has none: what the queue remembers, in sacct's words.
+# submitit asks the accounting how its jobs are, and this Slurm has none: what the queue remembers, as sacct says it.
 SACCT = """\
 #!/bin/sh
 echo 'JobID|State|NodeList'
@@ -76,9 +76,9 @@ squeue --noheader --states=all --format='%i|%T|%N'
 LARGEST_SOCKET_PATH = 107
 
 
-def started(output: Path, *words: str) -> subprocess.Popen[str]:
+def started(output: Path, *overrides: str) -> subprocess.Popen[str]:
     """A sweep that has begun."""
-    command = [sys.executable, "-m", "ood_lab", "-m", *SMALL, f"paths.output='{output}'", *words]
+    command = [sys.executable, "-m", "ood_lab", "-m", *SMALL, f"paths.output='{output}'", *overrides]
     env = {k: v for k, v in os.environ.items() if not k.startswith("OOD_LAB")} | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -192,7 +192,7 @@ def slurm() -> Iterator[None]:
 def test_a_local_engine_makes_the_same_runs_and_again_only_what_died(
     engine: tuple[str, ...], expected: dict[tuple[object, ...], Row], tmp_path: Path
 ) -> None:
-    output = tmp_path / "a folder, with (words)"
+    output = tmp_path / "a folder, with (overrides)"
     sweep = started(output, "seed=0,1,2", *engine)
     kill_first(output, sweep)
     printed = ended(sweep)
@@ -261,12 +261,12 @@ def test_what_stops_a_run_of_two_processes_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [("trainer.devices=2", "hydra/launcher=submitit_slurm"), ("hydra/launcher=submitit_slurm", TOGETHER[-1])],
     ids=["too few", "too many"],
 )
-def test_as_many_processes_as_devices_or_nothing_starts(words: tuple[str, ...], tmp_path: Path) -> None:
-    sweep = started(tmp_path, "seed=0,1", *words)
+def test_as_many_processes_as_devices_or_nothing_starts(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    sweep = started(tmp_path, "seed=0,1", *overrides)
     _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 2
     assert "tasks_per_node" in errors
@@ -279,8 +279,8 @@ def test_a_ray_job_takes_a_gpu_where_there_are_any_unless_told(
 ) -> None:
     monkeypatch.setattr(launchers, "cuda_devices", lambda: devices)
     told = "hydra.launcher.ray.remote.num_gpus=0.5"
-    for words, number in (([], gpus), ([told], 0.5), ([f"+{told}"], 0.5)):
-        with Launcher("ray", words, str(tmp_path))._composed() as (_, config):
+    for overrides, number in (([], gpus), ([told], 0.5), ([f"+{told}"], 0.5)):
+        with Launcher("ray", overrides, str(tmp_path))._composed() as (_, config):
             assert config.hydra.launcher.ray.remote.num_gpus == number
 
 
@@ -301,15 +301,15 @@ def table_of_workers(tmp_path_factory: pytest.TempPathFactory) -> str:
     return made_table(tmp_path_factory.mktemp("table"), "workers=2")
 
 
-def made_table(folder: Path, *words: str) -> str:
+def made_table(folder: Path, *overrides: str) -> str:
     """Make the table and give it as CSV."""
-    assert small_table.start(folder, folder / "out", *words).wait() == 0
+    assert small_table.start(folder, folder / "out", *overrides).wait() == 0
     return small_table.table_of(folder / "out")
 
 
-@pytest.mark.parametrize("words", [RAY, ("hydra/launcher=basic",)], ids=["ray", "basic"])
-def test_a_table_is_the_same_on_every_engine(words: tuple[str, ...], table_of_workers: str, tmp_path: Path) -> None:
-    assert made_table(tmp_path, *words) == table_of_workers
+@pytest.mark.parametrize("overrides", [RAY, ("hydra/launcher=basic",)], ids=["ray", "basic"])
+def test_a_table_is_the_same_on_every_engine(overrides: tuple[str, ...], table_of_workers: str, tmp_path: Path) -> None:
+    assert made_table(tmp_path, *overrides) == table_of_workers
 
 
 @pytest.mark.usefixtures("slurm")

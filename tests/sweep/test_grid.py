@@ -22,8 +22,8 @@ from tests.cases import each
 SETS = ("letters", "photos", "gaussian_noise")
 
 
-def sweep_of(folder: Path, *words: str) -> tuple[list[list[str]], list[Experiment]]:
-    singles = list(expand_sweep([f"paths.output={folder}", "scorer=[msp]", *words]))
+def sweep_of(folder: Path, *overrides: str) -> tuple[list[list[str]], list[Experiment]]:
+    singles = list(expand_sweep([f"paths.output={folder}", "scorer=[msp]", *overrides]))
     return singles, [prepare(single) for single in singles]
 
 
@@ -102,11 +102,11 @@ def test_validation_lists_every_detector_with_nothing_to_search() -> None:
     assert grids == {name: {} for name in names}
 
 
-@each("words", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
-def test_names_are_short_where_they_differ(words: list[str], tmp_path: Path) -> None:
-    singles, experiments = sweep_of(tmp_path, *words)
+@each("overrides", [["synthesizer.adjacent=2,4", "outlier_loss.weight=0.1,1"], ["method=ce,cider"]])
+def test_names_are_short_where_they_differ(overrides: list[str], tmp_path: Path) -> None:
+    singles, experiments = sweep_of(tmp_path, *overrides)
     first = said(shown(singles, experiments))
-    assert ("adjacent=2, weight=0.1" if len(words) == 2 else "method=ce") in first
+    assert ("adjacent=2, weight=0.1" if len(overrides) == 2 else "method=ce") in first
 
 
 def test_each_setting_has_the_headline_and_the_sets_of_its_own_protocol(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ class Scripted:
 @pytest.fixture
 def requests(tmp_path: Path) -> list[Experiment]:
     """CIDER and HamOS on one classifier."""
-    words = [f"paths.output={tmp_path}", "scorer=[msp]"]
-    return [prepare([*words, f"method={name}"]) for name in ("cider", "hamos")]
+    overrides = [f"paths.output={tmp_path}", "scorer=[msp]"]
+    return [prepare([*overrides, f"method={name}"]) for name in ("cider", "hamos")]
 
 
 def test_waves_are_launched_one_after_the_other(requests: list[Experiment], tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ def test_tiny_is_one_seed_of_the_digits_and_has_no_targets(name: str) -> None:
     assert all(row.std is None for row in table.rows)
     assert table.changed == ("scale=tiny",)
     assert table.stem == f"{name}.tiny"
-    words = words_of(table)
-    assert words["dataset"] == "digits"
-    assert words["trainer.max_epochs"] == "3"
+    overrides = words_of(table)
+    assert overrides["dataset"] == "digits"
+    assert overrides["trainer.max_epochs"] == "3"
     assert "init=torchvision_resnet50" not in table.changes(table.rows[0], table.columns[0])
 
 
@@ -68,20 +68,23 @@ def test_what_differs_by_id_set_is_that_of_the_set_that_stays() -> None:
         assert small.by_dataset.get("digits", ()) == row.by_dataset.get("cifar10", ())
 
 
-@each("word", ["paths.data=here", "trainer=gpu", "trainer.threads=4", "protocol.missing=skip", "bootstrap=100"])
-def test_places_and_machine_leave_the_papers_figures(word: str) -> None:
-    table = adapt(load_table("hamos_t17"), FULL, [word])
+@each("override", ["paths.data=here", "trainer=gpu", "trainer.threads=4", "protocol.missing=skip", "bootstrap=100"])
+def test_places_and_machine_leave_the_papers_figures(override: str) -> None:
+    table = adapt(load_table("hamos_t17"), FULL, [override])
     assert printed(table) == printed(load_table("hamos_t17"))
     assert table.changed == ()
-    key, _, value = word.partition("=")
+    key, _, value = override.partition("=")
     assert words_of(table)[key] == value
 
 
-@each("word", ["trainer.max_epochs=3", "id_loss.cider.w_compactness=1", "protocol.check=loose", "bank=1", "indexing=2"])
-def test_other_values_take_them_away_and_are_named(word: str) -> None:
-    table = adapt(load_table("hamos_t17"), FULL, [word])
+@each(
+    "override",
+    ["trainer.max_epochs=3", "id_loss.cider.w_compactness=1", "protocol.check=loose", "bank=1", "indexing=2"],
+)
+def test_other_values_take_them_away_and_are_named(override: str) -> None:
+    table = adapt(load_table("hamos_t17"), FULL, [override])
     assert printed(table) == []
-    assert table.changed == (word,)
+    assert table.changed == (override,)
     assert table.stem != "hamos_t17"
 
 
@@ -97,8 +100,8 @@ def test_an_id_set_of_the_table_leaves_its_columns_and_their_figures() -> None:
 
 
 def test_another_experiment_takes_the_sets_of_its_protocol() -> None:
-    words = ["experiment=cifar10_two_cores", "dataset=cifar10", "backbone=narrow"]
-    table = adapt(load_table("hamos_t11"), FULL, words)
+    overrides = ["experiment=cifar10_two_cores", "dataset=cifar10", "backbone=narrow"]
+    table = adapt(load_table("hamos_t11"), FULL, overrides)
     assert table.sets == {"cifar10": ("cifar100", "tiny_imagenet", "mnist_test", "textures", "sun397")}
     assert words_of(table)["experiment"] == "cifar10_two_cores"
     assert printed(table) == []
@@ -111,11 +114,11 @@ def test_the_users_words_win_over_the_scale_and_the_rows() -> None:
 
 
 @each(
-    ("word", "seeds"),
+    ("override", "seeds"),
     [("seed=5", (5,)), ("seed=1,1,0", (1, 0)), ("seed=0,2", (0, 2)), ("seed=range(0,4)", (0, 1, 2, 3))],
 )
-def test_seeds_are_those_of_the_command(word: str, seeds: tuple[int, ...]) -> None:
-    table = adapt(load_table("hamos_t17"), FULL, [word])
+def test_seeds_are_those_of_the_command(override: str, seeds: tuple[int, ...]) -> None:
+    table = adapt(load_table("hamos_t17"), FULL, [override])
     assert table.seeds == seeds
     assert table.stem == "hamos_t17.s" + "-".join(map(str, seeds))  # beside the table of all seeds, not over it
 
@@ -135,13 +138,13 @@ def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
     odin = [row for row in table.rows if row.scorer == "odin"]
     assert [row.options["temperature"] for row in odin] == [5, 5]
     assert all(row.options["epsilon"] == 0.14 for row in odin)
-    assert not any("scorer." in word for word in table.words)
+    assert not any("scorer." in override for override in table.overrides)
     assert printed(table) == []
     assert table.changed == ("scorer.odin.temperature=5",)
 
 
 @each(
-    ("word", "said"),
+    ("override", "said"),
     [
         ("scorer=[msp]", "each row of a table names its detector"),
         ("scorer.vim.dim=3", "no row of hamos_t17 prints the detector 'vim'"),
@@ -149,9 +152,9 @@ def test_options_of_a_detector_go_to_its_rows(tmp_path: Path) -> None:
         ("outlier_loss.weight=0.1,0.2", "a grid is made with -m, without table="),
     ],
 )
-def test_words_that_a_table_does_not_take(word: str, said: str) -> None:
+def test_words_that_a_table_does_not_take(override: str, said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        adapt(load_table("hamos_t17"), FULL, [word])
+        adapt(load_table("hamos_t17"), FULL, [override])
 
 
 def test_what_the_digits_lack_is_replaced() -> None:

@@ -82,7 +82,7 @@ def planned(tmp_path: Path) -> Plan:
 
 
 def mine(tmp_path: Path) -> Table:
-    return table(words=("protocol=digits", f"paths.output={tmp_path}"))
+    return table(overrides=("protocol=digits", f"paths.output={tmp_path}"))
 
 
 def runs_of(planned: Plan) -> Sequence[Experiment]:
@@ -147,7 +147,7 @@ def test_missing_seeds_are_counted_and_missing_cells_are_empty(planned: Plan, tm
     assert len(cells["MSP", "fpr95", "mean"].values) == 1  # a mean over two of three sets is no mean
     assert len(cells["MSP", "auroc", "letters"].values) == 2
     assert cells["k_NN & co", "auroc", "letters"].values == ()
-    assert list(filled.lacking) == [1]
+    assert list(filled.unavailable) == [1]
     assert "41.0 (1/3)" in markdown(filled)
 
 
@@ -189,8 +189,8 @@ def test_a_set_that_one_detector_saw_in_part_is_named_whatever_was_stored_last(p
 
 
 def test_a_partial_id_set_takes_the_papers_figure_away(tmp_path: Path) -> None:
-    words = ("protocol=digits", f"paths.output={tmp_path}", "dataset.recipe.test_images=450")
-    checked = table(words=words)
+    overrides = ("protocol=digits", f"paths.output={tmp_path}", "dataset.recipe.test_images=450")
+    checked = table(overrides=overrides)
     planned = plan([checked])
     for run in runs_of(planned):
         store(run, whole(0.4, 0.9, 0.7))  # of 300 images, as 150 are kept for validation
@@ -203,8 +203,8 @@ def test_a_partial_id_set_takes_the_papers_figure_away(tmp_path: Path) -> None:
 
 
 def test_sets_that_were_checked_loosely_stand_beside_nothing(tmp_path: Path) -> None:
-    words = ("protocol=digits", f"paths.output={tmp_path}", "protocol.check=loose")
-    loose = table(words=words)
+    overrides = ("protocol=digits", f"paths.output={tmp_path}", "protocol.check=loose")
+    loose = table(overrides=overrides)
     planned = plan([loose])
     for run in runs_of(planned):
         store(run, whole(0.4, 0.9, 0.7))
@@ -233,8 +233,8 @@ def measured(tmp_path: Path, **changes: Any) -> Table:
         TableRow("VOS", ("50.0", "60", "30", "7", None), ("method=vos",), scorer="msp"),
         TableRow("RONF", (None,) * 5, ("method=ronf",), scorer="msp"),
     )
-    words = ("protocol=digits", f"paths.output={tmp_path}")
-    return table(unit="degrees", seeds=(0,), columns=columns, rows=rows, words=words, **changes)
+    overrides = ("protocol=digits", f"paths.output={tmp_path}")
+    return table(unit="degrees", seeds=(0,), columns=columns, rows=rows, overrides=overrides, **changes)
 
 
 def store_measures(run: Experiment, **changes: Any) -> None:

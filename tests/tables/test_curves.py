@@ -14,13 +14,14 @@ COLUMNS = (Column("fpr95", "mean", "digits"), Column("accuracy", None, "other"))
 Row = tuple[str, list[str], dict[str, list[str]]]
 
 
-def filled(rows: list[Row], cells: list[tuple[Cell, Cell]] | None = None, words: tuple[str, ...] = ()) -> Filled:
+def filled(rows: list[Row], cells: list[tuple[Cell, Cell]] | None = None, overrides: tuple[str, ...] = ()) -> Filled:
     made = tuple(
         TableRow(label, (None, None), tuple(changes), {name: tuple(more) for name, more in by_dataset.items()})
         for label, changes, by_dataset in rows
     )
     table = Table(
-        "mine", "Paper, Table 1", "A setting", "results", "percent", "hamos", (0, 1), {}, COLUMNS, made, words=words
+        "mine", "Paper, Table 1", "A setting", "results", "percent", "hamos", (0, 1), {}, COLUMNS, made,
+        overrides=overrides,
     )  # fmt: skip
     empty: Any = [(Cell(), Cell())] * len(made)
     return Filled(table, COLUMNS, tuple(cells or empty), {}, {}, {})
@@ -68,7 +69,7 @@ def test_other_rows_are_no_sweep(rows: list[Row]) -> None:
 
 
 def test_a_setting_that_all_runs_were_given_is_not_swept() -> None:
-    assert sweep_of(filled(one("1", "2", "3"), words=("a.b=7",)).table, "digits") is None
+    assert sweep_of(filled(one("1", "2", "3"), overrides=("a.b=7",)).table, "digits") is None
 
 
 def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:

@@ -82,7 +82,7 @@ def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
     """The table and the runs of each place; every row has some."""
     table = load_table(name)
     found = plan([table], look=False)
-    assert not found.lacking
+    assert not found.unavailable
     return table, dict(found.experiments)
 
 

@@ -28,9 +28,9 @@ SHAPING = ("method", "id_loss", "synthesizer", "auxiliary", "selector", "perturb
 START = "outlier_loss.start"
 
 
-def is_there(word: str) -> bool:
+def is_there(override: str) -> bool:
     """Whether the parts that an override chooses are there yet."""
-    group, _, names = word.partition("=")
+    group, _, names = override.partition("=")
     known = [*groups().get(group, ()), "null"]
     return group == START or all(name in known for name in names.strip("[]").split(","))
 
@@ -41,21 +41,25 @@ def rows_with_outliers() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name in table_names():
         for job in jobs_of(adapt(load_table(name), TINY)):
-            words = [word for word in job.changes if word.partition("=")[0] in (*SHAPING, START)]
-            if any(word in WITH_OUTLIERS for word in words) and all(is_there(word) for word in words):
-                found.setdefault(" ".join(sorted(START if START in word else word for word in words)), job.changes)
+            overrides = [override for override in job.changes if override.partition("=")[0] in (*SHAPING, START)]
+            if any(override in WITH_OUTLIERS for override in overrides) and all(
+                is_there(override) for override in overrides
+            ):
+                found.setdefault(
+                    " ".join(sorted(START if START in override else override for override in overrides)), job.changes
+                )
     return found
 
 
 def test_the_tables_have_such_rows() -> None:
-    chosen = {word for row in rows_with_outliers() for word in row.split()}
+    chosen = {override for row in rows_with_outliers() for override in row.split()}
     assert {*WITH_OUTLIERS, "synthesizer=rmhmc", "regularizer=[gradient]", START} <= chosen
 
 
 @each("row", rows_with_outliers)
 def test_at_tiny_scale_it_makes_steps_with_outliers_that_train_the_network(row: str, tmp_path: Path) -> None:
-    own = [word.partition("=")[0] for word in SMALL]
-    kept = [word for word in rows_with_outliers()[row] if word.partition("=")[0] not in own]
+    own = [override.partition("=")[0] for override in SMALL]
+    kept = [override for override in rows_with_outliers()[row] if override.partition("=")[0] not in own]
     quick = [] if row == "method=hamos" else QUICK  # that row with the scale's own bank
     few = ["auxiliary.count=60", "trainer.auxiliary_batch_size=32"] if "fractals" in row else []
     experiment = prepare([*kept, *SMALL, *quick, *few, f"paths.output={tmp_path}"])

@@ -23,7 +23,7 @@ def lines_of(names: list[str]) -> list[str]:
     found = plan(list(tables.values()), look=False)
     return [
         f"{p.table}: {tables[p.table].rows[p.row].label} ({p.dataset}, {p.backbone}): {short(reason)}"
-        for p, reason in (*found.lacking.items(), *found.unmeasured.items())
+        for p, reason in (*found.unavailable.items(), *found.unmeasured.items())
     ]
 
 
@@ -95,10 +95,10 @@ def test_a_run_is_asked_for_the_sets_of_its_table_only() -> None:
 
 
 def test_a_request_for_some_sets_is_the_request_that_its_words_make() -> None:
-    words = ["method=hamos", "dataset=digits", "seed=3"]
-    quick = with_ood_sets(prepare(words), ["photos", "letters"])
+    overrides = ["method=hamos", "dataset=digits", "seed=3"]
+    quick = with_ood_sets(prepare(overrides), ["photos", "letters"])
     slow = prepare(quick.overrides)
-    assert quick.overrides == (*words, "protocol.near=[letters]", "protocol.far=[photos]")
+    assert quick.overrides == (*overrides, "protocol.near=[letters]", "protocol.far=[photos]")
     assert (quick.run_id, quick.groups_of_sets) == (slow.run_id, slow.groups_of_sets)
     assert quick.convention("photos") == slow.convention("photos")
     assert quick.prerequisite_ids == slow.prerequisite_ids
@@ -117,10 +117,10 @@ def test_another_seed_is_the_request_that_its_words_make() -> None:
     assert base.seed == 0
 
 
-@each("word", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
-def test_another_seed_where_something_else_depends_on_it(word: str) -> None:
-    quick = with_seed(prepare(["method=hamos", word, "seed=0"], look=False), 2)
-    slow = prepare(["method=hamos", word, "seed=2"], look=False)
+@each("override", ["init.overrides=['seed=0']", "paths.output=out${seed}"])
+def test_another_seed_where_something_else_depends_on_it(override: str) -> None:
+    quick = with_seed(prepare(["method=hamos", override, "seed=0"], look=False), 2)
+    slow = prepare(["method=hamos", override, "seed=2"], look=False)
     assert quick.run_id == slow.run_id
     assert quick.prerequisites["init"].run_dir == slow.prerequisites["init"].run_dir
 
@@ -146,8 +146,8 @@ def test_a_folder_that_was_edited_costs_its_row_only(name: str, text: str, said:
     run.run_dir.mkdir(parents=True)
     (run.run_dir / name).write_text(text)
     found = plan([table])
-    assert [place.row for place in found.lacking] == [1]
-    assert said in found.lacking[Place.of(table, 1, table.columns[0])]
+    assert [place.row for place in found.unavailable] == [1]
+    assert said in found.unavailable[Place.of(table, 1, table.columns[0])]
     assert len(found.runs) == 4
 
 

@@ -76,7 +76,7 @@ def test_an_unknown_table_gives_the_nearest() -> None:
 
 
 @each(
-    ("changes", "words"),
+    ("changes", "overrides"),
     [
         ({"rows": [{"label": "a", "values": ["1", "2"]}]}, "row 'a' has 2 values for 8 columns"),
         ({"rows": [{"label": "a", "values": ["1"] * 8, "std": ["1"]}]}, "row 'a' has 1 std for 8 columns"),
@@ -92,9 +92,9 @@ def test_an_unknown_table_gives_the_nearest() -> None:
         ({"columns": [{"metric": "auroc", "over": "svnh", "dataset": "cifar10"}] * 8}, "'svnh' is none of the sets of"),
     ],
 )
-def test_a_wrong_file_is_named_with_what_is_wrong(changes: dict[str, object], words: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_named_with_what_is_wrong(changes: dict[str, object], overrides: str, tmp_path: Path) -> None:
     folder = written(tmp_path, **changes)
-    with pytest.raises(RequestError, match=words) as caught:
+    with pytest.raises(RequestError, match=overrides) as caught:
         load_table("mine", folder)
     assert "mine.yaml" in str(caught.value)
 
