@@ -47,32 +47,32 @@ def planning() -> None:
     print(f"plan of all {len(names)} tables: {taken:.1f} s (target 60); {runs} runs, {unavailable} places without")
 
 
-def pretend(request: Experiment) -> None:
+def pretend(experiment: Experiment) -> None:
     """A finished run with rows, without the training."""
-    for need in request.prerequisites.values():
+    for need in experiment.prerequisites.values():
         pretend(need)
-    claim(request)
-    blank = dict.fromkeys(COLUMNS) | {"run_id": request.run_id, "method": "x", "stage": "finetune", "commit": "x"}
+    claim(experiment)
+    blank = dict.fromkeys(COLUMNS) | {"run_id": experiment.run_id, "method": "x", "stage": "finetune", "commit": "x"}
     blank |= {"versions": {"torch": "2"}, "n_id": 100, "n_ood": 100, "value": 0.5}
-    rows = [{**blank, "metric": "accuracy", "convention": request.convention()}]
-    for name, node in request.detectors.items():
-        for ood_set in request.ood_sets:
+    rows = [{**blank, "metric": "accuracy", "convention": experiment.convention()}]
+    for name, node in experiment.detectors.items():
+        for ood_set in experiment.ood_sets:
             for metric in ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out"):
                 own = {"scorer": name, "options": options_text(node), "ood_set": ood_set, "metric": metric}
-                rows.append({**blank, **own, "convention": request.convention(ood_set)})
-    add_rows(request.run_dir, rows)
-    limit = {"id_rate": request.id_rate, "threshold": 0.0, "held": "val", "convention": request.convention()}
-    lines = [json.dumps(limit | {"scorer": n, "options": options_text(o)}) for n, o in request.detectors.items()]
-    (request.run_dir / "thresholds.jsonl").write_text("\n".join(lines))
-    RunFolder(request.run_dir).mark_done(1.0)
+                rows.append({**blank, **own, "convention": experiment.convention(ood_set)})
+    add_rows(experiment.run_dir, rows)
+    limit = {"id_rate": experiment.id_rate, "threshold": 0.0, "held": "val", "convention": experiment.convention()}
+    lines = [json.dumps(limit | {"scorer": n, "options": options_text(o)}) for n, o in experiment.detectors.items()]
+    (experiment.run_dir / "thresholds.jsonl").write_text("\n".join(lines))
+    RunFolder(experiment.run_dir).mark_done(1.0)
 
 
 def printing(output: Path) -> None:
     """`table=hamos_t17` with its runs done, beside 1,000 other runs."""
     overrides = [f"paths.output={output}"]
     planned = plan([adapt(load_table("hamos_t17"), load_scale("tiny"), overrides)])
-    for request in planned.runs:
-        pretend(request)
+    for experiment in planned.runs:
+        pretend(experiment)
     first = planned.runs[0].run_dir
     for number in range(1000):
         shutil.copytree(first, output / f"{first.name[:-8]}{number:08x}")

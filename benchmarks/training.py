@@ -11,12 +11,11 @@ import statistics
 import sys
 import tempfile
 import time
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from ood_lab.config import prepare
+from ood_lab.config import Experiment, prepare
 from ood_lab.loss.cider import compactness, dispersion, update_prototypes
 from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_data, build_method
@@ -26,19 +25,19 @@ from ood_lab.types import Batch
 STEPS = {16: 60, 64: 12}
 
 
-def trained(request: Any, cfg: Any) -> float:
+def trained(experiment: Experiment) -> float:
     """CPU seconds of the program's own training."""
-    method = build_method(cfg)
+    method = build_method(experiment)
     begin = time.process_time()
-    _train(request, cfg, method, [])
+    _train(experiment, method, [])
     return time.process_time() - begin
 
 
-def bare(cfg: Any) -> float:
+def bare(experiment: Experiment) -> float:
     """CPU seconds of the plainest loop: batches, forward pass, loss, backward pass, SGD; and validation an epoch."""
-    method = build_method(cfg)
+    method = build_method(experiment)
     begin = time.process_time()
-    data = build_data(cfg, method.views)
+    data = build_data(experiment, method.views)
     data.trainer = _Standing()
     loader = data.train_dataloader()
     network, project = method.backbone, method.head.project
@@ -50,7 +49,7 @@ def bare(cfg: Any) -> float:
             for batch in data.train_sample(100):
                 prototypes.index_add_(0, batch.labels, project(network(batch.images).features))
         prototypes = F.normalize(prototypes, dim=1)
-    for epoch in range(cfg.trainer.max_epochs):
+    for epoch in range(experiment.trainer.max_epochs):
         network.train()
         for step in range(len(loader)):
             batch: Batch = loader.batch(epoch, step)
@@ -87,14 +86,14 @@ def main(rounds: int = 5) -> None:
             ratios, plain, ours = [], [], []
             for number in range(rounds + 1):
                 with tempfile.TemporaryDirectory() as folder:
-                    request = prepare(
+                    experiment = prepare(
                         [
                             f"method={name}", "init=random", f"backbone.width={width}", "trainer.threads=1",
                             f"trainer.max_epochs={max(1, steps // 9)}", f"paths.output={folder}", f"seed={number}",
                         ]
                     )  # fmt: skip
-                    cfg = claim(request)
-                    both = [bare(cfg), trained(request, cfg)]
+                    experiment = claim(experiment)
+                    both = [bare(experiment), trained(experiment)]
                 if number:  # the first warms up
                     plain.append(both[0])
                     ours.append(both[1])
