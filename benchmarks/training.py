@@ -19,7 +19,7 @@ from ood_lab.config import Experiment, prepare
 from ood_lab.loss.cider import compactness, dispersion, update_prototypes
 from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_data, build_method
-from ood_lab.task.train import _quiet_lightning, _train
+from ood_lab.task.train import _train
 from ood_lab.types import Batch
 
 STEPS = {16: 60, 64: 12}
@@ -79,7 +79,6 @@ class _Standing:
 def main(rounds: int = 5) -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    _quiet_lightning()
     print("| method | width | bare loop, CPU s | Trainer.fit, CPU s | ratio | target |\n|---|---|---|---|---|---|")
     for name in ("ce", "cider"):
         for width, steps in STEPS.items():

@@ -122,3 +122,41 @@ class Mixture(Memory):
 
     def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
         self.values.copy_(offered[1].detach())
+
+
+class FeatureQueue(Memory):
+    """A ring of the `size` most recent penultimate features, whatever their class."""
+
+    space: ClassVar[str] = "features"
+
+    values: Tensor  # [N, D]
+    written: Tensor  # rows ever written
+
+    def __init__(self, dims: Dimensions, size: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(size, dims.features))
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+        self._written = 0  # the same, on the host
+
+    @property
+    def ready(self) -> bool:
+        """Whether every row has been written."""
+        return self._written >= len(self.values)
+
+    def offer(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray) -> Tensor:
+        return self.values
+
+    @torch.no_grad()
+    def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
+        size = len(self.values)
+        rows = rows_BD[-size:]
+        first = (self._written + len(rows_BD) - len(rows)) % size
+        head = min(len(rows), size - first)
+        self.values[first : first + head] = rows[:head].to(self.values.dtype)
+        self.values[: len(rows) - head] = rows[head:].to(self.values.dtype)
+        self._written += len(rows_BD)
+        self.written += len(rows_BD)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._written = int(self.written)

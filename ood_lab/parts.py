@@ -95,6 +95,11 @@ class Rows:
         return self._of("absent")
 
     @property
+    def energy(self) -> Tensor:
+        """The energy [.., 1] of a head with class weights of its own."""
+        return self._of("energy")
+
+    @property
     def targets(self) -> Tensor:
         """Soft labels of images that a perturbation has made, as wide as the logits."""
         return self._of("targets")

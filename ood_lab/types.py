@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+# How images of an auxiliary set are trained on: as the ID images are, or with values in [0, 1], not augmented.
+OutlierSpace = Literal["normalised", "raw01"]
 
 
 class Images(NamedTuple):

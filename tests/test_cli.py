@@ -94,8 +94,11 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     assert main([flag]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
-    assert "method: ce, cider, csi, csi_contrast, dos, energy, godin, greg, greg_plus, hamos, hamos_released" in shown
-    assert "scorer: absent_class, ash, csi, csi_joint, dice, energy" in shown
+    assert (
+        "method: aoe, ares, ce, cider, csi, csi_contrast, dos, energy, godin, greg, greg_plus, hamos, hamos_released"
+        in shown
+    )
+    assert "scorer: absent_class, ash, attacked, csi, csi_joint, dice, energy" in shown
 
 
 def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The feature bank against one Python deque for each class, prototypes and mixtures against loops over rows."""
+"""Banks and the queue against Python deques, prototypes and mixtures against loops over rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.loss.cider import rank_within_class
-from ood_lab.memory import Bank, Mixture, Prototypes
+from ood_lab.memory import Bank, FeatureQueue, Mixture, Prototypes
 from ood_lab.parts import Dimensions
 from tests.cases import each
 from tests.views import MixtureLoops, assert_close, differences, dot, moved, unit
@@ -125,6 +125,78 @@ def test_rank_within_class_counts_earlier_rows_of_the_same_label() -> None:
         _, labels = batch(30, 6, 1, seed)
         expected = [sum(labels[j] == labels[i] for j in range(i)) for i in range(30)]
         assert rank_within_class(labels, labels.bincount(minlength=8)).tolist() == [int(x) for x in expected]
+
+
+# A queue of all classes.
+
+
+def queue_of(size: int, width: int = 3) -> FeatureQueue:
+    """Of features that are wider than projections."""
+    return FeatureQueue(Dimensions(4, width, 1), size)
+
+
+def enqueue(queue: FeatureQueue, rows: Tensor) -> None:
+    labels = torch.zeros(len(rows), dtype=torch.int64)
+    queue.store(rows, labels, np.array([len(rows), 0, 0, 0]), queue.values)
+
+
+def in_order(queue: FeatureQueue) -> list[list[float]]:
+    """What was written, the oldest first."""
+    written, size = int(queue.written), len(queue.values)
+    return [queue.values[place % size].tolist() for place in range(max(0, written - size), written)]
+
+
+@each(("size", "counts"), [
+    (5, [2] * 9), (4, [4] * 3), (7, [3, 0, 5, 7, 1, 20, 2, 14, 6]), (3, [10, 1, 1]), (1, [1, 4, 2]), (6, [6, 12, 13]),
+])  # fmt: skip
+def test_the_queue_holds_the_newest_rows_of_all_classes_first_in_first_out(size: int, counts: list[int]) -> None:
+    queue, expected = queue_of(size), deque(maxlen=size)
+    for step, count in enumerate(counts):
+        rows = batch(count, 4, 3, seed=step)[0]
+        enqueue(queue, rows)
+        expected.extend(rows.tolist())
+        assert in_order(queue) == list(expected)
+        assert queue.ready == (len(expected) == size)
+        assert int(queue.written) == sum(counts[: step + 1])
+
+
+def test_a_queue_that_is_not_full_has_zeros_behind_its_rows_and_is_not_ready() -> None:
+    queue, rows = queue_of(5), batch(4, 4, 3, seed=0)[0]
+    enqueue(queue, rows)
+    assert torch.equal(queue.values, torch.cat([rows, torch.zeros(1, 3)]))
+    assert not queue.ready
+    enqueue(queue, rows[:1])
+    assert queue.ready
+
+
+def test_a_queue_is_of_features_keeps_its_storage_and_stores_no_graph() -> None:
+    queue = queue_of(5, width=7)
+    assert (queue.space, queue.values.shape, queue.values.dtype) == ("features", (5, 7), torch.float32)
+    place = queue.values.data_ptr()
+    for step in range(4):
+        rows = batch(3, 4, 7, seed=step)[0].double().requires_grad_()
+        assert queue.offer(rows, torch.zeros(3), np.zeros(4)) is queue.values
+        enqueue(queue, 2 * rows)
+        assert torch.equal(queue.values[(3 * step) % 5], (2 * rows[0]).float())
+    assert not queue.values.requires_grad
+    assert queue.values.data_ptr() == place
+
+
+def test_after_a_checkpoint_a_queue_goes_on_as_if_never_interrupted() -> None:
+    first, second = queue_of(7), queue_of(7)
+    for step in range(4):
+        enqueue(first, batch(5, 4, 3, seed=step)[0])
+    state = {name: value.clone() for name, value in first.state_dict().items()}
+    assert set(state) == {"values", "written"}
+    second.load_state_dict(state)
+    assert second.ready
+    for step in range(4, 7):
+        for queue in (first, second):
+            enqueue(queue, batch(5, 4, 3, seed=step)[0])
+        assert torch.equal(first.values, second.values)
+        assert first.written == second.written
+    first.load_state_dict(queue_of(7).state_dict())
+    assert not first.ready
 
 
 # Prototypes.

@@ -13,7 +13,7 @@ from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, config_dir
 from ood_lab.config.signature import signature
 from tests.cases import each
 
-GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", "producer")
+GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", "producer", "generator")
 TESTS = Path(__file__).parent
 
 

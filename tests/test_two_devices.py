@@ -38,6 +38,14 @@ CASES = {
         "method=dos", *FRACTALS, "selector.candidates=40", "selector.clusters=5", "trainer.auxiliary_batch_size=20",
         "trainer.batch_size=300", SLOW,
     ),
+    # Each device attacks its own outliers, by the energy of its own rows.
+    "aoe": ("method=aoe", *FRACTALS, "trainer.batch_size=300", "trainer.auxiliary_batch_size=20", SLOW),
+    # Both keep one queue of features, and mix the same pictures into their shares of the ID images.
+    "ares": (
+        "method=ares", "pictures=fractals", "pictures.count=20", "pictures.native_side=36", "outlier_loss.start=0",
+        "outlier_loss.weight=1.0", "synthesizer.queue_size=250", "synthesizer.pool=60", "synthesizer.take=20",
+        "trainer.batch_size=300", SLOW,
+    ),
     # Both devices pass their shares of the pool before an epoch, and have the same rows.
     "poem": (
         "method=poem", *FRACTALS, "selector.pool=50", "selector.take=20", "trainer.auxiliary_batch_size=12",

@@ -14,7 +14,7 @@ import torch
 from ood_lab.config import prepare
 from ood_lab.runs.claim import claim
 from ood_lab.task.build import build_method
-from ood_lab.task.train import _quiet_lightning, _train, rank
+from ood_lab.task.train import _train, rank
 
 
 def train(name: str, folder: Path, overrides: list[str]) -> None:
@@ -28,7 +28,6 @@ def train(name: str, folder: Path, overrides: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _quiet_lightning()
     target = Path(sys.argv[1])
     for name, overrides in json.loads(sys.argv[2]).items():
         train(name, target, overrides)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# One tensor [B, ...] for each random choice: row b's part of all of them is what happens to image b. So the rows of a
-# batch can be drawn together and applied apart, on several devices, with the same outcome.
-Draws = dict[str, Tensor]
+from ood_lab.random import Draws
 
 
 class Augmentation:
@@ -31,13 +29,3 @@ class Augmentation:
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return self.apply(pixels, self.draw(len(pixels), generator))
-
-
-def uniform(rows: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """`rows` draws from U(low, high), made where the generator lives."""
-    return torch.rand(rows, generator=generator, device=generator.device) * (high - low) + low
-
-
-def share(draws: Draws, rank: int, world: int) -> Draws:
-    """What rank `rank` of `world` applies: every `world`-th row."""
-    return {name: values[rank::world] for name, values in draws.items()}

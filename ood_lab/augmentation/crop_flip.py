@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.augmentation.base import Augmentation, Draws
+from ood_lab.augmentation.base import Augmentation
 from ood_lab.config.ranges import Fraction, NonNegativeInt
+from ood_lab.random import Draws
 
 
 def crop_flip(pixels: Tensor, padding: int, dy: Tensor, dx: Tensor, mirrored: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from ood_lab.augmentation.base import Augmentation, Draws, uniform
+from ood_lab.augmentation.base import Augmentation
 from ood_lab.config.ranges import Fraction, NonNegativeFloat, PositiveFloat
+from ood_lab.random import Draws, uniform
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import OPEN, Composed
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, groups, nearest, taken_names
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, TRAINED_ON, groups, nearest, taken_names
 from ood_lab.config.options import SECTIONS
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.signature import Signature, signature
@@ -128,7 +128,7 @@ def check_values(composed: Composed) -> None:
                 f"{group}: the file of {plain[group]['_target_']} must begin with '# @package {group}.NAME' (its own "
                 f"name), since a request names several of {group}"
             )
-    for group in (*PART_GROUPS, "auxiliary"):
+    for group in (*PART_GROUPS, *TRAINED_ON):
         node = plain.get(group) or {}
         nodes = list(node.values()) if group in LIST_GROUPS else [node] if node else []
         if any("_target_" not in (options or {}) for options in nodes):
@@ -220,7 +220,7 @@ def check_machine(experiment: Experiment) -> None:
             "Use trainer=cpu, or check the driver and CUDA_VISIBLE_DEVICES."
         )
     shared = ("batch_size",) if experiment.auxiliary is None else ("batch_size", "auxiliary_batch_size")
-    for name in shared:
+    for name in () if experiment.makes_no_classifier else shared:
         if getattr(trainer, name) % trainer.devices:
             raise RequestError(
                 f"trainer.{name}={getattr(trainer, name)} is shared by trainer.devices={trainer.devices}; choose a "

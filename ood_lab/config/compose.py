@@ -32,6 +32,7 @@ OPEN = (
     "protocol.transforms.",
     "dataset.exclude.",
     "auxiliary.exclude.",
+    "pictures.exclude.",
     "scorer.pood.options.",
     "tuning.grids.",
     "init.weights.",

@@ -30,11 +30,18 @@ def check_during_training(experiment: Experiment) -> None:
             f"trainer.evaluate_every={trainer.evaluate_every}: protocol={experiment.choices['protocol']} declares no "
             f"{missing}; add trainer.evaluate_test=true to look at the test sets, by which nothing may be chosen"
         )
+    if trainer.evaluate_every > trainer.max_epochs > 0:
+        raise RequestError(
+            f"trainer.evaluate_every={trainer.evaluate_every}: nothing would be evaluated in the run's "
+            f"{trainer.max_epochs} epochs; give at most that many"
+        )
     detectors = experiment.detectors
+    if trainer.evaluate_scorers is not None and not trainer.evaluate_scorers:
+        raise RequestError("trainer.evaluate_scorers=[]: names no detector; leave it out, or name some of scorer=[...]")
     for name in trainer.evaluate_scorers or ():
         if name not in detectors:
             raise RequestError(
-                f"trainer.evaluate_scorers: {name!r} is none of the request's detectors.{nearest(name, detectors)}"
+                f"trainer.evaluate_scorers: {name!r} is none of the run's detectors.{nearest(name, detectors)}"
             )
         if detectors[name].get("epsilon"):
             raise RequestError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ood_lab.config.detectors import detectors
-from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS
+from ood_lab.config.groups import LIST_GROUPS, MAKERS, PART_GROUPS, TRAINED_ON
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.schema import Init, Logger, Paths, Protocol, Recipe, Task, Trainer, Tuning
 from ood_lab.config.signature import signature
@@ -66,7 +66,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ImageSetPart(Part):
-    """A chosen image set, as ID or auxiliary set."""
+    """A chosen image set, as ID set or in another role of training."""
 
     @property
     def name(self) -> str:
@@ -123,13 +123,16 @@ class Experiment:
     perturbation: Part | None
     outlier_loss: Part | None
     regularizer: Mapping[str, Part]
+    mixing: Part | None
     backbone: Part
     dataset: ImageSetPart
     auxiliary: ImageSetPart | None
+    pictures: ImageSetPart | None
     augmentation: Part
     scorer: Mapping[str, Part]
     figure: Mapping[str, Part]
     producer: Part | None = None
+    generator: Part | None = None
     choices: Choices = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
@@ -154,7 +157,7 @@ class Experiment:
         found: dict[str, Any] = {name: values[name] for name in ROOT}
         found |= {name: _section(kind, values[name]) for name, kind in SECTIONS.items()}
         found["tuning"] = None if values.get("tuning") is None else _section(Tuning, values["tuning"])
-        found |= {group: part(group, ImageSetPart) for group in ("dataset", "auxiliary")}
+        found |= {group: part(group, ImageSetPart) for group in ("dataset", *TRAINED_ON)}
         found |= {group: part(group) for group in SINGLE}
         found |= {group: parts(group) for group in LIST_GROUPS}
         return cls(**found, choices=choices, **about)
@@ -164,7 +167,7 @@ class Experiment:
         protocol = asdict(self.protocol)
         if self.normalisation is not None:
             protocol |= {"mean": list(self.normalisation.mean), "std": list(self.normalisation.std)}
-        groups = ("dataset", "auxiliary", *SINGLE)
+        groups = ("dataset", *TRAINED_ON, *SINGLE)
         single = {group: part.node if (part := getattr(self, group)) is not None else None for group in groups}
         several = {group: {name: part.node for name, part in getattr(self, group).items()} for group in LIST_GROUPS}
         return {
@@ -207,6 +210,22 @@ class Experiment:
         return self.task.name == "synthesize"
 
     @property
+    def makes_no_classifier(self) -> bool:
+        """Whether it is about a producer or a generator, and has no method, detectors or OOD sets."""
+        return self.task.name in MAKERS
+
+    @property
+    def maker(self) -> Part | None:
+        """The part that makes its outcome instead of a method: a producer or a generator."""
+        found: Part | None = getattr(self, MAKERS[self.task.name]) if self.makes_no_classifier else None
+        return found
+
+    @property
+    def read_groups(self) -> tuple[str, ...]:
+        """Of an experiment without a classifier the groups that its outcome depends on."""
+        return () if self.maker is None else (self.maker.group, *self.maker.declared.get("inherits", ()))
+
+    @property
     def product(self) -> Path:
         """The folder of the shards that it makes (`task=synthesize`)."""
         return self.run_dir / "shards"
@@ -226,17 +245,25 @@ class Experiment:
 
     @property
     def depending_parts(self) -> list[Part]:
-        """The parts that depend on other runs, by their option `needs`."""
-        groups = ("producer",) if self.produces else ("auxiliary", "backbone", "method", *PART_GROUPS)
-        return [part for group in groups for part in self.of_group(group) if part.get("needs")]
+        """The parts that depend on other runs, by their option `needs`; of other groups no part may."""
+        groups: tuple[str, ...] = (*TRAINED_ON, "backbone", "method", *PART_GROUPS)
+        if self.makes_no_classifier:
+            groups = () if self.maker is None else (self.maker.group,)
+        parts = [part for group in groups for part in self.of_group(group) if part.get("needs")]
+        return [part for part in parts if part.get(part.declared.get("instead_of_needs", "")) is None]
 
     # Image sets.
 
+    @property
+    def other_training_sets(self) -> list[ImageSetPart]:
+        """The sets that training reads besides the ID set."""
+        return [part for part in (self.auxiliary, self.pictures) if part is not None]
+
     def use(self, role: str) -> ImageSetUse:
-        """The set in the role "id" or "auxiliary", or the OOD set of that name."""
-        if role in ("id", "auxiliary"):
+        """The set in the role "id", "auxiliary" or "pictures", or the OOD set of that name."""
+        if role in ("id", *TRAINED_ON):
             return next(use for use in self.image_sets if use.role == role)
-        return next(use for use in self.image_sets if use.role not in ("id", "auxiliary") and use.name == role)
+        return next(use for use in self.image_sets if use.role not in ("id", *TRAINED_ON) and use.name == role)
 
     @property
     def groups_of_sets(self) -> dict[str, str]:
@@ -287,7 +314,9 @@ ROOT = ("seed", "id_rate", "bootstrap", "local_radius", "index", "benchmark")
 SECTIONS: dict[str, type] = {
     "paths": Paths, "task": Task, "trainer": Trainer, "init": Init, "protocol": Protocol, "logger": Logger,
 }  # fmt: skip
-SINGLE = tuple(g for g in ("method", *PART_GROUPS, "backbone", "augmentation", "producer") if g not in LIST_GROUPS)
+SINGLE = tuple(
+    g for g in ("method", *PART_GROUPS, "backbone", "augmentation", "producer", "generator") if g not in LIST_GROUPS
+)
 
 
 def _plain(value: Any) -> Any:

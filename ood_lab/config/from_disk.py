@@ -1,8 +1,9 @@
-"""What the disk says where a request doesn't: own folders and their names, classes, validation images, batch size."""
+"""What the disk says where a command doesn't: own folders and their names, classes, validation images, batch size."""
 
 from __future__ import annotations
 
 from ood_lab.config.compose import Composed
+from ood_lab.config.groups import TRAINED_ON
 from ood_lab.config.own_folder import is_own, is_path, located, named_path
 from ood_lab.errors import RequestError, RunError
 from ood_lab.reader.id_splits import default_held_out, read_id_split, training_classes
@@ -13,7 +14,7 @@ OWN_VALIDATION = 1000
 
 
 def filled_from_disk(composed: Composed) -> Composed:
-    """What the disk says where the request doesn't: the folders of own sets, the numbers of classes and ID validation.
+    """What the disk says where the command doesn't: the folders of own sets, the numbers of classes and ID validation.
 
     Validation gets a fifth of the test images at most; a set that has a validation part of its own keeps it.
 
@@ -21,7 +22,7 @@ def filled_from_disk(composed: Composed) -> Composed:
         RequestError: the images can't be read; two folders of the protocol have one name.
     """
     data = str(composed.plain("paths.data"))
-    for role, key in (("id", "dataset"), ("auxiliary", "auxiliary")):
+    for role, key in (("id", "dataset"), *((role, role) for role in TRAINED_ON)):
         node = composed.plain(key)
         if node is not None and is_own(node) and (found := located(node, role, data)) != node:
             composed = composed.changed(key, found)

@@ -10,15 +10,20 @@ from pathlib import Path
 from ood_lab.errors import RequestError
 
 # The groups of a method's parts, in the order in which terms are summed.
-PART_GROUPS = ("head", "id_loss", "synthesizer", "selector", "perturbation", "outlier_loss", "regularizer")
+PART_GROUPS = ("head", "id_loss", "synthesizer", "selector", "perturbation", "outlier_loss", "regularizer", "mixing")
 # Groups of which a request names several; each file sits in its own node, of the file's name.
 LIST_GROUPS = ("id_loss", "regularizer", "scorer", "figure")
 # Groups that a request may leave out: group=null.
 OPTIONAL = (
-    "experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "auxiliary", "tuning", "producer",
+    "experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "mixing", "auxiliary", "pictures",
+    "tuning", "producer", "generator",
 )  # fmt: skip
+# Sets besides the ID set that training reads: images used as outliers, and pictures mixed into ID images.
+TRAINED_ON = ("auxiliary", "pictures")
+# What makes something else than a classifier: the group of the part that a task is about.
+MAKERS = {"synthesize": "producer", "train_generator": "generator"}
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
-ROLES = {"auxiliary": "dataset"}
+ROLES = dict.fromkeys(TRAINED_ON, "dataset")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 

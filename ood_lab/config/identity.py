@@ -15,14 +15,14 @@ import yaml
 from ood_lab.config.affects import FEATURES, WEIGHTS, Affects
 from ood_lab.config.compose import choices_of, target
 from ood_lab.config.experiment import Experiment, ImageSetPart, Part
-from ood_lab.config.groups import PACKAGE, PART_GROUPS, ROLES, built_in_groups, config_dir
+from ood_lab.config.groups import PACKAGE, PART_GROUPS, ROLES, TRAINED_ON, built_in_groups, config_dir
 from ood_lab.config.own_folder import is_own
 from ood_lab.config.recipe import METHOD, of_file
 from ood_lab.config.schema import Recipe, Trainer
 from ood_lab.config.signature import signature
 
 # The groups whose parts shape the weights.
-SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", "auxiliary", "augmentation")
+SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", *TRAINED_ON, "augmentation")
 
 
 def run_id(experiment: Experiment) -> str:
@@ -32,8 +32,8 @@ def run_id(experiment: Experiment) -> str:
     and whose value is not the default that its class declares, the ids of the runs this one depends on, and the content
     of a given checkpoint. How a request is spelled, and in which order a list is given, counts for nothing.
     """
-    if experiment.produces:
-        return _id_of_product(experiment)
+    if experiment.makes_no_classifier:
+        return _id_of_outcome(experiment)
     init = experiment.init
     described: dict[str, Any] = {"parts": _parts(experiment), "needs": experiment.prerequisite_ids}
     described["trainer"] = _of_trainer(experiment)
@@ -45,26 +45,50 @@ def run_id(experiment: Experiment) -> str:
         described["checkpoint"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if known else None
     if init.key is not None:
         described["key"] = init.key
+    if init.projector:
+        described["projector"] = True
+    if selection := _of_selection(experiment):
+        described["selection"] = selection
     return f"{prefix(experiment)}-s{experiment.seed}-{_digits(described)}"
 
 
-def _id_of_product(experiment: Experiment) -> str:
-    """`<producer>-s<its seed>-<hash>`: the hash covers the producer, the groups that it inherits and what it needs."""
-    parts = {group: [_described(group, _shaping(part, experiment))] for group, part in _of_producer(experiment)}
-    described = {"parts": parts, "needs": experiment.prerequisite_ids}
-    assert experiment.producer is not None
-    return f"{prefix(experiment)}-s{experiment.producer.get('seed')}-{_digits(described)}"
+def _id_of_outcome(experiment: Experiment) -> str:
+    """`<maker>[-<ID set>]-s<its seed>-<hash>` of a produced set or a generator.
+
+    The hash covers the producer or generator, the groups that it inherits, what it needs, and the content of its files.
+    """
+    assert experiment.maker is not None
+    parts = {group: [_described(group, _shaping(part, experiment))] for group, part in _of_maker(experiment)}
+    described: dict[str, Any] = {"parts": parts, "needs": experiment.prerequisite_ids}
+    if digests := _contents(experiment.maker):
+        described["files"] = digests
+    return f"{prefix(experiment)}-s{experiment.maker.get('seed')}-{_digits(described)}"
 
 
-def _of_producer(experiment: Experiment) -> list[tuple[str, Part]]:
-    """The parts that a produced set depends on, by group."""
-    assert experiment.producer is not None
-    groups = ("producer", *experiment.producer.declared.get("inherits", ()))
-    return [(group, part) for group in groups for part in experiment.of_group(group)]
+def _of_maker(experiment: Experiment) -> list[tuple[str, Part]]:
+    """The parts that a produced set or a generator depends on, by group."""
+    return [(group, part) for group in experiment.read_groups for part in experiment.of_group(group)]
+
+
+def _contents(part: Part) -> dict[str, str | None]:
+    """By option that names a file the digest of its content; None as long as it is not there."""
+    paths = {name: part.get(name) for name in part.declared.get("files", ())}
+    return {
+        name: hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
+        for name, path in paths.items()
+        if path is not None
+    }
 
 
 def _digits(described: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_canonical(described), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _of_selection(experiment: Experiment) -> dict[str, Any]:
+    """Where validation images choose the weights: how many they are, and how they are read."""
+    if experiment.trainer.select == "last":
+        return {}
+    return {"id_val": experiment.protocol.id_val, "transform": experiment.protocol.transform}
 
 
 def _of_trainer(experiment: Experiment) -> dict[str, Any]:
@@ -76,7 +100,7 @@ def _of_trainer(experiment: Experiment) -> dict[str, Any]:
         if WEIGHTS in affects and not (key in declared.defaults and value == declared.defaults[key]):
             found[key] = value
     if experiment.auxiliary is None:
-        found.pop("auxiliary_batch_size")
+        found = {key: value for key, value in found.items() if not key.startswith("auxiliary_")}
     return found
 
 
@@ -112,9 +136,11 @@ def _parts(experiment: Experiment) -> dict[str, list[Any]]:
 def _shaping(part: Part, experiment: Experiment) -> dict[str, Any]:
     """The node of a part without the options that don't affect the weights."""
     kept = affecting(part.node, WEIGHTS)
+    for name in part.declared.get("files", ()):  # whose content counts, not where they lie
+        kept.pop(name, None)
     if part.group == "head" and not reads_projections(experiment):
         kept.pop("projection_dim", None)
-    if part.group == "auxiliary":
+    if part.group in TRAINED_ON:
         kept.pop("recipe", None)  # sizes are those of the ID set
         excluded = (kept.pop("exclude", None) or {}).get(part.get("benchmark"))
         return {**kept, "excluded": excluded} if excluded else kept
@@ -182,8 +208,8 @@ def read_by(path: str) -> set[str]:
 def weight_values(experiment: Experiment) -> dict[str, Any]:
     """Every value that affects the weights, by dotted key; saved with a run and compared before it goes on."""
     values: dict[str, Any] = {}
-    if experiment.produces:
-        for _, part in _of_producer(experiment):
+    if experiment.makes_no_classifier:
+        for _, part in _of_maker(experiment):
             _flatten(part.path, _shaping(part, experiment), values)
         return {key: value for key, value in values.items() if not key.endswith("_target_")}
     for group in SHAPING_GROUPS:
@@ -191,6 +217,9 @@ def weight_values(experiment: Experiment) -> dict[str, Any]:
             _flatten(part.path, _shaping(part, experiment), values)
     values |= {f"trainer.{key}": value for key, value in _of_trainer(experiment).items()}
     values |= {"dataset.mean": experiment.protocol.mean, "dataset.std": experiment.protocol.std}
+    values |= {f"protocol.{key}": value for key, value in _of_selection(experiment).items()}
+    if experiment.init.projector:
+        values["init.projector"] = True
     return {key: value for key, value in values.items() if not key.endswith("_target_")}
 
 
@@ -214,9 +243,11 @@ def _flatten(key: str, value: Any, out: dict[str, Any]) -> None:
 
 
 def prefix(experiment: Experiment) -> str:
-    """`<method>-<dataset>-<backbone>`, the readable part of a run's id; of a produced set, its producer."""
-    if experiment.producer is not None and experiment.produces:
-        return part_name("producer", experiment.producer.target).rpartition(".")[2]
+    """`<method>-<dataset>-<backbone>`, the readable part of a run's id; without a method what makes its outcome."""
+    if experiment.maker is not None:
+        name = part_name(experiment.maker.group, experiment.maker.target).rpartition(".")[2]
+        name = f"{name}_generator" if experiment.maker.group == "generator" else name
+        return f"{name}-{id_set_name(experiment)}" if "dataset" in experiment.read_groups else name
     return "-".join((method_name(experiment), id_set_name(experiment), backbone_name(experiment)))
 
 

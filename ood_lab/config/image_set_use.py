@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ood_lab.config.groups import TRAINED_ON
 from ood_lab.config.own_folder import is_own
 from ood_lab.reader.layout import count, files_of, find_layout, layouts_of, missing_files, read_layout, source_of
 
 
 @dataclass(frozen=True)
 class ImageSetUse:
-    """One set in one role of a request: "id", "auxiliary", "near", "far" or "validation".
+    """One set in one role of a request: "id", "auxiliary", "pictures", "near", "far" or "validation".
 
     Args:
         name: as results and commands call it.
@@ -28,7 +29,9 @@ class ImageSetUse:
     @property
     def split(self) -> str:
         """What is read of it: all of an ID set, or the "ood" or "auxiliary" split."""
-        return self.role if self.role in ("id", "auxiliary") else "ood"
+        if self.role in TRAINED_ON:
+            return "auxiliary"
+        return "id" if self.role == "id" else "ood"
 
     @property
     def layout(self) -> str | None:

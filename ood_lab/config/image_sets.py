@@ -10,7 +10,7 @@ from typing import Any
 from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import compose, surroundings
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import groups, nearest
+from ood_lab.config.groups import TRAINED_ON, groups, nearest
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.own_folder import UNNAMED, folder_set, is_own
 from ood_lab.config.quoting import quote
@@ -35,24 +35,28 @@ def _image_set_config(name: str, data: str, folder: Path | None, benchmark: str,
 
 
 def image_sets(experiment: Experiment) -> list[ImageSetUse]:
-    """Every set that an experiment reads, whether or not it is there: the ID set, the auxiliary set, near, far.
+    """Every set that an experiment reads, whether or not it is there: ID, others of training, near, far, validation.
 
     Raises:
         RequestError: no OOD set, one that is unknown, named twice or the ID set itself.
     """
-    protocol, id_set, auxiliary = experiment.protocol, experiment.dataset, experiment.auxiliary
+    protocol, id_set = experiment.protocol, experiment.dataset
+    if experiment.makes_no_classifier and "dataset" not in experiment.read_groups:
+        return []
     uses = [ImageSetUse("id", id_set.name, id_set.node, None)]
+    if experiment.makes_no_classifier:
+        return uses
     tested = [*protocol.near, *protocol.far]
-    if auxiliary is not None:
-        if auxiliary.name == id_set.name:
-            raise RequestError(f"auxiliary={auxiliary.name}: that is the ID set itself; choose another")
-        apart = any({"train", "auxiliary"} & set(layout) for layout in layouts_of(auxiliary.node).values())
-        if auxiliary.name in tested and not apart:
+    for trained in experiment.other_training_sets:
+        if trained.name == id_set.name:
+            raise RequestError(f"{trained.group}={trained.name}: that is the ID set itself; choose another")
+        apart = any({"train", "auxiliary"} & set(layout) for layout in layouts_of(trained.node).values())
+        if trained.name in tested and not apart:
             raise RequestError(
-                f"auxiliary={auxiliary.name} is also a test set of the protocol: it would be trained on. "
-                "Choose another auxiliary set, or leave it out of protocol.near and protocol.far"
+                f"{trained.group}={trained.name} is also a test set of the protocol: it would be trained on. Choose "
+                f"another {trained.group} set, or leave it out of protocol.near and protocol.far"
             )
-        uses.append(ImageSetUse("auxiliary", auxiliary.name, auxiliary.node, auxiliary.get("count")))
+        uses.append(ImageSetUse(trained.group, trained.name, trained.node, trained.get("count")))
     if not tested:
         chosen, known = experiment.choices["protocol"], list(protocol.sets)
         raise RequestError(
@@ -113,18 +117,18 @@ def check_image_sets(experiment: Experiment) -> list[ImageSetUse]:
         if use.role == "id" and use.layout is not None:
             check_id_set(use.node, use.layout, protocol.id_val or 0)
             present.append(use)
-        elif use.layout is None and use.role == "auxiliary" and use.node.get("needs"):
+        elif use.layout is None and use.role in TRAINED_ON and use.node.get("needs"):
             present.append(use)  # made first
         elif use.layout is not None:
             _check_apart(use, present)
             _check_one(use, present[0], protocol.check)
             present.append(use)
-        elif use.role in ("id", "auxiliary", "validation"):
+        elif use.role in ("id", *TRAINED_ON, "validation"):
             raise RequestError(f"the {_spoken(use.role)} set {use.name} is not there. {use.missing()}{where}")
         elif protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."
             raise RequestError(f"the OOD set {use.name} is not there. {use.missing()}{where}{skip}")
-    if not any(use.role in ("near", "far") for use in present):
+    if not (experiment.makes_no_classifier or any(use.role in ("near", "far") for use in present)):
         raise RequestError(f"no OOD set of the protocol is there.{where}")
     return present
 

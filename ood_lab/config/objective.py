@@ -9,7 +9,7 @@ from typing import Any
 
 from ood_lab.config.compose import choices_of
 from ood_lab.config.experiment import Experiment, Part
-from ood_lab.config.groups import PART_GROUPS, built_in_groups, config_file
+from ood_lab.config.groups import PART_GROUPS, TRAINED_ON, built_in_groups, config_file
 from ood_lab.config.identity import part_name, part_names
 from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.config.quoting import as_override
@@ -20,7 +20,10 @@ def objective(experiment: Experiment) -> str:
     """Such as "ce + 0.5 compactness + dispersion + 0.1 equidistant(hmc, bank of 1000 a class; from epoch 10)"."""
     if experiment.method.target != METHOD:
         return f"{experiment.method.choice} (a training loop of its own)"
-    return " + ".join(text for part in experiment.parts if (text := _summand(part, experiment)))
+    terms = " + ".join(text for part in experiment.parts if (text := _summand(part, experiment)))
+    if experiment.mixing is None or experiment.pictures is None:
+        return terms
+    return f"{terms}, on ID images mixed with {experiment.pictures.name} ({_name(experiment.mixing)})"
 
 
 def _summand(part: Part, experiment: Experiment) -> str:
@@ -82,7 +85,8 @@ def part_columns(experiment: Experiment) -> dict[str, str | None]:
     """The parts by group, as they stand in stored rows."""
     names = part_names(experiment)
     columns: dict[str, str | None] = {group: "+".join(names.get(group, ())) or None for group in PART_GROUPS}
-    columns["auxiliary"] = None if experiment.auxiliary is None else experiment.auxiliary.name
+    for role in TRAINED_ON:
+        columns[role] = next((part.name for part in experiment.other_training_sets if part.group == role), None)
     return {**columns, "objective": objective(experiment)}
 
 
@@ -122,7 +126,8 @@ def method_table() -> str:
         chosen = {"id_loss": ["ce"], **choices_of("method", name)}
         ways = [*chosen.get("selector", []), *chosen.get("perturbation", [])]
         sources = chosen.get("synthesizer") or (["auxiliary images"] if chosen.get("outlier_loss") else [])
-        besides = [*chosen.get("regularizer", []), *(h for h in chosen.get("head", []) if h != "linear")]
+        heads = [head for head in chosen.get("head", []) if head != "linear"]
+        besides = [*chosen.get("regularizer", []), *heads, *chosen.get("mixing", [])]
         cells = [
             f"`{name}`",
             ", ".join(f"`{term}`" for term in chosen["id_loss"]),

@@ -32,9 +32,9 @@ GROUPS = {
 
 def affected_by(key: str) -> Affects:
     """What an override of a group or of an option affects."""
-    group, _, option = key.partition(".")
-    section, name = (group, option) if group in SECTIONS else ("", key)
+    section = next((name for name in SECTIONS if name and key.startswith(f"{name}.")), "")
     marks = signature(f"ood_lab.config.schema.{SECTIONS[section]}").affects
-    if name in marks and (section or not option):
-        return marks[name]
-    return GROUPS.get(group, WEIGHTS | FEATURES | SCORES | COMPARABILITY)
+    option = key.removeprefix(f"{section}.")
+    if option in marks:
+        return marks[option]
+    return GROUPS.get(key.partition(".")[0], WEIGHTS | FEATURES | SCORES | COMPARABILITY)

@@ -1,4 +1,4 @@
-"""Image sets that are named by their paths: the ID or auxiliary set `image_folder`, and folders in a protocol."""
+"""Image sets that are named by their paths: `image_folder` as a set of training, and folders in a protocol."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ood_lab.config.groups import TRAINED_ON
 from ood_lab.errors import RequestError
 
 TARGET = "ood_lab.dataset.image_folder.ImageFolder"
 UNNAMED = "image_folder"
 # What features, records and roles are called already.
-RESERVED = ("train", "val", "test", "id", "auxiliary", "near", "far", "validation")
+RESERVED = ("train", "val", "test", "id", *TRAINED_ON, "near", "far", "validation")
 
 
 def is_own(node: dict[str, Any]) -> bool:
@@ -24,7 +25,7 @@ def located(node: dict[str, Any], role: str, data: str) -> dict[str, Any]:
     """A set of one's own with the folders that it is read from, and the name of its folder.
 
     Args:
-        role: "id" or "auxiliary".
+        role: "id", or another one of training.
         data: paths.data, where the set lies that names no folder.
 
     Raises:
@@ -40,7 +41,7 @@ def located(node: dict[str, Any], role: str, data: str) -> dict[str, Any]:
             places["val"] = val
         node = {**node, "layouts": {"folder": {split: {"folder": place} for split, place in places.items()}}}
         home = absolute(node["root"]) if node["root"] != data or not node["train"] else _home(places["train"])
-    elif role == "auxiliary" and node["root"] != data:
+    elif role in TRAINED_ON and node["root"] != data:
         home = absolute(node["root"])
         node = {**node, "root": home, "layouts": {"folder": {"auxiliary": {"folder": "."}}}}
     else:

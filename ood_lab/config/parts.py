@@ -16,14 +16,16 @@ from ood_lab.errors import RequestError
 
 TERM_GROUPS = ("id_loss", "outlier_loss", "regularizer")
 # Options of memories, which parts that read the same memory must agree in.
-MEMORY_OPTIONS = {"prototypes": "prototype_momentum", "bank": "bank_size", "feature_bank": "bank_size"}
+MEMORY_OPTIONS = {
+    "prototypes": "prototype_momentum", "bank": "bank_size", "feature_bank": "bank_size", "feature_queue": "queue_size",
+}  # fmt: skip
 
 
 def check_parts(experiment: Experiment, given: Collection[str] = ()) -> None:
     """Refuse parts that can't work together.
 
     Args:
-        given: the keys that the request states itself.
+        given: the keys that the command line states itself.
 
     Raises:
         RequestError: names the reason, and what would work.
@@ -112,7 +114,7 @@ def _check_declarations(experiment: Experiment) -> None:
         kept = (*MEMORY_OPTIONS, *part.declared.get("memories", ()))
         for key, known in (
             ("reads", (*tensors, *added, *kept)),
-            ("reads_whole", tensors[1:]),
+            ("reads_whole", (*tensors[1:], *added)),
             ("reads_shifted", (*tensors[1:], *added)),
             ("reads_outliers", (*tensors, *added, *made)),
         ):

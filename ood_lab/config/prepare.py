@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import OmegaConf
@@ -25,13 +26,13 @@ from ood_lab.config.compose import Composed, compose, only_chooses, target
 from ood_lab.config.during_training import check_during_training
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.from_disk import filled_from_disk
-from ood_lab.config.groups import groups
+from ood_lab.config.groups import MAKERS, groups
 from ood_lab.config.identity import prefix, run_id
 from ood_lab.config.image_sets import check_image_sets, image_sets
+from ood_lab.config.makers import check_maker
 from ood_lab.config.own_folder import TARGET
 from ood_lab.config.parts import check_parts
 from ood_lab.config.prerequisites import INIT, as_entries, prerequisites_of
-from ood_lab.config.producers import check_producer
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.config.scorers import check_scorers
 from ood_lab.config.signature import signature
@@ -82,8 +83,8 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         seed_is_read=composed.is_read("seed"),
     )
     given = [override.key_or_group for override in parsed]
-    check_producer(experiment, given)
-    if not experiment.produces:
+    check_maker(experiment, given)
+    if not experiment.makes_no_classifier:
         check_parts(experiment, given)
         check_scorers(experiment)
         check_figures(experiment)
@@ -94,8 +95,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         check_weights(experiment)  # their content is part of the identity
     below = prerequisites_of(experiment, _of_choices(composed, chosen, folder).whole)
     experiment = with_prerequisites(experiment, below)
-    if not experiment.produces:
-        experiment = replace(experiment, image_sets=tuple(image_sets(experiment)))
+    experiment = replace(experiment, image_sets=tuple(image_sets(experiment)))
     experiment = replace(experiment, run_id=run_id(experiment))
     return on_disk(experiment) if look else experiment
 
@@ -118,13 +118,35 @@ def with_prerequisites(experiment: Experiment, commands: Mapping[str, Sequence[s
             raise error if name == INIT else RequestError(f"{name}: {error}") from None
         finally:
             _above.reset(token)
+        _check_task(name, found[name])
     made = {name: other for name, other in found.items() if other.produces}
-    auxiliary = experiment.auxiliary
-    if auxiliary is not None and "auxiliary.images" in made:
-        images = made["auxiliary.images"]
-        name = f"{UNNAMED}_{prefix(images)}" if auxiliary.name == UNNAMED else auxiliary.name
-        auxiliary = replace(auxiliary, options={**auxiliary.options, "name": name, "root": str(images.product)})
-    return replace(experiment, prerequisites=found, auxiliary=auxiliary)
+    located: dict[str, Any] = {}
+    for part in experiment.other_training_sets:
+        images = made.get(f"{part.group}.images")
+        if images is not None:
+            name = f"{UNNAMED}_{prefix(images)}" if part.name == UNNAMED else part.name
+            options = {**part.options, "name": name, "root": str(images.product)}
+            located[part.group] = replace(part, options=options)
+    return replace(experiment, prerequisites=found, **located)
+
+
+def _check_task(name: str, other: Experiment) -> None:
+    """What is depended on must be made by its run."""
+    tasks = {
+        INIT: ("train", "weights of a classifier", "[trainer.max_epochs=20]"),
+        "images": ("synthesize", "images", "[task=synthesize,producer=fractals]"),
+        "generator": ("train_generator", "generator", "[task=train_generator,generator=biggan]"),
+    }
+    known = tasks.get(name.rpartition(".")[2])
+    if known is not None and other.task.name != known[0]:
+        raise RequestError(
+            f"{name}: a run with task={other.task.name} makes no {known[1]}; name one with task={known[0]}, as in "
+            f"{known[2]}"
+        )
+    if other.task.name not in ("train", *MAKERS):
+        raise RequestError(
+            f"{name}: task={other.task.name} makes nothing to depend on; use one of task=train, {', '.join(MAKERS)}"
+        )
 
 
 def _of_choices(composed: Composed, chosen: Composed, folder: Path | None) -> Composed:
@@ -148,7 +170,7 @@ def on_disk(experiment: Experiment, machine: bool = True) -> Experiment:
     Raises:
         RequestError: this machine can't run it (a set, a checkpoint or a GPU is missing, the output is not writable).
     """
-    sets = () if experiment.produces else tuple(check_image_sets(experiment))
+    sets = tuple(check_image_sets(experiment))
     check_weights(experiment)
     if machine:
         check_machine(experiment)
@@ -172,7 +194,10 @@ def with_seed(experiment: Experiment, seed: int) -> Experiment:
 
 
 def with_ood_sets(experiment: Experiment, ood_sets: Collection[str]) -> Experiment:
-    """The same experiment on some of the protocol's OOD sets, without composing it again."""
+    """The same experiment on some of the protocol's OOD sets, without composing it again; without a classifier none
+    is scored."""
+    if experiment.makes_no_classifier:
+        return experiment
     protocol = experiment.protocol
     kept = {g: [name for name in getattr(protocol, g) if name in ood_sets] for g in ("near", "far")}
     if kept == {"near": list(protocol.near), "far": list(protocol.far)}:

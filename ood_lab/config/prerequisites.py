@@ -8,11 +8,12 @@ from typing import Any
 from ood_lab.config.affects import WEIGHTS
 from ood_lab.config.compose import target
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import MAKERS
 from ood_lab.config.groups import groups as groups_of
 from ood_lab.config.identity import flat
 from ood_lab.config.options import affected_by
 from ood_lab.config.own_folder import written
-from ood_lab.config.quoting import as_override, quote
+from ood_lab.config.quoting import as_override, as_typed, quote
 from ood_lab.config.scorers import serves
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
@@ -32,6 +33,7 @@ def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[
     Args:
         chosen: the configuration that the choices of groups give by themselves, without any value.
     """
+    _refuse_elsewhere(experiment)
     found = {}
     for part in experiment.depending_parts:
         for name, overrides in part.options["needs"].items():
@@ -40,27 +42,40 @@ def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[
                     f"{part.path}.needs.{name}={overrides!r}: expected the overrides of a run, as in "
                     f"{part.path}.needs.{name}=[task=synthesize,producer=fractals]"
                 )
-            found[f"{part.path}.{name}"] = [*_of_part(experiment, overrides, chosen), *overrides]
+            found[f"{part.path}.{name}"] = [*_of_part(experiment, overrides, chosen), *map(as_typed, overrides)]
     init = experiment.init
-    if experiment.produces or init.method is None or init.checkpoint is not None or init.weights is not None:
+    if experiment.makes_no_classifier or init.method is None or init.checkpoint is not None or init.weights is not None:
         return found
     return {INIT: [*_of_classifier(experiment, init.method, chosen), *init.overrides], **found}
+
+
+def _refuse_elsewhere(experiment: Experiment) -> None:
+    """Parts of groups that are built without what other runs made."""
+    for group in ("dataset", "augmentation", "scorer", "figure"):
+        for part in experiment.of_group(group):
+            if part.get("needs"):
+                raise RequestError(
+                    f"{part.path}.needs: a part of the group {group} can't depend on a run; parts of a method, a "
+                    "backbone, auxiliary sets and producers can. Name the files that it reads in options of its own"
+                )
 
 
 def _of_part(experiment: Experiment, overrides: Sequence[str], chosen: Mapping[str, Any]) -> Iterator[str]:
     """What a run that a part needs inherits: machine and paths, and the groups that it depends on itself.
 
-    A set depends on the groups that its producer declares; so does what the producer needs.
+    A set depends on the groups that its producer declares, a generator on those that it declares; so does a classifier
+    that one of them needs.
     """
     choices = dict(text.split("=", 1) for text in overrides if "=" in text)
-    if choices.get("task") == "synthesize":
-        named = choices.get("producer")
-        known = groups_of(experiment.config_dir)["producer"]
-        groups = ()
+    group = MAKERS.get(choices.get("task", choices.get("task.name", "train")))
+    if group is not None:
+        named = choices.get(group)
+        known = groups_of(experiment.config_dir)[group]
+        groups: tuple[str, ...] = ()
         if named in known:  # what is wrong with it is said where its own command line is checked
-            groups = signature(target("producer", named, experiment.config_dir)).constants.get("inherits", ())
-    elif experiment.producer is not None and experiment.produces:
-        groups = experiment.producer.declared.get("inherits", ())
+            groups = signature(target(group, named, experiment.config_dir)).constants.get("inherits", ())
+    elif experiment.makes_no_classifier:
+        groups = experiment.read_groups[1:]
     else:
         yield from _of_classifier(experiment, choices.get("method", "ce"), chosen)
         return
@@ -69,7 +84,8 @@ def _of_part(experiment: Experiment, overrides: Sequence[str], chosen: Mapping[s
             yield f"{group}={as_override(experiment.choices[group])}"
     yield from _paths(experiment)
     for key, value in _changed(experiment, chosen, groups).items():
-        if key.partition(".")[0] in (*groups, "trainer"):
+        counts_for_nothing = key.startswith("trainer.") and affected_by(key)  # precision of features, say
+        if key.partition(".")[0] in (*groups, "trainer") and not counts_for_nothing:
             yield f"{key}={as_override(value)}"
 
 

@@ -15,7 +15,8 @@ from ood_lab.errors import RequestError
 PATHS = (
     "paths.data", "paths.output", "paths.cache",
     "dataset.root", "dataset.train", "dataset.val", "dataset.test", "auxiliary.root",
-    "init.checkpoint", "init.weights.file",
+    "pictures.root",
+    "init.checkpoint", "init.weights.file", "producer.weights",
 )  # fmt: skip
 # Lists in which an entry may be a folder.
 LISTS_OF_SETS = ("protocol.near", "protocol.far", "protocol.validation")

@@ -48,7 +48,7 @@ class Paths:
 class Task:
     """What the command does."""
 
-    name: Annotated[Literal["train", "evaluate", "report", "export", "data", "synthesize"], NOTHING]
+    name: Annotated[Literal["train", "evaluate", "report", "export", "data", "synthesize", "train_generator"], NOTHING]
     action: Annotated[Literal["list", "verify", "download"] | None, NOTHING]
 
 
@@ -60,7 +60,7 @@ class Trainer:
     Every `evaluate_every` epochs (0 for never) the detectors in `evaluate_scorers` (null for those that learn nothing)
     are scored on ID validation images beside the protocol's validation sets; with `evaluate_test` on the test sets,
     too. The final weights are the last ones, or with `select` those of the epoch with the best accuracy on ID
-    validation images.
+    validation images. Of the auxiliary set `auxiliary_images` are used, drawn by the seed (null: all).
     """
 
     accelerator: Annotated[Literal["cpu", "gpu"], NOTHING]
@@ -80,6 +80,7 @@ class Trainer:
     evaluate_scorers: Annotated[list[str] | None, NOTHING] = None
     evaluate_test: Annotated[bool, NOTHING] = False
     select: Annotated[Literal["last", "best_val_accuracy"], WEIGHTS | COMPARABILITY] = "last"
+    auxiliary_images: Annotated[PositiveInt | None, WEIGHTS | COMPARABILITY] = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ood_lab.config.compose import target
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import groups
+from ood_lab.config.recipe import METHOD
 from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
@@ -114,6 +115,42 @@ def _first(folder: Path | None, group: str, works: Callable[[str], bool]) -> str
     return " or ".join([f"{group}={name}" for name in names][:2])
 
 
+def _check_auxiliary_options(experiment: Experiment) -> None:
+    """Options about auxiliary images where there are none, or fewer."""
+    wanted, auxiliary = experiment.trainer.auxiliary_images, experiment.auxiliary
+    remedy = f"add auxiliary={EXAMPLES['auxiliary']}, or leave it out"
+    if auxiliary is None:
+        if wanted is not None:
+            raise RequestError(
+                f"trainer.auxiliary_images={wanted}: there is no auxiliary set to take them from; {remedy}"
+            )
+        for option, value in signature(METHOD).defaults.items():
+            given = experiment.method.get(option, value)
+            if option in ("outlier_space", "mean_over", "outlier_statistics") and given != value:
+                raise RequestError(f"method.{option}={given} is about auxiliary images, and there are none; {remedy}")
+        return
+    count = auxiliary.get("count")
+    if wanted is not None and count is not None and wanted > count:
+        raise RequestError(
+            f"trainer.auxiliary_images={wanted}: auxiliary={auxiliary.name} has {count:,} images; ask for no more"
+        )
+
+
+def _check_mixing(experiment: Experiment) -> None:
+    """What is mixed into ID images, and the set that it comes from, belong together."""
+    mixing, pictures = experiment.mixing, experiment.pictures
+    if mixing is not None and pictures is None:
+        raise RequestError(
+            f"mixing={mixing.choice} mixes pictures of another set into ID images, and there is none; add "
+            "pictures=fractals or another image set, or leave mixing out (mixing=null)"
+        )
+    if pictures is not None and mixing is None:
+        raise RequestError(
+            f"pictures={pictures.name}: nothing mixes them into ID images; add mixing=escape, or leave it out "
+            "(pictures=null)"
+        )
+
+
 def check_images(experiment: Experiment) -> None:
     """Selectors, perturbations and penalties on gradients are about images."""
     folder = experiment.config_dir
@@ -148,6 +185,8 @@ def check_images(experiment: Experiment) -> None:
         )
     if experiment.selector and experiment.selector.get("engine") == "faiss" and find_spec("faiss") is None:
         raise RequestError("selector.engine=faiss: faiss is not installed; pip install faiss-cpu, or use engine=torch")
+    _check_auxiliary_options(experiment)
+    _check_mixing(experiment)
     candidates = experiment.selector.get("candidates") if experiment.selector else None
     taken = experiment.trainer.auxiliary_batch_size
     if candidates is not None and candidates < taken:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ood_lab.errors import RunError
 from ood_lab.files.disk import bytes_text, disk_errors, free_bytes, full_disk, in_words
@@ -56,16 +56,16 @@ def extract(archive: Path, folder: Path, *, expected: str | None = None) -> None
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            _check_room(folder, sum(member.file_size for member in packed.infolist()))
-            packed.extractall(folder, [m for m in packed.namelist() if not _is_litter(m)])
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as packed_tar:
+    if tarfile.is_tarfile(archive):  # asked first: a tar may end with a zip, and would pass as one
+        with tarfile.open(archive, tarinfo=_StrictMember) as packed_tar:
             packed_tar.extractall(folder, filter=_data)
             # The compression's own checksum lies behind the tar's end mark, where tarfile doesn't read.
             while packed_tar.fileobj is not None and packed_tar.fileobj.read(CHUNK_BYTES):
                 pass
+    elif zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            _check_room(folder, sum(member.file_size for member in packed.infolist()))
+            packed.extractall(folder, [m for m in packed.namelist() if not _is_litter(m)])
     elif archive.suffix.lower() in COMPRESSED:
         with COMPRESSED[archive.suffix.lower()](archive) as packed_file, (folder / archive.stem).open("wb") as file:
             shutil.copyfileobj(packed_file, file)
@@ -74,6 +74,19 @@ def _unpack(archive: Path, folder: Path) -> None:
             f"{archive} is no zip, tar, gz, bz2 or xz, or a damaged one. A web page may have been saved in the file's "
             "place: delete it and download it again."
         )
+
+
+class _StrictMember(tarfile.TarInfo):
+    """A member whose header must be whole: behind the first member, tarfile takes a broken one for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark, which belongs there
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 def _data(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:

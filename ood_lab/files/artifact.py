@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -44,12 +45,9 @@ class Artifact(ABC):
     def ensure(self) -> Path:
         """Its path, made first where it is not complete. A second process waits for the first."""
         if not self.is_complete():
-            if self.shared:
-                with held(self.path.with_name(f".{self.path.name}.lock"), self.path.name):
-                    if not self.is_complete():
-                        self.make()
-            else:
-                self.make()
+            with self._alone():
+                if not self.is_complete():
+                    self.make()
         return self.path
 
     def read(self, reader: Callable[[Path], T], damage: tuple[type[Exception], ...]) -> T:
@@ -61,15 +59,31 @@ class Artifact(ABC):
             reader: of its path.
             damage: the errors by which the reader tells a damaged file.
         """
+        path = self.ensure()
         try:
-            return reader(self.ensure())
-        except damage as error:
-            set_aside(self.path, error)
-            return reader(self.ensure())
+            return reader(path)
+        except damage:
+            pass
+        with self._alone():
+            try:
+                if path.is_file():  # which another process may have made again meanwhile, or only set aside
+                    return reader(path)
+            except damage as error:
+                set_aside(path, error)
+            self.make()
+        return reader(path)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """While it is made: of processes that share it one at a time."""
+        if not self.shared:
+            return nullcontext()
+        return held(self.path.with_name(f".{self.path.name}.lock"), self.path.name)
 
 
 def set_aside(path: Path, why: object) -> None:
     """Keep a damaged file under another name, and say so: it is made again."""
-    kept = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while (kept := path.with_name(f"{path.name}.damaged{'' if number == 1 else f'-{number}'}")).exists():
+        number += 1
     path.replace(kept)
     print(f"note: {path} can't be read ({why}); kept as {kept.name} and made again", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 from ood_lab.errors import RequestError, RunError
 from ood_lab.files.disk import bytes_text, disk_errors, free_bytes, full_disk, in_words
+from ood_lab.files.lock import held
 from ood_lab.progress import Meter
 
 CHUNK_BYTES = 1 << 18
@@ -85,6 +86,16 @@ def fetch(
         raise RunError(f"{url!r} can't be downloaded: expected http:// or https://. Correct the URL.")
     if target.exists():
         return _checked(target, checksum, target, f"{target} is there. Delete it, and it is downloaded again")
+    with disk_errors(target), held(target.with_name(f".{target.name}.lock"), str(target)):
+        if target.exists():  # another process has downloaded it meanwhile
+            return _checked(target, checksum, target, f"{target} is there. Delete it, and it is downloaded again")
+        return _download(url, target, checksum, timeout, attempts, sleep)
+
+
+def _download(
+    url: str, target: Path, checksum: Checksum | None, timeout: float, attempts: int, sleep: Callable[[float], None]
+) -> Path:
+    """Receive a file in a few connections; the caller holds its lock."""
     part = target.with_name(f".{target.name}.part")
     for attempt in range(1, attempts + 1):
         try:

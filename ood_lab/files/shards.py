@@ -72,8 +72,7 @@ class ShardedSet(Artifact):
             return False
         try:
             manifest = load_manifest(self.folder)
-        except RunError as error:
-            set_aside(self.path, error)
+        except RunError:  # set aside when it is written again
             return False
         if manifest.key != self.key or manifest.items != self.items:
             raise RunError(
@@ -110,12 +109,16 @@ class ShardedSet(Artifact):
                 with FileLock(locks / f"{number:05d}.lock"):
                     self._make_shard(number)
                 meter.advance(self._size(number))
-            self._write_manifest()
+            with FileLock(locks / "manifest.lock"):
+                self._write_manifest()
 
     def _size(self, number: int) -> int:
         return min(self.shard_items, self.items - number * self.shard_items)
 
     def _make_shard(self, number: int) -> None:
+        """Make a shard that is not there; the caller holds its lock."""
+        for path in self._damaged(number):
+            set_aside(path, "its bytes are not those that its name says")
         if self._shard(number) is not None:
             return
         start = number * self.shard_items
@@ -124,29 +127,37 @@ class ShardedSet(Artifact):
             if len(values) != self._size(number):
                 raise RunError(f"the producer gave {len(values)} {name} where {self._size(number)} were asked for")
         data = save({name: np.ascontiguousarray(values) for name, values in made.items()})
-        self._check_room(number, len(data))
+        self._check_room(len(data))
         name = f"{number:05d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.safetensors"
         write_atomically(self.folder / name, data)
 
-    def _check_room(self, number: int, size: int) -> None:
-        """Whether the shards that are still to be made fit on the disk."""
-        needed, free = size * (self.shards - number), free_bytes(self.folder)
-        if number == 0 and free is not None and needed > free:
+    def _check_room(self, size: int) -> None:
+        """Whether the shards that are still to be made fit on the disk, each about this large."""
+        there = {path.name.partition("-")[0] for path in self.folder.glob("*-*.safetensors")}
+        missing = self.shards - len(there)
+        needed, free = size * missing, free_bytes(self.folder)
+        if free is not None and needed > free:
             raise RunError(
-                f"{self.folder}: {self.items:,} items take about {bytes_text(needed)}, and {bytes_text(free)} are "
-                "free. Free some space, or choose another paths.output"
+                f"{self.folder}: {missing:,} of {self.shards:,} shards are still to be made and take about "
+                f"{bytes_text(needed)}, and {bytes_text(free)} are free. Free some space, or choose another "
+                "paths.output"
             )
 
+    def _files(self, number: int) -> list[Path]:
+        """The files of a shard's number, whole or not."""
+        return sorted(self.folder.glob(f"{number:05d}-*.safetensors"))
+
+    def _damaged(self, number: int) -> list[Path]:
+        """Those whose bytes are not what their name says."""
+        return [path for path in self._files(number) if not _is_whole(path, digest(path))]
+
     def _shard(self, number: int) -> Shard | None:
-        """A shard that is there, its bytes compared with its name; others of its number are set aside."""
-        found = None
-        for path in sorted(self.folder.glob(f"{number:05d}-*.safetensors")):
+        """A shard that is there, its bytes compared with its name."""
+        for path in self._files(number):
             sha256 = digest(path)
-            if path.stem.partition("-")[2] == sha256[:DIGITS]:
-                found = Shard(path.name, self._size(number), path.stat().st_size, sha256)
-            else:
-                set_aside(path, "its bytes are not those that its name says")
-        return found
+            if _is_whole(path, sha256):
+                return Shard(path.name, self._size(number), path.stat().st_size, sha256)
+        return None
 
     def _write_manifest(self) -> None:
         found = [self._shard(number) for number in range(self.shards)]
@@ -156,4 +167,15 @@ class ShardedSet(Artifact):
         for left in self.folder.glob(".*-*.safetensors.*.tmp"):  # of processes that were killed
             left.unlink(missing_ok=True)
         manifest = Manifest(self.key, shards, self.classes, dict(self.about or {}))
-        write_atomically(self.path, manifest.text().encode())
+        if self.path.is_file():
+            try:
+                load_manifest(self.folder)
+            except RunError as error:
+                set_aside(self.path, error)
+        text = manifest.text().encode()
+        if not self.path.is_file() or self.path.read_bytes() != text:
+            write_atomically(self.path, text)
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.stem.partition("-")[2] == sha256[:DIGITS]

@@ -21,10 +21,10 @@ from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer, ParameterGroup
 from ood_lab.parts import SHIFTS, Kept, Parts, Rows, Term, View, WholeBatch, turned
-from ood_lab.perturbation.base import Beside, OutlierImages
+from ood_lab.perturbation.base import Beside, OutlierImages, Perturbation
 from ood_lab.random import derive_seed, generator
 from ood_lab.selector.base import EpochSelector, StepSelector
-from ood_lab.types import BackboneOutput, Batch, Outliers
+from ood_lab.types import BackboneOutput, Batch, Outliers, OutlierSpace
 
 
 class Method(Measured):
@@ -46,6 +46,10 @@ class Method(Measured):
             the same, as in OpenOOD's trainers; or "heads" alone, on a backbone in evaluation mode (CSI's second stage).
         outlier_statistics: whether batch normalisation takes ID and outlier images together ("joint": one forward pass)
             or each by themselves ("own": two, as MixOE's code).
+        outlier_space: auxiliary images as they are trained on: augmented and normalised as the ID images
+            ("normalised"), or neither, with values in [0, 1] ("raw01", AOE's code); the data module does it.
+        mean_over: what the terms on auxiliary images and the ID terms are means over: each over its own images
+            ("sides"), or both over all images of the step ("all_rows", AOE's code: with as many of each, half of both).
         optimizer: its settings.
 
     Raises:
@@ -59,12 +63,15 @@ class Method(Measured):
         stage: Literal["pretrain", "finetune"],
         trainable: Literal["whole", "layer4_mlp", "heads"] = "whole",
         outlier_statistics: Literal["joint", "own"] = "joint",
+        outlier_space: OutlierSpace = "normalised",
+        mean_over: Literal["sides", "all_rows"] = "sides",
         optimizer: Optimizer,
     ) -> None:
         super().__init__(parts.classes)
         self.parts, self.stage, self.optimizer_settings = parts, stage, optimizer
         self.backbone, self.head = parts.backbone, parts.head
         self.frozen, self.apart = trainable == "heads", outlier_statistics == "own"
+        self.outlier_space, self.over_all_rows = outlier_space, mean_over == "all_rows"
         if trainable == "layer4_mlp":
             self.backbone.freeze_below_last_stage()
         elif self.frozen:
@@ -123,6 +130,8 @@ class Method(Measured):
         progress = self._progress(batch_idx)
         running = self.running(progress)
         auxiliary = self._outlier_images(batch, batch_idx) if _reads_outliers(running) else None
+        if auxiliary is not None and auxiliary.id_images is not None:
+            batch = batch._replace(images=torch.cat([auxiliary.id_images, batch.images[len(auxiliary.id_images) :]]))
         output = self._forward_pass(batch.images, None if auxiliary is None else auxiliary.images, running)
         with torch.autocast(self.device.type, enabled=False):
             losses, store = self.losses(batch, output, progress, auxiliary)
@@ -187,7 +196,7 @@ class Method(Measured):
             losses |= found
             if term.watched:
                 continue
-            own = [weights[name] * value for name, value in found.items()]
+            own = [weights[name] * self._share(term, view) * value for name, value in found.items()]
             if term.group == "outlier_loss":
                 self._count_outlier_step(own, output.features)
             weighted += own
@@ -196,6 +205,12 @@ class Method(Measured):
         used = self._used(running)
         self._idle = [parameter for owner, parameter in self._optional_parameters() if owner not in used]
         return {**losses, "total": self._with_idle(sum(weighted[1:], weighted[0]))}, store
+
+    def _share(self, term: Term, view: View) -> float:
+        """By what a term is multiplied besides its weight: its side's share of all rows, where means are over these."""
+        if not self.over_all_rows or view.id_share is None or term.group == "regularizer":
+            return 1.0
+        return 1 - view.id_share if term.group == "outlier_loss" else view.id_share
 
     def _view(
         self,
@@ -307,16 +322,29 @@ class Method(Measured):
         if isinstance(parts.selector, StepSelector):
             draw = generator(parts.seed, "select", self.current_epoch, step, device=self.device)
             images = self._selected(images, parts.selector, draw)
-        if parts.perturbation is None:
-            return OutlierImages(images)
         draw = generator(parts.seed, "perturb", self.current_epoch, step, device=self.device)
         count = len(batch.labels) // self.views
-        classes = parts.classes
-        outputs = classes + self.head.EXTRA
-        own = batch.images[:count].detach()
-        beside = Beside(own, batch.labels[:count], classes, outputs, self.network, *self._place())
-        changed: OutlierImages = parts.perturbation(images, beside, draw)
-        return changed
+        return self.changed(images, batch.images[:count].detach(), batch.labels[:count], draw)
+
+    def changed(
+        self,
+        images: Tensor,
+        id_images: Tensor,
+        labels: Tensor,
+        draw: torch.Generator,
+        perturbation: Perturbation | None = None,
+    ) -> OutlierImages:
+        """Outlier images as the method's perturbation, or another one, changes them.
+
+        Args:
+            id_images, labels: of the step.
+        """
+        perturbation = perturbation or self.parts.perturbation
+        if perturbation is None:
+            return OutlierImages(images)
+        classes = self.parts.classes
+        beside = Beside(id_images, labels, classes, classes + self.head.EXTRA, self.network, *self._place())
+        return perturbation(images, beside, draw)
 
     def _selected(self, images: Tensor, selector: StepSelector, draw: torch.Generator) -> Tensor:
         """This device's share of the images that are taken from the candidates of all devices."""

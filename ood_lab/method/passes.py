@@ -36,14 +36,15 @@ class TrainingPasses:
     def of_id(self) -> Iterator[Tensor]:
         """Penultimate features [n, D] of this device's share of the ID training images, without augmentation."""
         rows = torch.arange(self._data.train_images.count)[self._share]
-        yield from self._passed(self._data.train_images.plain, rows, "features of the ID images")
+        plain, normalise = self._data.train_images.plain, self._data.normalise
+        yield from self._passed(plain, normalise, rows, "features of the ID images")
 
     def of_auxiliary(self, rows: Tensor, what: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Places in `rows`, and penultimate features of these auxiliary images: this device's share of them."""
         images = self._data.auxiliary_images
         assert images is not None
         places = torch.arange(len(rows))[self._share]
-        passed = self._passed(images.plain, rows[places.to(rows.device)], what)
+        passed = self._passed(images.plain, self._data.as_outliers, rows[places.to(rows.device)], what)
         yield from zip(places.split(self._size), passed, strict=True)
 
     @property
@@ -54,9 +55,15 @@ class TrainingPasses:
     def _size(self) -> int:
         return self._data.sizes.evaluation
 
-    def _passed(self, images: Callable[[Tensor, int], Iterator[Tensor]], rows: Tensor, what: str) -> Iterator[Tensor]:
+    def _passed(
+        self,
+        images: Callable[[Tensor, int], Iterator[Tensor]],
+        as_input: Callable[[Tensor], Tensor],
+        rows: Tensor,
+        what: str,
+    ) -> Iterator[Tensor]:
         chunks, steps = images(rows.cpu(), self._size), -(-len(rows) // self._size)
         if self._place[0] == 0:
             chunks = track(chunks, f"epoch {self._method.current_epoch + 1}: {what}", steps)
         for pixels in chunks:
-            yield self._method.network(self._data.normalise(pixels.to(self.device))).features
+            yield self._method.network(as_input(pixels.to(self.device))).features

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveFloat
 from ood_lab.loss.logistic import Reduction, binary_losses, over_both_sides
@@ -39,6 +41,12 @@ def small_network(width: int, hidden: int, outputs: int) -> nn.Module:
     if not hidden:
         return nn.Linear(width, outputs)
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def energy_losses(phi: nn.Module, energy_B1: Tensor, label: int) -> Tensor:
+    """Cross-entropy of phi(-E) for each row [B]: label 1 is ID, 0 outlier."""
+    outputs = phi(energy_B1)
+    return F.cross_entropy(outputs, outputs.new_full((len(outputs),), label, dtype=torch.long), reduction="none")
 
 
 class LogisticTerm(Term):

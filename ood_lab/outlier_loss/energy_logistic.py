@@ -6,11 +6,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ood_lab.config.ranges import NonNegativeInt
 from ood_lab.loss.logistic import Reduction, over_both_sides, weighted_energy
-from ood_lab.outlier_loss.base import small_network
+from ood_lab.outlier_loss.base import energy_losses, small_network
 from ood_lab.parts import Dimensions, Term, View
 
 
@@ -48,8 +47,7 @@ class EnergyLogistic(Term):
     def _losses(self, logits_BC: Tensor, label: int) -> Tensor:
         weights = self.class_weights
         energy = logits_BC.logsumexp(1) if weights is None else weighted_energy(logits_BC, weights)
-        outputs = self.phi(energy[:, None])
-        return F.cross_entropy(outputs, outputs.new_full((len(outputs),), label, dtype=torch.long), reduction="none")
+        return energy_losses(self.phi, energy[:, None], label)
 
     def loss(self, view: View) -> Tensor:
         sides = self._losses(view.id.class_logits, 1), self._losses(view.outlier_rows.class_logits, 0)

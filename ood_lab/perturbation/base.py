@@ -13,10 +13,14 @@ from ood_lab.network import Network
 
 @dataclass(frozen=True)
 class OutlierImages:
-    """Images that a step trains on as outliers [K, 3, H, W], and their soft labels where they were made with some."""
+    """Images that a step trains on as outliers [K, 3, H, W], and their soft labels where they were made with some.
+
+    `id_images` stand in the place of the step's ID images, of two views the first.
+    """
 
     images: Tensor
     targets: Tensor | None = None
+    id_images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Beside:
 class Perturbation:
     """Changes outlier images within a step.
 
-    `gives` names in the class body what terms may read of the images besides: "targets", or nothing.
+    `gives` names in the class body what terms may read of the images besides: "targets", or nothing; `strength` the
+    attribute that says how much is changed, where 0 changes nothing.
     """
 
     gives: ClassVar[tuple[str, ...]] = ()
+    strength: ClassVar[str] = ""
 
     def __call__(self, images: Tensor, beside: Beside, generator: torch.Generator) -> OutlierImages:
         """The changed images, normalised as they come; without a graph.

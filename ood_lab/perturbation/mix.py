@@ -10,6 +10,7 @@ from torch import Tensor
 from ood_lab.config.ranges import PositiveFloat
 from ood_lab.errors import RunError
 from ood_lab.perturbation.base import Beside, OutlierImages, Perturbation
+from ood_lab.random import beta
 
 
 class Mix(Perturbation):
@@ -40,7 +41,7 @@ class Mix(Perturbation):
     def __call__(self, images: Tensor, beside: Beside, generator: torch.Generator) -> OutlierImages:
         count = min(len(images), len(beside.images))
         own, others = beside.images[:count], images[:count]
-        share = beta_draw(self.beta_a, self.beta_b, generator)
+        share = beta(self.beta_a, self.beta_b, (), generator).float()
         if self.operation == "paste":
             own_N, share = pasted(own, others, share, generator)
         else:
@@ -56,16 +57,6 @@ class Mix(Perturbation):
                 raise RunError("outlier_label=absent: the head has no output for it; use head=absent_class")
             return outputs == beside.outputs - 1
         return (outputs < beside.classes) / beside.classes
-
-
-def beta_draw(a: float, b: float, generator: torch.Generator) -> Tensor:
-    """One draw from Beta(a, b), by two gamma draws."""
-    # torch's own gamma takes a generator only here; in float64, since draws for a small a or b underflow otherwise.
-    gammas = [
-        torch._standard_gamma(torch.full((), value, dtype=torch.float64, device=generator.device), generator=generator)
-        for value in (a, b)
-    ]
-    return (gammas[0] / (gammas[0] + gammas[1])).float()
 
 
 def pasted(own: Tensor, others: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

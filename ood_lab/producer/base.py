@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from numpy.typing import NDArray
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
@@ -24,6 +25,9 @@ class Producer:
 
     def __init__(self, *, count: PositiveInt, shard_items: PositiveInt, seed: NonNegativeInt) -> None:
         self.count, self.shard_items, self.seed = count, shard_items, seed
+
+    def to(self, device: torch.device) -> None:
+        """Where a network works that the producer has, if any."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:

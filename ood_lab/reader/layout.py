@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from ood_lab.errors import RequestError
-from ood_lab.reader import cifar_batches, folder, idx, image_list, mat, npy, shards
+from ood_lab.reader import cifar_batches, folder, idx, image_list, mat, npy, npz, shards
 from ood_lab.reader.base import Listing
 from ood_lab.reader.scope import read_once
 from ood_lab.reader.selection import chosen, kept_classes
@@ -30,6 +30,7 @@ READERS: dict[str, ModuleType] = {
     "idx": idx,
     "mat": mat,
     "npy": npy,
+    "npz": npz,
     "shards": shards,
 }
 

@@ -72,6 +72,8 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         node = json.loads(path.read_text())
         shards = tuple(Shard(**shard) for shard in node["shards"])
+        if not all(isinstance(n, int) and n >= 0 for shard in shards for n in (shard.items, shard.bytes)):
+            raise TypeError("items and bytes are no numbers")
         classes = None if node["classes"] is None else tuple(node["classes"])
         return Manifest(node["key"], shards, classes, node["about"])
     except (ValueError, KeyError, TypeError) as error:
@@ -96,7 +98,7 @@ def digest(path: Path) -> str:
 
 
 class ShardedRows:
-    """One tensor of all shards, as an array that is read from the disk where it is indexed."""
+    """One tensor of all shards, as an array that is read from the disk where it is indexed, by row, rows or mask."""
 
     def __init__(self, files: list[Path], name: str) -> None:
         self._parts = [mapped(file, name) for file in files]
@@ -111,6 +113,13 @@ class ShardedRows:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         index = np.asarray(rows)
+        if index.dtype == bool:
+            if index.shape != self.shape[:1]:
+                raise IndexError(f"a mask of shape {index.shape} for {len(self)} rows")
+            index = np.flatnonzero(index)
+        index = np.where(index < 0, index + len(self), index)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"rows {index.min()} .. {index.max()} of {len(self)}")
         parts = np.searchsorted(self._ends, index, side="right")
         if index.ndim == 0:
             return self._row(int(parts), int(index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -93,13 +93,16 @@ def tuning_lines(validation: Sequence[str], chosen: Mapping[str, Mapping[str, An
     return [f"* tuned by AUROC of ID validation images against {', '.join(validation)}: {found}"]
 
 
-def training_lines(experiment: Experiment) -> list[str]:
-    """What was looked at between epochs, where that says something about the numbers."""
-    trainer = experiment.trainer
+def training_lines(experiment: Experiment, curves: Collection[str]) -> list[str]:
+    """What was looked at between epochs, where that says something about the numbers.
+
+    Args:
+        curves: the keys that training has logged.
+    """
     lines = []
-    if trainer.evaluate_every and trainer.evaluate_test:
+    if any(key.startswith("test/") for key in curves):
         lines.append("OOD test sets were scored while training, too: nothing may be chosen by these curves")
-    if trainer.select != "last":
+    if experiment.trainer.select != "last":
         lines.append("weights of the epoch with the best accuracy on ID validation images")
     return lines
 

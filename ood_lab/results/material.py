@@ -24,8 +24,11 @@ class RunMaterial(NamedTuple):
     outliers: Array | None  # synthesized [K, D] in the same space; scored they are the set SYNTHESIZED
     columns: Mapping[str, Array] = MappingProxyType({})  # of the outliers, what the sampler says of each [K]
     radii: Mapping[str, Mapping[str, Array]] = MappingProxyType({})  # scorer -> set -> local radius [N]
+    auroc: Mapping[str, Mapping[str, float]] = MappingProxyType({})  # as stored: scorer -> OOD set -> 0..1
     # Draws outliers from the finished run's bank with other options of its synthesizer: their columns.
     redraw: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None
+    # Of a run with auxiliary images: some of them as its network sees them (`ood_lab.task.outlier_images`).
+    outlier_images: Callable[[], Mapping[str, NDArray[Any]]] | None = None
 
 
 class Material(NamedTuple):

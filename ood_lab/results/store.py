@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "seed", "stage",
-    "id_loss", "synthesizer", "auxiliary", "selector", "perturbation", "outlier_loss", "regularizer", "head",
-    "objective",
+    "id_loss", "synthesizer", "auxiliary", "selector", "perturbation", "outlier_loss", "regularizer", "mixing",
+    "pictures", "head", "objective",
     "scorer", "options", "tuned", "fit", "space", "ood_set", "group", "metric", "value", "low", "high", "unit",
     "n_id", "n_ood", "n_expected", "overlap", "layout", "features", "convention", "protocol", "hardware", "commit",
     "versions",

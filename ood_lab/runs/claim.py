@@ -40,13 +40,12 @@ def verify(experiment: Experiment) -> None:
 def enter_training_images(experiment: Experiment) -> None:
     """Record the images that a run is about to be trained on; one that has begun keeps what it began with."""
     images, folder = RunImages(experiment), RunFolder(experiment.run_dir)
-    for name in ("train", "auxiliary"):
-        if name in images.names:
-            if not folder.has_begun:
-                images.record.forget(name)
-                folder.normalisation.unlink(missing_ok=True)
-            images.enter(name)
-            images.complete([name], READ_FIRST_GB)
+    for name in images.trained_on:
+        if not folder.has_begun:
+            images.record.forget(name)
+            folder.normalisation.unlink(missing_ok=True)
+        images.enter(name)
+        images.complete([name], READ_FIRST_GB)
 
 
 def claim(experiment: Experiment) -> Experiment:
@@ -69,6 +68,8 @@ def claim(experiment: Experiment) -> Experiment:
                 f"go on with that, or move {folder.path} away"
             )
         return experiment.with_threads(began.threads)
+    if experiment.produces and folder.identity.is_file():
+        return experiment
     config = OmegaConf.create(uninterpolated(experiment.values()))
     write_atomically(folder.config, OmegaConf.to_yaml(config).encode())
     about = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
-from ood_lab.results.search import search_path
+from ood_lab.results.search import read_search, search_path
 from ood_lab.results.store import options_text, radius_metric, read_rows, read_thresholds
 from ood_lab.runs import production
 from ood_lab.runs.run_folder import RunFolder
@@ -20,6 +19,8 @@ def outstanding(experiment: Experiment) -> bool:
     """Whether anything that the experiment asks of its run is still to be done."""
     if experiment.produces:
         return not production.is_made(experiment)
+    if experiment.makes_no_classifier:
+        return not RunFolder(experiment.run_dir).done.is_file()
     return not RunFolder(experiment.run_dir).done.is_file() or bool(unscored(experiment))
 
 
@@ -80,6 +81,5 @@ def _tuned_on(experiment: Experiment, name: str, node: Mapping[str, Any], of_tod
     """Whether a detector's options were searched, if at all, on the validation images that lie there today."""
     if TUNED not in node:
         return True
-    path = search_path(experiment.run_dir, name, node)
-    keys = json.loads(path.read_text())["features"] if path.is_file() else {}
+    keys = read_search(search_path(experiment.run_dir, name, node)).get("features", {})
     return all(ood_set in keys and of_today(ood_set, keys[ood_set]) for ood_set in node[TUNED]["sets"])

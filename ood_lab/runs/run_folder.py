@@ -37,11 +37,6 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def best(self) -> Path:
-        """The weights of the best epoch so far, where `trainer.select` asks for these."""
-        return self.path / "checkpoints" / "best.safetensors"
-
-    @property
     def outliers(self) -> Path:
         """One batch of the synthesizer's outliers, with the features that the network gives for them."""
         return self.path / "features" / "synthesized.safetensors"

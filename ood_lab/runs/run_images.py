@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ood_lab.config import Experiment, RequestError
+from ood_lab.config.groups import TRAINED_ON
 from ood_lab.config.image_sets import ImageSetUse
 from ood_lab.files.fingerprint import Fingerprint, fingerprint
 from ood_lab.reader.scope import read_once
@@ -21,7 +22,8 @@ class RunImages:
     """The images of an experiment as they lie on the disk today, compared with the record of its run.
 
     Sets are named as in the record: "train", "test" and, where the ID set has such a part of its own, "val" (or both
-    together); "auxiliary"; OOD sets by their names. A set without files (embedded, generated) has no state.
+    together); "auxiliary" and "pictures"; OOD sets by their names. A set without files (embedded, generated) has no
+    state.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -43,9 +45,15 @@ class RunImages:
     @property
     def names(self) -> list[str]:
         """Every set of the experiment."""
-        auxiliary = [use.role for use in self.experiment.image_sets if use.role == "auxiliary"]
-        others = [use.name for use in self.experiment.image_sets if use.role not in ("id", "auxiliary")]
-        return [*dict.fromkeys(map(self.source, self.experiment.use("id").splits)), *auxiliary, *others]
+        trained = [use.role for use in self.experiment.image_sets if use.role in TRAINED_ON]
+        others = [use.name for use in self.experiment.image_sets if use.role not in ("id", *TRAINED_ON)]
+        return [*dict.fromkeys(map(self.source, self.experiment.use("id").splits)), *trained, *others]
+
+    @property
+    def trained_on(self) -> list[str]:
+        """The sets that the weights depend on: those of training, and validation images that choose the weights."""
+        chosen_by = [] if self.experiment.trainer.select == "last" else [self.source("val")]
+        return [name for name in self.names if name in ("train", *TRAINED_ON, *chosen_by)]
 
     def _files(self, name: str) -> tuple[Path, ...]:
         if name in ID_NAMES:
@@ -94,12 +102,12 @@ class RunImages:
         Raises:
             RequestError: other images lie there now.
         """
-        for name in ("train", "auxiliary"):
+        for name in self.trained_on:
             first = self.record.first(name)
-            now = self._now(name) if first is not None and name in self.names else None
+            now = self._now(name) if first is not None else None
             if first is None or now is None or self.record.state(name, *now) is first:
                 continue
-            use = self.experiment.use("id" if name == "train" else name)
+            use = self.experiment.use("id" if name in ID_NAMES else name)
             then, count = f"{first.files:,}", now[1].files
             how = f"{then} files then, {count:,} now" if count != first.files else f"{then} files, not the same ones"
             if first.contents is None and first.names == now[1].names:
@@ -109,7 +117,7 @@ class RunImages:
             raise RequestError(
                 f"{self.experiment.run_id} began with other {name} images of {use.name} ({how}, in "
                 f"{use.node['root']}). To train on today's images, move {self.experiment.run_dir} away, or give the "
-                f"set another name ({'dataset' if name == 'train' else name}.name=...); to use the old network, put "
+                f"set another name ({'dataset' if name in ID_NAMES else name}.name=...); to use the old network, put "
                 "the images back."
             )
 

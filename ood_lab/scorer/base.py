@@ -10,7 +10,7 @@ from ood_lab.types import FeatureSet, LinearHead
 
 # "method" is the projection where the method trains one, else the penultimate features; the last three are what
 # single methods give besides.
-Space = Literal["method", "penultimate", "projection", "numerator", "shifts", "joint", "absent"]
+Space = Literal["method", "penultimate", "projection", "numerator", "shifts", "joint", "absent", "energy"]
 
 
 class Scorer:
@@ -100,6 +100,7 @@ class InputScorer(Scorer):
     """
 
     epsilon: float
+    changes_id = True  # or only the images of OOD sets
 
     def objective(self, outputs: dict[str, Tensor]) -> Tensor:
         """What the change raises [N], from the network's outputs (see `Method.extract`)."""

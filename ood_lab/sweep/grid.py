@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import TRAINED_ON
 from ood_lab.config.prepare import expand_sweep, on_disk, prepare
 from ood_lab.errors import RequestError
 from ood_lab.progress import stdout
@@ -78,7 +79,7 @@ def _check_apart(experiments: Sequence[Experiment]) -> None:
     places: dict[tuple[str, str], tuple[str, str]] = {}
     for experiment in experiments:
         for use in experiment.image_sets:
-            role = use.role if use.role in ("id", "auxiliary") else use.name
+            role = use.role if use.role in ("id", *TRAINED_ON) else use.name
             where = (str(use.node["root"]), repr(use.node["layouts"]))
             if places.setdefault((experiment.run_id, role), where) != where:
                 raise RequestError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ood_lab.config.ranges import PositiveFloat
 from ood_lab.errors import RunError
+from ood_lab.random import beta
 from ood_lab.synthesizer.base import by_class
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
 from ood_lab.types import Outliers
@@ -62,13 +63,6 @@ class BoundaryMixup(GaussianTail):
             points,
             shift_CK=draw(1, len(points), shape),
             partner_CK=draw(shape[1], shape),
-            share_CK=_beta(self.beta, shape, generator).to(points),
+            share_CK=beta(self.beta, self.beta, shape, generator).to(points),
         )
         return by_class(mixed)
-
-
-def _beta(a: float, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Beta(a, a) draws: of two gamma variables the share of one. In float64, since small a give tiny ones."""
-    alpha = torch.full((2, *shape), a, device=generator.device, dtype=torch.float64)
-    x, y = torch._standard_gamma(alpha, generator=generator)
-    return x / (x + y)

@@ -14,6 +14,7 @@ from ood_lab.config.check import parse
 from ood_lab.config.compose import compose
 from ood_lab.config.options import affected_by
 from ood_lab.config.prepare import expand_sweep
+from ood_lab.config.quoting import as_override
 from ood_lab.errors import RequestError
 from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
 
@@ -155,7 +156,16 @@ def _fitted(row: TableRow, scale: Scale, clipped: set[str]) -> TableRow:
     here: set[str] = set()
 
     def fit(changes: Sequence[str]) -> tuple[str, ...]:
-        return tuple(clip(text) for override in changes for text in scale.instead.get(override, [override]))
+        fitted = (within(override) for override in changes)
+        return tuple(clip(text) for override in fitted for text in scale.instead.get(override, [override]))
+
+    def within(override: str) -> str:
+        """The same, of the run that a part depends on."""
+        key, _, _ = override.partition("=")
+        if ".needs." not in key:
+            return override
+        inner = parse([override])[0].value()
+        return f"{key}={as_override(list(fit(inner)))}" if isinstance(inner, list) else override
 
     def clip(text: str) -> str:
         key, _, value = text.partition("=")

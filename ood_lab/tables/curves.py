@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ood_lab.tables.cells import Cell, Filled, as_number
 from ood_lab.tables.layout import heading
-from ood_lab.tables.spec import Table, key_of
+from ood_lab.tables.spec import Table, key_of, settings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +33,7 @@ class Sweep(NamedTuple):
 
 def sweep_of(table: Table, dataset: str) -> Sweep | None:
     """What the rows sweep on an ID set, by their overrides; None where that is not one number."""
-    options = [
-        dict(text.partition("=")[::2] for text in (*row.overrides, *row.by_dataset.get(dataset, ())))
-        for row in table.rows
-    ]
+    options = [settings_of(row, dataset) for row in table.rows]
     replaced = {key_of(override) for override in table.overrides}
     numbers = [
         {k: n for k, v in own.items() if k not in replaced and (n := as_number(v)) is not None} for own in options

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ood_lab.config.check import parse
 from ood_lab.config.groups import config_file, groups, nearest
 from ood_lab.errors import RequestError
 
@@ -130,14 +131,32 @@ def row_labels(table: Table) -> tuple[str, ...]:
     out = []
     for row in table.rows:
         same = [other for other in table.rows if other.label == row.label]
-        own = [
-            f"{key.rpartition('.')[2]}={value}"
-            for key, _, value in (text.partition("=") for text in row.overrides)
-            if not all(f"{key}={value}" in other.overrides for other in same)
-        ]
+        settings = settings_of(row)
+        own = [f"{key.rpartition('.')[2]}={value}" for key, value in settings.items() if _tells(key, value, row, same)]
         own += [row.scorer] if row.scorer and any(other.scorer != row.scorer for other in same) else []
         out.append(f"{row.label} ({', '.join(own)})" if own else row.label)
     return tuple(out)
+
+
+def _tells(key: str, value: str, row: TableRow, same: Sequence[TableRow]) -> bool:
+    """Whether a row differs in a setting from others of its label; in its detector's, from those of this detector."""
+    others = [other for other in same if other.scorer == row.scorer or not key.startswith("scorer.")]
+    return not all(settings_of(other).get(key) == value for other in others)
+
+
+def settings_of(row: TableRow, dataset: str | None = None) -> dict[str, str]:
+    """What a row sets, by key: also of the runs that its parts depend on, and of its detector.
+
+    Args:
+        dataset: with what it sets for this ID set besides.
+    """
+    found: dict[str, str] = {}
+    for text in (*row.overrides, *row.by_dataset.get(dataset or "", ())):
+        key, _, value = text.partition("=")
+        inner = parse([text])[0].value() if ".needs." in key else None
+        parts = [str(part).partition("=") for part in inner] if isinstance(inner, list) else []
+        found |= {f"{key}.{name}": given for name, _, given in parts} or {key: value}
+    return found | {f"scorer.{row.scorer}.{name}": str(value) for name, value in row.options.items()}
 
 
 def key_of(override: str) -> str:

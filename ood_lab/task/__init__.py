@@ -1,4 +1,4 @@
-"""What the command does: train, evaluate, report, export, data."""
+"""What the command does: train, evaluate, report, export, data, synthesize."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from hydra.utils import get_class
 
 from ood_lab.config.experiment import Experiment, Part
-from ood_lab.config.groups import LIST_GROUPS
+from ood_lab.config.groups import LIST_GROUPS, TRAINED_ON
 from ood_lab.config.identity import order_of, part_name, reads_projections
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.parts import TERM_GROUPS
@@ -20,6 +21,7 @@ from ood_lab.images.pixels import Reading
 from ood_lab.method.base import Method
 from ood_lab.parts import Dimensions, Parts, Term
 from ood_lab.random import derive_seed
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.training.datamodule import DataModule, EvaluationSet, Normalise, Sizes
 
 
@@ -39,29 +41,42 @@ def _built(value: Any) -> Any:
     return [_built(child) for child in value] if isinstance(value, list) else value
 
 
-def _optional(part: Part | None) -> Any:
-    return None if part is None else build(part)
+def build_part(experiment: Experiment, part: Part | None, *args: Any, **injected: Any) -> Any:
+    """The object that a part of an experiment is: its `needs` are the files that those runs made, by name.
+
+    Of a run that trains it is the final weights, of one that makes a set the folder of its shards.
+    """
+    if part is None:
+        return None
+    if part.get("needs"):
+        made = {name: _made(experiment.prerequisites[f"{part.path}.{name}"]) for name in part.options["needs"]}
+        part = replace(part, options={**part.options, "needs": made})
+    return build(part, *args, **injected)
+
+
+def _made(experiment: Experiment) -> Path:
+    return experiment.product if experiment.produces else RunFolder(experiment.run_dir).weights
 
 
 def build_method(experiment: Experiment) -> Method:
     """The network and its parts, initialised from the run's seed alone, always in the same order."""
     torch.manual_seed(derive_seed(experiment.seed, "weights"))
     classes = classes_of(experiment)
-    backbone = build(experiment.backbone, classes + head_class(experiment).EXTRA)
+    backbone = build_part(experiment, experiment.backbone, classes + head_class(experiment).EXTRA)
     dims = Dimensions(classes, backbone.feature_dim, experiment.head.options["projection_dim"])
-    synthesizer = _optional(experiment.synthesizer)
+    synthesizer = build_part(experiment, experiment.synthesizer)
     parts = Parts(
         backbone=backbone,
-        head=build(experiment.head, backbone.feature_dim, reads_projections(experiment), classes),
+        head=build_part(experiment, experiment.head, backbone.feature_dim, reads_projections(experiment), classes),
         terms=_terms(experiment, dims),
         classes=classes,
         seed=experiment.seed,
         dims=dims,
         synthesizer=synthesizer,
-        selector=_optional(experiment.selector),
-        perturbation=_optional(experiment.perturbation),
+        selector=build_part(experiment, experiment.selector),
+        perturbation=build_part(experiment, experiment.perturbation),
     )
-    method: Method = build(experiment.method, parts)
+    method: Method = build_part(experiment, experiment.method, parts)
     return method
 
 
@@ -84,7 +99,7 @@ def _terms(experiment: Experiment, dims: Dimensions) -> dict[str, Term]:
     for group in TERM_GROUPS:
         for part in sorted(experiment.of_group(group), key=lambda part: (order_of(group, part.node), part.choice)):
             own = part.choice if group in LIST_GROUPS else part_name(group, part.target).rpartition(".")[2].lower()
-            term: Term = build(part, dims)
+            term: Term = build_part(experiment, part, dims)
             term.group, term.name = group, own
             terms[own] = term
     return terms
@@ -111,19 +126,28 @@ def build_data(experiment: Experiment, views: int = 1) -> DataModule:
         views: augmented copies of each training image in a batch.
     """
     trainer, protocol = experiment.trainer, experiment.protocol
-    others = [use for use in experiment.image_sets if use.role not in ("id", "auxiliary")]
+    others = [use for use in experiment.image_sets if use.role not in ("id", *TRAINED_ON)]
     return DataModule(
         build(experiment.dataset),
         build(experiment.augmentation),
         build_reading(experiment),
-        auxiliary=_optional(experiment.auxiliary),
+        auxiliary=build_part(experiment, experiment.auxiliary),
+        mixing=build_part(experiment, experiment.mixing),
+        pictures=build_part(experiment, experiment.pictures),
         ood={use.name: _ood_set(use, experiment) for use in others},
         normalise=build_normalise(experiment),
         views=views,
-        sizes=Sizes(trainer.batch_size, trainer.auxiliary_batch_size, trainer.eval_batch_size, _candidates(experiment)),
+        sizes=Sizes(
+            trainer.batch_size,
+            trainer.auxiliary_batch_size,
+            trainer.eval_batch_size,
+            _candidates(experiment),
+            trainer.auxiliary_images,
+        ),
         stream=experiment.dataset.recipe.serve == "streaming",
         id_val=protocol.id_val or 0,
         seed=experiment.seed,
+        outlier_space=experiment.method.options["outlier_space"],
         device=device(experiment),
     )
 

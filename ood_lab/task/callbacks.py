@@ -5,14 +5,28 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning as L
 from torch import Tensor
 
 from ood_lab.files.storage import write_atomically
-from ood_lab.method.base import Method
 from ood_lab.progress import Meter
+from ood_lab.results.curves import read_curves
+
+
+class Logged(Protocol):
+    """What curves show of a module besides its losses."""
+
+    info: dict[str, Tensor]
+
+    def epoch_summary(self) -> dict[str, float]:
+        """Numbers of the epoch that has ended."""
+        ...
+
+
+def _logged(module: L.LightningModule) -> Logged:
+    return cast(Logged, module)
 
 
 class Curves(L.Callback):
@@ -37,13 +51,11 @@ class Curves(L.Callback):
         if trainer.global_step % self.every == 0:
             losses = {k: v.item() for k, v in outputs.items() if isinstance(v, Tensor) and k != "loss"}
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            assert isinstance(pl_module, Method)
-            info = {f"info/{k}": v.item() for k, v in pl_module.info.items()}
+            info = {f"info/{k}": v.item() for k, v in _logged(pl_module).info.items()}
             self.add(trainer, {**{f"loss/{k}": v for k, v in losses.items()}, **info, "lr": rate})
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Method)
-        self.add(trainer, {f"epoch/{k}": v for k, v in pl_module.epoch_summary().items()})
+        self.add(trainer, {f"epoch/{k}": v for k, v in _logged(pl_module).epoch_summary().items()})
 
     def add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
         """Write a row of the step at which training stands."""
@@ -61,14 +73,6 @@ class Curves(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
-
-
-def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The rows written so far; an unfinished last line is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 class Checkpoints(L.Callback):

@@ -17,7 +17,9 @@ from ood_lab.config.image_sets import check_id_set
 from ood_lab.config.own_folder import is_own
 from ood_lab.errors import OodLabError, RunError
 from ood_lab.files.archive import extract
+from ood_lab.files.disk import disk_errors
 from ood_lab.files.download import Checksum, fetch, file_digest
+from ood_lab.files.lock import held
 from ood_lab.progress import stdout, track
 from ood_lab.reader.layout import layouts_of, read_layout
 from ood_lab.results.store import Results
@@ -141,10 +143,15 @@ def download(files: list[dict[str, Any]], root: Path) -> None:
             continue
         checksum = Checksum.parse(file["checksum"]) if file["checksum"] else None
         print(f"{file['url']} -> {target}", flush=True)
-        fetch(file["url"], target, checksum)
-        if file["unpack"] is not None:
-            extract(target, root / file["unpack"], expected=file["expect"])
-            target.unlink()
+        if file["unpack"] is None:
+            fetch(file["url"], target, checksum)
+            continue
+        # Of two processes the second waits until the first has unpacked, and has nothing to do then.
+        with disk_errors(target), held(target.with_name(f".{target.name}.unpack.lock"), str(target)):
+            if file["expect"] is None or not (root / file["expect"]).exists():
+                fetch(file["url"], target, checksum)
+                extract(target, root / file["unpack"], expected=file["expect"])
+                target.unlink()
 
 
 def _download_weights(experiment: Experiment) -> None:

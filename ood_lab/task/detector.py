@@ -125,6 +125,8 @@ def load_detector(
     evaluated.pop(TUNED, None)
     own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
+    if isinstance(fitted, InputScorer) and not fitted.changes_id:
+        raise RequestError(f"scorer={scorer} measures how robust a detector is, and is none to be used; take its own")
     config = OmegaConf.to_container(OmegaConf.load(RunFolder(folder).config), resolve=True)
     if not isinstance(config, dict) or "head" not in config:
         raise RequestError(f"{folder} was made before methods were rows of parts; make the run again with this version")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
 
-from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import Extracted, Precision, extract
 from ood_lab.evaluation.metrics import ood_metrics
 from ood_lab.evaluation.scores import fit, score
-from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.method.measured import EPOCH_METRICS
 from ood_lab.scorer.base import Scorer
@@ -54,6 +50,7 @@ class Evaluation(L.Callback):
         precision: in which the network runs.
         fpr95: the convention of the headline.
         curves: where the numbers go.
+        val: whether ID images are kept for validation, on which some detectors are fitted, too.
     """
 
     every: int
@@ -62,19 +59,27 @@ class Evaluation(L.Callback):
     precision: Precision
     fpr95: str
     curves: Curves
+    val: bool
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Method)
         source = Snapshot(pl_module, trainer.datamodule, self.precision)  # type: ignore[attr-defined]
-        head = type(pl_module.head).classifier(pl_module.state_dict())
+        weights = {name: value.cpu() for name, value in pl_module.state_dict().items()}  # where the features are
+        head = type(pl_module.head).classifier(weights)
         try:
             for name, scorer in self.detectors.items():
-                with torch.inference_mode():
-                    if scorer.learns:
-                        fit(scorer, source, head, "val" in self.sets)
-                    self.curves.add(trainer, self._measured(name, scorer, source))
+                try:
+                    with torch.inference_mode():
+                        if scorer.learns:
+                            fit(scorer, source, head, self.val)
+                        measured = self._measured(name, scorer, source)
+                except (ValueError, torch.linalg.LinAlgError) as error:
+                    epoch = trainer.current_epoch + 1
+                    print(f"note: {name} can't score the network after epoch {epoch}: {error}", file=sys.stderr)
+                    continue
+                self.curves.add(trainer, measured)
         finally:
             pl_module.train()
 
@@ -93,45 +98,25 @@ class Evaluation(L.Callback):
 class BestWeights(L.Callback):
     """Keeps the weights of the epoch with the largest accuracy on ID validation images, the first of equals.
 
-    Args:
-        path: of the file.
+    They are part of the checkpoint, which is whole or not there: what training goes on from has its best epoch.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.best: dict[str, float] = {"accuracy": -1.0, "epoch": -1}
+    def __init__(self) -> None:
+        self.accuracy, self.epoch = -1.0, -1
+        self.weights: dict[str, torch.Tensor] = {}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Method)
         accuracy = pl_module.last_summary["val_accuracy"]
-        if accuracy > self.best["accuracy"]:
-            self.best = {"accuracy": accuracy, "epoch": trainer.current_epoch}
-            if trainer.is_global_zero:
-                about = {name: repr(value) for name, value in self.best.items()}
-                write_atomically(self.path, save(final_weights(pl_module), about))
+        if accuracy > self.accuracy:
+            self.accuracy, self.epoch = accuracy, trainer.current_epoch
+            self.weights = {name: value.detach().cpu().clone() for name, value in final_weights(pl_module).items()}
 
-    def state_dict(self) -> dict[str, float]:
-        return dict(self.best)
+    def state_dict(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "epoch": self.epoch, "weights": self.weights}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self.best = dict(state_dict)
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The kept weights.
-
-        Raises:
-            RunError: the file is of another epoch than the checkpoint says, or not there.
-        """
-        found: dict[str, str] = {}
-        if self.path.is_file():
-            with safe_open(self.path, "pt") as file:
-                found = file.metadata() or {}
-        if found != {name: repr(value) for name, value in self.best.items()}:
-            raise RunError(
-                f"{self.path} does not hold the weights of epoch {self.best['epoch'] + 1}, which were the best: it was "
-                "changed by something else. Move the run's folder away to train anew, or use trainer.select=last"
-            )
-        return load_file(self.path)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.accuracy, self.epoch, self.weights = (state_dict[name] for name in ("accuracy", "epoch", "weights"))
 
 
 def final_weights(method: Method) -> dict[str, torch.Tensor]:

@@ -68,7 +68,8 @@ class Features:
         """The features of one set; those of changed images where the detector asks for a change."""
         changing = None
         if isinstance(scorer, InputScorer) and scorer.epsilon > 0 and name != "train":
-            changing = scorer  # a detector is fitted on images as they are
+            # A detector is fitted on images as they are; an attacker changes those of OOD sets alone.
+            changing = scorer if scorer.changes_id or name not in ("val", "test") else None
         features = self._artifact(name, changing)
         if features.path not in self._loaded:
             self._loaded[features.path] = features.read(load_features, (SafetensorError,))

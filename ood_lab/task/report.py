@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ood_lab.evaluation.scores import load_norms, load_scores
 from ood_lab.figure.base import as_csv, files_of
 from ood_lab.files.storage import short_name, write_atomically
 from ood_lab.progress import track
+from ood_lab.results.curves import read_curves
 from ood_lab.results.material import SYNTHESIZED, Material, RunMaterial
 from ood_lab.results.page import render_page
 from ood_lab.results.store import THRESHOLD_KEY, Results, read_rows, read_thresholds
@@ -27,7 +28,7 @@ from ood_lab.results.table import STAGES, Selection, lines
 from ood_lab.runs.claim import with_stored_normalisation
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build
-from ood_lab.task.callbacks import read_curves
+from ood_lab.task.outlier_images import OutlierImages
 from ood_lab.task.outliers import load_outliers, redrawn
 from ood_lab.task.shown import caption, show, stored
 
@@ -85,7 +86,7 @@ def write(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
 
 def gather(experiment: Experiment) -> Material:
     """Curves, scores and features of a run and of those it depends on."""
-    runs = [run for run in experiment.with_prerequisites() if not run.produces]
+    runs = [run for run in experiment.with_prerequisites() if not run.makes_no_classifier]
     return Material([_run_material(r, Selection.of(experiment)) for r in runs], experiment.groups_of_sets)
 
 
@@ -116,6 +117,8 @@ def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
         columns={} if outliers is None else {name: outliers.tensors[name].numpy() for name in _columns(outliers)},
         redraw=None if outliers is None else partial(redrawn, experiment),
         radii={name: found for name, found in radii.items() if found},
+        auroc=_auroc(rows, set(experiment.detectors)),
+        outlier_images=None if experiment.auxiliary is None else OutlierImages(experiment).load,
     )
 
 
@@ -151,10 +154,21 @@ def beside(folder: Path, groups: Iterable[str]) -> RunMaterial:
         label=folder.name,
         curves=read_curves(folder / "curves.jsonl"),
         scores={},
+        auroc=_auroc(read_rows(folder)),
         features={name: extracted.features("method").features.numpy() for name, extracted in sets.items()},
         labels=sets["test"].tensors["labels"].numpy(),
         outliers=_points(outliers),
     )
+
+
+def _auroc(rows: Sequence[Mapping[str, Any]], detectors: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+    """By detector and OOD set what was stored last."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        name = row["scorer"]
+        if row["metric"] == "auroc" and name is not None and (detectors is None or name in detectors):
+            found.setdefault(name, {})[row["ood_set"]] = row["value"]
+    return found
 
 
 def _points(outliers: Extracted | None) -> np.ndarray | None:

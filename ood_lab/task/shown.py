@@ -8,11 +8,13 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
 from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, training_lines, tuning_lines
+from ood_lab.results.curves import read_curves
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
 from ood_lab.runs.claim import verify, with_stored_normalisation
 from ood_lab.runs.outstanding import is_made, outstanding
+from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_images import RunImages
 
 
@@ -34,7 +36,9 @@ def _is_finished(experiment: Experiment) -> bool:
     if not is_made(experiment):
         return False
     verify(experiment)
-    return not outstanding(experiment) and all(map(_is_finished, experiment.prerequisites.values()))
+    # A set that it was trained on, or a generator, has no rows to show: it may have been deleted since.
+    measured = (other for other in experiment.prerequisites.values() if not other.makes_no_classifier)
+    return not outstanding(experiment) and all(map(_is_finished, measured))
 
 
 def stored(experiment: Experiment) -> Results:
@@ -68,7 +72,7 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *protocol_lines(protocol, experiment.groups_of_sets, partial, own, shared),
         *changed_line(*_changed(experiment, results)),
         *tuning_lines(protocol.validation, chosen),
-        *training_lines(experiment),
+        *training_lines(experiment, {key for row in read_curves(RunFolder(experiment.run_dir).curves) for key in row}),
         *caveats(experiment),
     ]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
 from ood_lab.files.shards import ShardedSet
-from ood_lab.files.storage import atomic_file
+from ood_lab.images.sheet import write_sheet
 from ood_lab.producer.base import Producer
 from ood_lab.progress import stdout
 from ood_lab.reader.shards import ShardedRows, load_manifest
@@ -22,9 +22,7 @@ from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim
 from ood_lab.runs.prerequisites import ensure
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.task.build import build
-
-PREVIEW = (8, 16)  # rows and columns of the picture of the first images
+from ood_lab.task.build import build_part, device
 
 
 def run(experiment: Experiment) -> Results:
@@ -38,11 +36,11 @@ def run(experiment: Experiment) -> Results:
     assert experiment.producer is not None
     torch.set_num_threads(experiment.trainer.threads)
     below = ensure(experiment)
-    shards = sharded(experiment, build(experiment.producer))
-    helpers = _helpers(experiment) if not shards.is_complete() else []
-    shards.verify()
-    for helper in helpers:
-        helper.wait()
+    producer: Producer = build_part(experiment, experiment.producer)
+    producer.to(device(experiment))
+    shards = sharded(experiment, producer)
+    with _helped(experiment if not shards.is_complete() else None):
+        shards.verify()
     preview = _preview(shards, folder.path / "preview.png")
     if not folder.done.is_file():
         folder.mark_done()
@@ -60,7 +58,7 @@ def run(experiment: Experiment) -> Results:
 def sharded(experiment: Experiment, producer: Producer) -> ShardedSet:
     """The set that an experiment makes."""
     assert experiment.producer is not None
-    about = {"run_id": experiment.run_id, "producer": experiment.producer.node, "overrides": list(experiment.overrides)}
+    about = {"run_id": experiment.run_id, "producer": experiment.producer.node}  # the same, whoever makes the set
     return ShardedSet(
         experiment.product,
         experiment.run_id,
@@ -72,9 +70,25 @@ def sharded(experiment: Experiment, producer: Producer) -> ShardedSet:
     )
 
 
-def _helpers(experiment: Experiment) -> list[subprocess.Popen[bytes]]:
+@contextmanager
+def _helped(experiment: Experiment | None) -> Iterator[None]:
+    """With helpers (see `_helpers`), which end with this process; one that fails is said, its shards are made here."""
+    helpers: list[subprocess.Popen[bytes]] = []
+    try:
+        helpers.extend(() if experiment is None else _helpers(experiment))  # those that were started, if one fails
+        yield
+        for helper in helpers:
+            if helper.wait() != 0:
+                print(f"note: a helper ended with code {helper.returncode}; its work was done here", file=sys.stderr)
+    finally:
+        for helper in helpers:
+            if helper.poll() is None:
+                helper.terminate()
+                helper.wait()
+
+
+def _helpers(experiment: Experiment) -> Iterator[subprocess.Popen[bytes]]:
     """With several devices, a process of the same command for each other device; shards are shared by their locks."""
-    started = []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(experiment.trainer.devices)))
     names = visible.split(",")
     for number in range(1, experiment.trainer.devices):
@@ -84,26 +98,18 @@ def _helpers(experiment: Experiment) -> list[subprocess.Popen[bytes]]:
         command = [sys.executable, "-m", "ood_lab", *experiment.overrides, "trainer.devices=1"]
         if experiment.config_dir is not None:
             command.append(f"--config-dir={experiment.config_dir}")
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-    return started
+        yield subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
 def _preview(shards: ShardedSet, path: Path) -> Path | None:
     """A picture of the first images; None where the set holds none."""
     if path.is_file():
         return path
-    files = [shards.folder / shard.file for shard in load_manifest(shards.folder).shards]
+    manifest = load_manifest(shards.folder)
+    files = [shards.folder / shard.file for shard in manifest.shards]
     try:
         images = ShardedRows(files, "images")
     except RunError:  # a set of other tensors
         return None
-    rows, columns = PREVIEW
-    shown = images[: rows * columns]
-    side = shown.shape[1]
-    sheet = np.full((rows * (side + 1), columns * (side + 1), 3), 255, np.uint8)
-    for number, image in enumerate(shown):
-        top, left = (number // columns) * (side + 1), (number % columns) * (side + 1)
-        sheet[top : top + side, left : left + side] = image
-    with atomic_file(path) as temporary:
-        Image.fromarray(sheet).save(temporary, "png")
+    write_sheet(path, images, None if manifest.classes is None else len(manifest.classes))
     return path

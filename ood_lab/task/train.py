@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -36,13 +33,14 @@ from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer.base import Scorer
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build, build_data, build_method
-from ood_lab.task.callbacks import Bar, Checkpoints, Curves
+from ood_lab.task.callbacks import Curves
 from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
 from ood_lab.task.features import check_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
-from ood_lab.training.checkpoint import NamedByDigest, newest
+from ood_lab.task.trainer import trainer_of
+from ood_lab.training.checkpoint import newest
 from ood_lab.training.datamodule import DataModule
 from ood_lab.training.weights import fitted, keeps_order, read_weights
 
@@ -136,7 +134,6 @@ def fit(experiment: Experiment, loggers: Sequence[Any] = ()) -> None:
     Raises:
         RunError: a loss became non-finite.
     """
-    _quiet_lightning()
     torch.set_num_threads(experiment.trainer.threads)
     method = build_method(experiment)
     load_initial(method, experiment)
@@ -152,48 +149,20 @@ def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> di
     steps = data.steps_per_epoch * experiment.trainer.max_epochs
     if rank() == 0:
         _announce_training(experiment, method, data, resumed)
-    best = BestWeights(folder.best) if experiment.trainer.select == "best_val_accuracy" else None
-    trainer = _lightning(experiment, folder, loggers, best)
+    best = BestWeights() if experiment.trainer.select == "best_val_accuracy" else None
+    options, curves = experiment.trainer, Curves(folder.curves, experiment.trainer.log_every_n_steps)
+    evaluation = _evaluation(experiment, curves) if options.evaluate_every else None
+    callbacks = [callback for callback in (evaluation, best) if callback is not None]
+    trainer = trainer_of(experiment, options.max_epochs, curves, callbacks, loggers, options.precision)
     trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
     if rank() > 0:
         return {}
     _report_outlier_steps(method, steps)
     if best is None:
         return final_weights(method)
-    accuracy, epoch = best.best["accuracy"], int(best.best["epoch"]) + 1
-    print(f"selected the weights of epoch {epoch}, with {100 * accuracy:.1f} % of the ID validation images right")
-    return best.weights()
-
-
-def _lightning(
-    experiment: Experiment, folder: RunFolder, loggers: Sequence[Any], best: BestWeights | None
-) -> L.Trainer:
-    options = experiment.trainer
-    curves = Curves(folder.curves, options.log_every_n_steps)
-    evaluation = _evaluation(experiment, curves) if options.evaluate_every else None
-    return L.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
-        use_distributed_sampler=False,
-        precision=options.precision,
-        max_epochs=options.max_epochs,
-        callbacks=[
-            Bar(experiment.run_id),
-            curves,
-            *([] if evaluation is None else [evaluation]),
-            *([] if best is None else [best]),
-            Checkpoints(folder.checkpoints, options.checkpoint_minutes),
-        ],
-        logger=list(loggers),
-        plugins=[NamedByDigest()],
-        deterministic="warn",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=str(folder.path),
-    )
+    right = f"{100 * best.accuracy:.1f} % of the ID validation images right"
+    print(f"selected the weights of epoch {best.epoch + 1}, with {right}")
+    return best.weights
 
 
 def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
@@ -206,6 +175,12 @@ def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
     names = options.evaluate_scorers
     if names is None:
         names = [name for name, scorer in scorers.items() if not scorer.learns]
+        if not names:
+            raise RequestError(
+                f"trainer.evaluate_every={options.evaluate_every}: every one of scorer=[{','.join(experiment.scorer)}] "
+                "learns from training features, or needs a pass of its own; name some in trainer.evaluate_scorers, for "
+                "which the training features are then taken, too"
+            )
     sets: dict[str, Sequence[str]] = {}
     if protocol.validation and protocol.id_val:
         sets["val"] = protocol.validation
@@ -218,6 +193,7 @@ def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
         options.eval_precision,
         protocol.fpr95,
         curves,
+        bool(protocol.id_val),
     )
 
 
@@ -305,11 +281,3 @@ def initial_weights(experiment: Experiment) -> Path | None:
         return Path(experiment.init.checkpoint)
     below = experiment.prerequisites.get(INIT)
     return None if below is None else RunFolder(below.run_dir).weights
-
-
-def _quiet_lightning() -> None:
-    """Lightning's notices about hardware and loaders are not about this run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message)

@@ -7,7 +7,7 @@ takes rows r, r + W, ... of every batch), not the auxiliary set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ood_lab.augmentation.base import Augmentation, Draws, share
+from ood_lab.augmentation.base import Augmentation
 from ood_lab.config.schema import Chain
 from ood_lab.dataset.base import ImageSet, Split, stratified
 from ood_lab.errors import RunError
 from ood_lab.images.pixels import Decoded, Pixels, Reading, error_given_back, raised
-from ood_lab.random import generator
+from ood_lab.mixing.base import Mixing
+from ood_lab.random import Draws, generator, share
 from ood_lab.reader.base import Listing
 from ood_lab.training.training_images import TrainingImages, training_images
-from ood_lab.types import Batch
+from ood_lab.types import Batch, OutlierSpace
 
 
 class Normalise:
@@ -46,13 +47,14 @@ class Sizes:
     """Images a step: `batch` before views and `auxiliary`, both over all devices, and `evaluation`.
 
     With `candidates` a step is served so many auxiliary images, of which `auxiliary` are taken; 0 stands for so many
-    that each is served once an epoch.
+    that each is served once an epoch. Of the auxiliary set `distinct` images are used; None for all.
     """
 
     batch: int
     auxiliary: int
     evaluation: int
     candidates: int | None = None
+    distinct: int | None = None
 
 
 class Order:
@@ -143,14 +145,16 @@ class TrainLoader:
         m, decoded = self.module, decoded or {}
         rows, views = self._id_rows(epoch, step), self._views(epoch, step)
         pictures = decoded.get("id") or m.train_images.pixels(rows, views)
-        images = self._augmented(pictures, m.train_images, views)
+        images = m.normalise(self._mixed(self._augmented(pictures, m.train_images, views), epoch, step))
         labels = m.train_labels[rows].to(m.device).repeat(m.views)
         counts = self._counts(epoch, step)
         if m.auxiliary_images is None:
             return Batch(images, labels, None, counts)
-        draws = [self._auxiliary_draws(epoch, step)]
-        pictures = decoded.get("auxiliary") or m.auxiliary_images.pixels(self._auxiliary_rows(epoch, step), draws)
-        return Batch(images, labels, self._augmented(pictures, m.auxiliary_images, draws), counts)
+        pictures = decoded.get("auxiliary") or self._auxiliary_pixels(epoch, step)
+        if m.outlier_space == "raw01":
+            return Batch(images, labels, m.as_outliers(pictures[0].to(m.device)), counts)
+        auxiliary = self._augmented(pictures, m.auxiliary_images, [self._auxiliary_draws(epoch, step)])
+        return Batch(images, labels, m.normalise(auxiliary), counts)
 
     def decoded(self, epoch: int, step: int) -> Pictures:
         """The pictures of a step that lie in files, one tensor a view; resident ones may be on a device."""
@@ -158,9 +162,16 @@ class TrainLoader:
         if not m.train_images.resident:
             out["id"] = m.train_images.pixels(self._id_rows(epoch, step), self._views(epoch, step))
         if m.auxiliary_images is not None and not m.auxiliary_images.resident:
-            rows = self._auxiliary_rows(epoch, step)
-            out["auxiliary"] = m.auxiliary_images.pixels(rows, [self._auxiliary_draws(epoch, step)])
+            out["auxiliary"] = self._auxiliary_pixels(epoch, step)
         return out
+
+    def _auxiliary_pixels(self, epoch: int, step: int) -> list[Tensor]:
+        """The auxiliary images of a step: cropped where the augmentation crops, unless they are served as they are."""
+        m, rows = self.module, self._auxiliary_rows(epoch, step)
+        assert m.auxiliary_images is not None
+        if m.outlier_space == "raw01":
+            return list(m.auxiliary_images.plain(rows, len(rows)))
+        return m.auxiliary_images.pixels(rows, [self._auxiliary_draws(epoch, step)])
 
     def _id_rows(self, epoch: int, step: int) -> Tensor:
         return self._all_id_rows(epoch, step)[self.module.mine]
@@ -202,7 +213,18 @@ class TrainLoader:
             m.augmentation.apply(pixels.to(m.device), draws, source.cropped)
             for pixels, draws in zip(pictures, views, strict=True)
         ]
-        return m.normalise(torch.cat(parts))
+        return torch.cat(parts)
+
+    def _mixed(self, images: Tensor, epoch: int, step: int) -> Tensor:
+        """Augmented ID images with what is mixed into them; each view by draws of its own."""
+        m = self.module
+        if m.mixing is None:
+            return images
+        draw, parts = generator(m.seed, "mix", epoch, step), []
+        for view in images.chunk(m.views):
+            draws = share(m.mixing.draw(m.batch_size, len(m.mixed_in), draw), *m.place)
+            parts.append(m.mixing.apply(view, m.mixed_in, draws))
+        return torch.cat(parts)
 
 
 class EvalLoader:
@@ -264,6 +286,7 @@ class DataModule(L.LightningDataModule):
         augmentation: applied per row to training and auxiliary images.
         reading: sizes, cache and workers.
         auxiliary: a set whose images training uses as outliers.
+        mixing, pictures: what is done to augmented ID images, and the set whose pictures it mixes into them.
         ood: OOD sets by name.
         normalise: of every image.
         views: augmented copies of each training image in a batch.
@@ -271,6 +294,7 @@ class DataModule(L.LightningDataModule):
         stream: whether the ID set is decoded for each step; else it is resident.
         id_val: see `ImageSet.listing`.
         seed: of the orders and the augmentation.
+        outlier_space: how auxiliary images are served.
         device: where the images lie and are augmented.
     """
 
@@ -281,6 +305,8 @@ class DataModule(L.LightningDataModule):
         reading: Reading,
         *,
         auxiliary: ImageSet | None = None,
+        mixing: Mixing | None = None,
+        pictures: ImageSet | None = None,
         ood: Mapping[str, EvaluationSet] = MappingProxyType({}),
         normalise: Normalise,
         views: int,
@@ -288,12 +314,15 @@ class DataModule(L.LightningDataModule):
         stream: bool = False,
         id_val: int = 0,
         seed: int,
+        outlier_space: OutlierSpace = "normalised",
         device: torch.device,
     ) -> None:
         super().__init__()
+        self.outlier_space = outlier_space
         self.augmentation, self.views, self.seed = augmentation, views, seed
         self.reading, self.normalise, self.device, self.sizes = reading, normalise, device, sizes
         self.auxiliary, self.stream, self.ood_sets = auxiliary, stream, tuple(ood)
+        self.mixing, self.pictures = mixing, pictures
         splits: tuple[Split, Split, Split] = ("train", "val", "test")
         self.evaluation_sets: dict[str, EvaluationSet] = dict(ood)
         for split in splits:
@@ -330,12 +359,52 @@ class DataModule(L.LightningDataModule):
 
     @cached_property
     def auxiliary_images(self) -> TrainingImages | None:
+        if self._auxiliary is None or self.auxiliary is None:
+            return None
+        return training_images(
+            self._auxiliary, self.auxiliary.name, self.reading, self.augmentation, stream=False, device=self.device
+        )
+
+    @property
+    def auxiliary_labels(self) -> np.ndarray:
+        """The classes of the auxiliary images, -1 for one without."""
+        assert self._auxiliary is not None
+        return self._auxiliary.labels
+
+    @cached_property
+    def _auxiliary(self) -> Listing | None:
         if self.auxiliary is None:
             return None
         listing = self.auxiliary.listing("auxiliary")
-        return training_images(
-            listing, self.auxiliary.name, self.reading, self.augmentation, stream=False, device=self.device
-        )
+        if self.sizes.distinct is not None:
+            if self.sizes.distinct > len(listing):
+                raise RunError(
+                    f"trainer.auxiliary_images={self.sizes.distinct}: {self.auxiliary.name} has {len(listing):,} images"
+                )
+            # The first of one permutation, so that a larger number keeps those of a smaller one.
+            drawn = torch.randperm(len(listing), generator=generator(self.seed, "auxiliary images"))
+            rows = drawn[: self.sizes.distinct].sort().values.numpy()
+            about = f"{listing.recipe} {self.sizes.distinct} drawn by seed {self.seed}"  # the pixels' cache tells by it
+            listing = replace(listing.take(rows), recipe=about)
+        return listing
+
+    @cached_property
+    def mixed_in(self) -> Tensor:
+        """The pictures that are mixed into ID images, uint8 [N, 3, P, P], on the device; P is an eighth larger."""
+        assert self.pictures is not None
+        side = self.reading.side + self.reading.side // 8
+        larger, name = replace(self.reading, resize=side, side=side), self.pictures.name
+        opened = larger.open(self.pictures.listing("auxiliary"), name)
+        if not isinstance(opened, Decoded):
+            raise RunError(
+                f"pictures={name}: {len(opened):,} pictures of {side} x {side} pixels are kept in memory, and exceed "
+                f"trainer.cache_gb={self.reading.limit_gb:g}; raise it, or choose a smaller set"
+            )
+        return opened.rows(slice(None)).to(self.device)
+
+    def as_outliers(self, pixels: Tensor) -> Tensor:
+        """Auxiliary images as the network is given them, without augmentation."""
+        return pixels.float().div_(255) if self.outlier_space == "raw01" else self.normalise(pixels)
 
     @property
     def batch_size(self) -> int:

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ood_lab.augmentation.base import Augmentation, Draws
+from ood_lab.augmentation.base import Augmentation
 from ood_lab.augmentation.simclr import crop_boxes
 from ood_lab.images.pixels import Decoded, Reading, Streamed
 from ood_lab.images.transform import Transform
+from ood_lab.random import Draws
 from ood_lab.reader.base import Listing
 
 

@@ -93,6 +93,25 @@ def test_what_shapes_the_weights_changes_the_id(method: str, override: str) -> N
     assert run_id(f"method={method}", override) != run_id(f"method={method}")
 
 
+@each("override", ["protocol.id_val=100", "protocol.transform=squash"])
+def test_validation_images_count_where_they_choose_the_weights(override: str) -> None:
+    chosen, name = ["method=ce", "trainer.select=best_val_accuracy"], override.partition("=")[0]
+    assert run_id("method=ce", override) == run_id("method=ce"), "the last weights are the same"
+    assert run_id(*chosen, override) != run_id(*chosen)
+    assert run_id(*chosen, "protocol.fpr_rule=nearest") == run_id(*chosen)
+    assert name not in weight_values(prepare(["method=ce", override]))
+    values = [weight_values(prepare(words))[name] for words in (chosen, [*chosen, override])]
+    assert str(values[1]) == override.partition("=")[2] != str(values[0])
+
+
+def test_a_projector_that_is_taken_over_counts() -> None:
+    taken = ["method=cider", "init=csi_contrast"]
+    left = [*taken, "init.projector=false"]
+    assert run_id(*taken) != run_id(*left)
+    assert weight_values(prepare(taken))["init.projector"] is True
+    assert "init.projector" not in weight_values(prepare(left))
+
+
 def test_ids_of_different_runs_differ() -> None:
     runs = [
         [],

@@ -48,6 +48,13 @@ def test_an_override_affects_what_its_option_or_group_says(key: str, affects: Af
     assert affected_by(key) == affects
 
 
+def test_an_option_of_a_recipe_affects_what_its_mark_says() -> None:
+    marks = signature("ood_lab.config.schema.Recipe").affects
+    assert marks
+    assert {name: affected_by(f"dataset.recipe.{name}") for name in marks} == marks
+    assert affected_by("dataset.root") == affected_by("dataset") not in marks.values()
+
+
 def test_marks_read_from_the_source_are_those_of_the_running_class() -> None:
     for section in (schema.Root, schema.Trainer, schema.Protocol, schema.Recipe):
         assert signature(f"ood_lab.config.schema.{section.__name__}").affects == of_fields(section)

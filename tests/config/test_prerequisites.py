@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import Experiment, RequestError, prepare
+from ood_lab.config.groups import LIST_GROUPS
 from ood_lab.config.identity import weight_values
-from ood_lab.config.prepare import with_seed
+from ood_lab.config.prepare import with_ood_sets, with_seed
 from ood_lab.config.quoting import as_typed
 from tests.cases import each
 
@@ -56,16 +57,32 @@ def test_another_seed_of_the_run_needs_the_same_set() -> None:
 @each(
     ("overrides", "expected"),
     [
-        (["task=synthesize"], "task=synthesize: name what makes the set, producer=NAME. Choose from: fractals"),
+        (["task=synthesize"], "task=synthesize: name the producer, producer=NAME. Choose from: .*fractals"),
         (["producer=fractals"], "producer=fractals: only task=synthesize makes a set"),
         ([*ALONE, "seed=3"], r"seed: producer=fractals does not depend on it.*producer.seed=3"),
         ([*ALONE, "backbone.width=3"], "backbone.width: producer=fractals does not depend on it"),
+        ([*ALONE, "trainer.max_epochs=3"], "trainer.max_epochs: producer=fractals does not depend on it"),
+        ([*ALONE, "trainer.batch_size=3"], "trainer.batch_size: producer=fractals does not depend on it"),
+        ([*ALONE, "trainer.select=last"], "trainer.select: producer=fractals does not depend on it"),
+        ([*ALONE, "trainer.eval_precision=32-true"], "trainer.eval_precision: producer=fractals does not depend on it"),
         ([*ALONE, "producer.shard_items=0"], "producer.shard_items=0: expected a whole number above 0"),
-        ([*DEPENDS[:2], "auxiliary.needs.images=[task=synthesize]"], "auxiliary.images: task=synthesize: name what"),
+        ([*DEPENDS[:2], "auxiliary.needs.images=[task=synthesize]"], "auxiliary.images: task=synthesize: name the"),
         ([*DEPENDS[:2], "auxiliary.needs.images=[task=synthesize,producer=x]"], "producer=x: no such producer"),
         (
             [*DEPENDS[:2], "auxiliary.needs.images=[producer.count=3]"],
             "auxiliary.images: producer.count: no producer is",
+        ),
+        (
+            [*DEPENDS[:2], "auxiliary.needs.images=[method=ce]"],
+            r"auxiliary.images: a run with task=train makes no images; name one with task=synthesize, as in \[task=",
+        ),
+        (
+            [*DEPENDS[:2], "auxiliary.needs.images=[task=evaluate,method=ce]"],
+            "auxiliary.images: a run with task=evaluate makes no images",
+        ),
+        (
+            ["method=hamos", "init.overrides=[task=evaluate]"],
+            "init: a run with task=evaluate makes no weights of a classifier; name one with task=train",
         ),
         ([*DEPENDS[:2], "auxiliary.needs.image=[a=b]"], "has no 'image'. Did you mean 'images'"),
         ([*DEPENDS[:2], "auxiliary.needs.images=fractals"], "'fractals': expected the overrides of a run"),
@@ -75,6 +92,66 @@ def test_another_seed_of_the_run_needs_the_same_set() -> None:
 def test_a_wrong_prerequisite_is_refused_with_its_name(overrides: list[str], expected: str) -> None:
     with pytest.raises(RequestError, match=expected):
         prepare([as_typed(text) for text in overrides])
+
+
+def test_the_machine_of_a_set_may_be_stated_and_shares_no_batches() -> None:
+    machine = ["trainer.threads=1", "trainer.workers=1", "trainer.devices=3"]  # by which no batch size is divided
+    assert prepare([*ALONE, *machine]).run_id == prepare(ALONE).run_id
+
+
+def test_a_task_may_be_named_by_its_option() -> None:
+    named = prepare([*DEPENDS[:2], as_typed(DEPENDS[2].replace("task=", "task.name="))])
+    assert named.run_id == depends().run_id
+    assert named.prerequisite_ids == depends().prerequisite_ids
+
+
+def test_fewer_ood_sets_change_nothing_about_a_set_that_is_made() -> None:
+    experiment = depends("init=random", "protocol.near=[letters]", "protocol.far=[photos]")
+    fewer = with_ood_sets(experiment, ["photos"])
+    assert fewer.ood_sets == ("photos",)
+    assert fewer.prerequisites == experiment.prerequisites
+    below = fewer.prerequisites["auxiliary.images"]
+    assert prepare(below.overrides).run_id == below.run_id, "its command line can be typed"
+
+
+NEEDY = """
+from ood_lab.augmentation.crop_flip import CropFlip
+from ood_lab.dataset.synthesized import Synthesized
+from ood_lab.figure.roc import ROC
+from ood_lab.scorer.msp import MSP
+
+class Crop(CropFlip):
+    def __init__(self, *, needs: dict, padding: int, flip: float): ...
+
+class Curve(ROC):
+    def __init__(self, *, needs: dict, points: int): ...
+
+class Detector(MSP):
+    def __init__(self, *, needs: dict): ...
+"""
+NEEDY_FILES = {
+    "augmentation": "_target_: needy.Crop\npadding: 1\nflip: 0.0\n",
+    "figure": "# @package figure.needy\n_target_: needy.Curve\npoints: 3\n",
+    "scorer": "# @package scorer.needy\n_target_: needy.Detector\n",
+    "dataset": "defaults: [synthesized, override /augmentation@_global_.augmentation: crop, _self_]\nname: needy\n"
+    "layouts: {shards: {train: {shards: a}, test: {shards: b}}}\n"
+    "recipe: {num_classes: 10, test_images: null, benchmark: needy, serve: resident, resize: 32, side: 32, "
+    "epochs: {pretrain: 1, finetune: 1}, projection_dim: 16, bank_size: 8, neighbor: 2}\n",
+}
+
+
+@each("group", NEEDY_FILES)
+def test_parts_that_are_built_without_what_runs_made_need_none(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "needy.py").write_text(NEEDY)
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "needy.yaml").write_text(f"{NEEDY_FILES[group]}needs: {{images: {FRACTALS}}}\n")
+    chosen = f"{group}=[needy]" if group in LIST_GROUPS else f"{group}=needy"
+    part = f"{group}.needy" if group in LIST_GROUPS else group
+    with pytest.raises(RequestError, match=rf"^{part}\.needs: a part of the group {group} can't depend on a run"):
+        prepare(["method=ce", "protocol.near=[letters]", chosen], tmp_path)
 
 
 def test_what_depends_on_itself_is_refused(tmp_path: Path) -> None:

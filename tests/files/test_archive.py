@@ -129,6 +129,28 @@ def test_a_flipped_byte_leaves_nothing(kind: str, tmp_path: Path, folder: Path) 
     refused(archive, folder, "damaged or incomplete")
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path, folder: Path) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"inside": b"of the zip"}).read_bytes()
+    for number, mode in enumerate(("w", "w:gz")):
+        place = folder / str(number)
+        extract(make_tar(tmp_path / f"{number}.tar", mode, FILES | {"inner.zip": inner}), place)
+        assert contents(place) == FILES | {"inner.zip": inner}
+
+
+def test_a_tar_that_is_broken_or_ends_where_a_member_begins_leaves_nothing(tmp_path: Path, folder: Path) -> None:
+    archive = make_tar(tmp_path / "x.tar", "w")
+    data = archive.read_bytes()
+    with tarfile.open(archive) as opened:
+        starts = [member.offset for member in opened.getmembers()][1:]
+        end = opened.offset
+    assert len(starts) == len(FILES)
+    broken = [data[:start] + bytes([data[start] ^ 0xFF]) + data[start + 1 :] for start in starts]
+    for changed in [*broken, *(data[:start] for start in [*starts, end])]:
+        for compress in (bytes, gzip.compress):
+            archive.write_bytes(compress(changed))
+            refused(archive, folder, "damaged or incomplete")
+
+
 def test_what_is_no_archive(tmp_path: Path, folder: Path) -> None:
     archive = tmp_path / "x.zip"
     for content in (b"", b"<!DOCTYPE html><html>log in</html>", b"Rar!\x1a\x07\x00" + bytes(600)):

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Reply:
     status: int | None = None
     cut_after: int | None = None
     stall: bool = False
+    gate: threading.Event | None = None  # is waited for before anything is answered
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         site, asked = self.site, self.headers["Range"]
         site.asked.append(asked)
         reply = site.replies.pop(0) if site.replies else Reply()
+        if reply.gate is not None:
+            reply.gate.wait(20)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and site.ranges else 0
         total, rest = len(site.body), site.body[start:]
         headers = {"Content-Length": str(len(rest))} if site.tells_length else {"Connection": "close"}
@@ -124,8 +128,8 @@ def get(site: Site, target: Path) -> Get:
 
 
 def names(folder: Path) -> list[str]:
-    """Everything below a folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """Everything below a folder but locks, which stay."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".lock" not in path.name)
 
 
 def leave_part(target: Path, data: bytes) -> None:
@@ -295,6 +299,42 @@ def test_a_file_that_is_there_is_checked_and_asked_for_no_more(site: Site, targe
         get(sha256(DATA))
     assert target.read_bytes() == b"mine"
     assert site.asked == []
+
+
+def test_of_two_that_want_one_file_the_second_waits_for_it_and_checks_it(
+    site: Site, target: Path, get: Get, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate, shown, got = threading.Event(), "", list[Path]()
+    site.replies = [Reply(gate=gate)]
+
+    def second() -> None:
+        with pytest.raises(RunError, match=r"is there\. Delete it, and it is downloaded again"):
+            get(sha256(b"of another file"))
+        got.append(get(sha256(DATA)))
+
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def waits() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "waiting for it" in shown or len(site.asked) > 1
+
+    threads = [threading.Thread(target=lambda: got.append(get(sha256(DATA)))), threading.Thread(target=second)]
+    threads[0].start()
+    until(lambda: bool(site.asked))
+    threads[1].start()
+    until(waits)
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert got == [target, target]
+    assert target.read_bytes() == DATA
+    assert site.asked == [None], "it was received once"
+    assert f"{target} is being made by process {os.getpid()}; waiting for it" in shown
 
 
 @pytest.mark.parametrize("blocked", ["target", "parent"])

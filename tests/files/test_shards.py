@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ood_lab.errors import RunError
 from ood_lab.files import shards as module
 from ood_lab.files.shards import ShardedSet
 from ood_lab.reader.shards import MANIFEST, ShardedRows, load_manifest, mapped, read
+from tests.cases import each
 
 ITEMS, SIZE = 23, 5
 
@@ -56,15 +59,22 @@ def test_every_item_is_there_once_and_in_order(folder: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
-@pytest.mark.parametrize(
-    "rows", [slice(None), slice(3, 17, 4), np.array([22, 0, 5, 4, 4]), np.array([], np.int64), np.arange(ITEMS)[::-1]]
-)
-def test_rows_are_read_from_the_disk_as_from_an_array(folder: Path, rows: Any) -> None:
+def test_rows_are_read_from_the_disk_as_from_an_array(folder: Path) -> None:
     paths = [folder / shard.file for shard in load_manifest(folder).shards]
     found, whole = ShardedRows(paths, "images"), items(0, ITEMS)["images"]
     assert (len(found), found.shape, found.dtype) == (ITEMS, whole.shape, whole.dtype)
-    assert np.array_equal(found[rows], whole[rows])
-    assert np.array_equal(found[7], whole[7])
+    draw = np.random.default_rng(0)
+    asked: list[Any] = [slice(None), slice(3, 17, 4), slice(-4, None), slice(20, 1, -6), np.arange(ITEMS)[::-1]]
+    asked += [[4, -1, 4], np.array([], np.int64), np.zeros(ITEMS, bool), *range(-ITEMS, ITEMS), np.int64(7)]
+    asked += [draw.integers(-ITEMS, ITEMS, draw.integers(1, 40)) for _ in range(20)]
+    asked += [draw.random(ITEMS) < share for share in (0.1, 0.5, 0.9)]
+    for rows in asked:
+        assert np.array_equal(found[rows], whole[rows]), rows
+    for rows in (ITEMS, -ITEMS - 1, [0, ITEMS], np.array([-ITEMS - 1, 3])):
+        with pytest.raises(IndexError):
+            whole[rows]
+        with pytest.raises(IndexError):
+            found[rows]
 
 
 def test_without_labels_images_have_none(tmp_path: Path) -> None:
@@ -114,6 +124,40 @@ def test_a_damaged_shard_is_set_aside_and_made_again(folder: Path, damage: Any, 
         assert "kept as" in capsys.readouterr().err
 
 
+def test_what_is_set_aside_or_written_is_so_under_its_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[str] = []
+
+    def locked(path: Path, lock: str, call: Any, *args: Any) -> None:
+        with pytest.raises(Timeout):
+            FileLock(folder / ".locks" / f"{lock}.lock").acquire(timeout=0)
+        watched.append(path.name)
+        call(path, *args)
+
+    def lock(path: Path) -> str:
+        return "manifest" if path.name == MANIFEST else path.name[:5]
+
+    for name in ("set_aside", "write_atomically"):
+        call = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path, what, call=call: locked(path, lock(path), call, what))
+    name = load_manifest(folder).shards[2].file
+    edit(folder / name)
+    (folder / MANIFEST).unlink()
+    sharded(folder).verify()
+    assert watched == [name, name, MANIFEST]
+
+
+def test_a_manifest_is_written_where_it_says_something_new(folder: Path) -> None:
+    manifest = folder / MANIFEST
+    os.utime(manifest, (0, 0))
+    edit(folder / load_manifest(folder).shards[2].file)
+    sharded(folder).verify()
+    sharded(folder).make()
+    assert manifest.stat().st_mtime == 0, "by which the set is known not to have changed"
+    sharded(folder, about={"made": "otherwise"}).make()
+    assert manifest.stat().st_mtime > 0
+    assert load_manifest(folder).about == {"made": "otherwise"}
+
+
 def test_what_reads_a_cut_shard_is_told(folder: Path) -> None:
     name = load_manifest(folder).shards[0].file
     cut(folder / name)
@@ -141,6 +185,18 @@ def test_a_manifest_that_cannot_be_read_is_written_again(folder: Path, capsys: A
     sharded(folder).ensure()
     assert (folder / MANIFEST).read_text() == text
     assert f"kept as {MANIFEST}.damaged" in capsys.readouterr().err
+
+
+@each("number", ["5", 5.0, -1, None, [5]])
+def test_a_manifest_whose_numbers_are_none_is_refused(number: Any, tmp_path: Path) -> None:
+    sharded(tmp_path).ensure()
+    text = (tmp_path / MANIFEST).read_text()
+    for key in ("items", "bytes"):
+        node = json.loads(text)
+        node["shards"][1][key] = number
+        (tmp_path / MANIFEST).write_text(json.dumps(node))
+        with pytest.raises(RunError, match=rf"{MANIFEST} can't be read .*Move it away"):
+            load_manifest(tmp_path)
 
 
 def test_a_manifest_that_names_a_shard_of_other_bytes_is_not_believed(folder: Path) -> None:
@@ -175,9 +231,25 @@ def test_a_set_that_cannot_fit_is_refused_before_its_first_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
-    with pytest.raises(RunError, match=r"23 items take about .* bytes, and 1,000 bytes are free"):
+    with pytest.raises(
+        RunError, match=r"5 of 5 shards are still to be made and take about .*, and 1,000 bytes are free"
+    ):
         sharded(tmp_path).ensure()
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_only_shards_that_are_missing_have_to_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [folder / shard.file for shard in load_manifest(folder).shards]
+    size, before = max(path.stat().st_size for path in paths), files(folder)
+    monkeypatch.setattr(module, "free_bytes", lambda _: int(1.5 * size))
+    paths[0].unlink()
+    sharded(folder).ensure()
+    assert files(folder) == before
+    for path in paths[2:4]:
+        path.unlink()
+    with pytest.raises(RunError, match="2 of 5 shards are still to be made"):
+        sharded(folder).ensure()
+    assert not any(path.exists() for path in paths[2:4])
 
 
 def test_a_producer_that_gives_another_number_of_items_is_named(tmp_path: Path) -> None:

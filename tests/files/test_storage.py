@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ood_lab.files.storage import write_atomically
+from ood_lab.files.storage import atomic_file, write_atomically
 from tests.cases import each
 
 
@@ -26,6 +26,19 @@ def test_an_older_file_is_replaced_and_a_reader_of_it_undisturbed(tmp_path: Path
         write_atomically(path, b"new")
         assert reader.read() == b"old and longer"
     assert path.read_bytes() == b"new"
+
+
+def test_two_writers_of_one_file_have_files_of_their_own(tmp_path: Path) -> None:
+    """Also where they have one process number, as on two machines that share a disk."""
+    path = tmp_path / "file"
+    with atomic_file(path) as first:
+        first.write_bytes(b"first")
+        with atomic_file(path) as second:
+            second.write_bytes(b"second")
+            assert first != second
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @each("call", ["fsync", "replace"])

@@ -13,7 +13,8 @@ from torch import Tensor
 from ood_lab.errors import RunError
 from ood_lab.network import Network
 from ood_lab.perturbation.base import Beside, OutlierImages
-from ood_lab.perturbation.mix import Mix, beta_draw, pasted
+from ood_lab.perturbation.mix import Mix, pasted
+from ood_lab.random import beta
 from tests.cases import each
 
 C, ROWS = 4, 8
@@ -54,7 +55,7 @@ def beside(own: Tensor = ID, labels: Tensor = LABELS, outputs: int = C + 1, rank
 def drawn(operation: str, seed: int) -> tuple[float, list[float]]:
     """Lambda as it comes from the Beta distribution, and the centre of a box in shares of height and width."""
     stream = generator(seed)
-    share = beta_draw(2.0, 2.0, stream)
+    share = beta(2.0, 2.0, (), stream).float()
     centre = torch.rand(2, generator=stream).tolist() if operation == "paste" else []
     return share.item(), centre
 
@@ -171,7 +172,7 @@ def test_of_a_blend_lambda_is_the_id_images_share_of_every_pixel() -> None:
 @each(("a", "b"), [(10.0, 10.0), (0.1, 1.0), (1.0, 1.0), (5.0, 2.0)])
 def test_lambda_comes_from_a_beta_distribution(a: float, b: float) -> None:
     stream, count = generator(0), 3000
-    shares = torch.stack([beta_draw(a, b, stream) for _ in range(count)]).double()
+    shares = torch.stack([beta(a, b, (), stream).float() for _ in range(count)]).double()
     mean, variance = a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
     assert shares.mean().item() == pytest.approx(mean, abs=4 * math.sqrt(variance / count))
     assert shares.var().item() == pytest.approx(variance, rel=0.1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ood_lab.errors import RequestError, RunError
-from ood_lab.reader import cifar_batches, idx, image_list, mat, npy
+from ood_lab.reader import cifar_batches, idx, image_list, mat, npy, npz
 from ood_lab.reader.base import Listing
 from ood_lab.reader.joined import joined
 from ood_lab.reader.layout import count, find_layout, missing_files, reader_of, source_of
@@ -23,8 +23,8 @@ from tests.trees import pixels, plant
 LIST = {"list": "lists/a.txt", "images": "pictures"}
 BATCHES = {"batches": ["c/one", "c/two"], "classes": "c/meta"}
 IDX = {"idx": [["m/i", "m/l"]]}
-MAT, NPY = {"mat": "s.mat"}, {"npy": "r.npy"}
-READERS: dict[str, Any] = {"list": image_list, "batches": cifar_batches, "idx": idx, "mat": mat, "npy": npy}
+MAT, NPY, NPZ = {"mat": "s.mat"}, {"npy": "r.npy"}, {"npz": "b.npz", "key": "x"}
+READERS: dict[str, Any] = {"list": image_list, "batches": cifar_batches, "idx": idx, "mat": mat, "npy": npy, "npz": npz}
 
 
 def node(root: Path, source: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def planted(root: Path, source: dict[str, Any]) -> Any:
     return READERS[next(iter(source))]
 
 
-@each("source", [LIST, BATCHES, IDX, MAT, NPY])
+@each("source", [LIST, BATCHES, IDX, MAT, NPY, NPZ])
 def test_what_is_missing_is_told_and_the_layout_found_when_it_is_whole(source: dict, tmp_path: Path) -> None:
     described = node(tmp_path, source)
     assert find_layout(described, "ood") is None
@@ -46,14 +46,14 @@ def test_what_is_missing_is_told_and_the_layout_found_when_it_is_whole(source: d
     assert missing_files(described, "only", "ood") == []
 
 
-@each("source", [LIST, BATCHES, IDX, NPY])
+@each("source", [LIST, BATCHES, IDX, NPY, NPZ])
 def test_the_count_is_known_without_reading_pixels(source: dict, tmp_path: Path) -> None:
     planted(tmp_path, source)
     described = {**node(tmp_path, source), "include": None, "exclude": {}, "draw": None, "benchmark": ""}
     assert count(described, "only", "ood") == 6
 
 
-@each("source", [BATCHES, IDX, MAT, NPY])
+@each("source", [BATCHES, IDX, MAT, NPY, NPZ])
 @each("share", [0.0, 0.05, 0.5, 0.95])
 def test_a_truncated_file_is_named(source: dict, share: float, tmp_path: Path) -> None:
     reader = planted(tmp_path, source)
@@ -148,6 +148,75 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
 def test_an_array_is_mapped_not_read(tmp_path: Path) -> None:
     planted(tmp_path, NPY)
     assert isinstance(npy.read(tmp_path, NPY).pixels, np.memmap)
+
+
+def test_an_archives_images_have_their_channels_last_and_no_labels(tmp_path: Path) -> None:
+    written, _ = plant(node(tmp_path, NPZ), "only", ["a", "b", "c"])["test"]
+    with np.load(tmp_path / "b.npz") as archive:
+        assert {name: archive[name].shape for name in archive.files} == {"x": (6, 3, 32, 32), "y": (6,)}
+    found = npz.read(tmp_path, NPZ)
+    assert found.pixels is not None
+    assert (found.pixels.dtype, found.pixels.flags.c_contiguous) == (np.uint8, True)
+    assert np.array_equal(found.pixels, np.stack(written))
+    assert np.array_equal(np.asarray(found.image(4)), written[4])
+    assert (found.labels.tolist(), found.classes, found.files) == ([-1] * 6, None, (tmp_path / "b.npz",))
+
+
+@each("save", [np.savez, np.savez_compressed])
+@each("shape", [(5, 32, 32, 3), (5, 20, 30, 3), (5, 3, 30, 3), (1, 8, 8, 3)])
+def test_an_archive_reads_the_same_with_channels_first_and_last(
+    save: Any, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    save(tmp_path / "last.npz", x=images)
+    save(tmp_path / "first.npz", x=images.transpose(0, 3, 1, 2))
+    for name in ("last", "first") if shape[2] != 3 else ("last",):
+        source = {"npz": f"{name}.npz", "key": "x"}
+        assert np.array_equal(npz.read(tmp_path, source).pixels, images)
+        assert npz.count(tmp_path, source) == len(images)
+
+
+def test_damage_among_the_pixels_does_not_hide_their_number(tmp_path: Path) -> None:
+    planted(tmp_path, NPZ)
+    file = tmp_path / "b.npz"
+    data = bytearray(file.read_bytes())
+    data[15000] ^= 1
+    file.write_bytes(data)
+    assert npz.count(tmp_path, NPZ) == 6
+    with pytest.raises(RunError, match=r"b\.npz: truncated"):
+        npz.read(tmp_path, NPZ)
+
+
+def test_an_archive_without_the_array_names_those_it_has(tmp_path: Path) -> None:
+    planted(tmp_path, NPZ)
+    with pytest.raises(RunError, match=r"b\.npz: has no array 'images', only x, y"):
+        npz.read(tmp_path, {"npz": "b.npz", "key": "images"})
+    with pytest.raises(RunError, match=r"b\.npz: .*images"):
+        npz.count(tmp_path, {"npz": "b.npz", "key": "images"})
+
+
+KINDS = {(4, 32, 32, 3): np.float32, (4, 3, 32, 32): np.int64, (4, 32, 32): np.uint8, (4, 1, 8, 8): np.uint8}
+
+
+@each("array", [np.zeros(shape, kind) for shape, kind in KINDS.items()])
+def test_an_array_of_another_kind_in_an_archive_is_refused(array: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "b.npz", x=array)
+    with pytest.raises(RunError, match=r"b\.npz: expected uint8 images"):
+        npz.read(tmp_path, NPZ)
+
+
+def test_objects_in_an_archive_are_not_unpickled(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path}/ran",)
+
+    np.savez(tmp_path / "b.npz", x=np.array([Evil()], dtype=object))
+    with pytest.raises(RunError, match=r"b\.npz"):
+        npz.read(tmp_path, NPZ)
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(RunError, match=r"b\.npz"):
+        npz.read(tmp_path, NPZ)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_svhns_ten_is_the_digit_zero(tmp_path: Path) -> None:

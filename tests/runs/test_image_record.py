@@ -12,10 +12,11 @@ from PIL import Image
 
 import ood_lab
 from ood_lab.__main__ import main
-from ood_lab.config import RequestError
+from ood_lab.config import RequestError, prepare
 from ood_lab.files.fingerprint import fingerprint
 from ood_lab.runs import claim
 from ood_lab.runs.image_record import ImageRecord
+from ood_lab.runs.run_images import RunImages
 from ood_lab.task import evaluate, features
 
 CLASSES = ("a", "b")
@@ -91,6 +92,21 @@ def test_changed_training_images_stop_the_command_with_two_remedies(
     assert "move " in message
     assert "dataset.name=" in message
     assert "put the images back" in message
+
+
+def test_validation_images_are_trained_on_where_they_choose_the_weights(command: list[str], tmp_path: Path) -> None:
+    """They are taken from the test images."""
+    conf = tmp_path / "conf"
+    last, chosen = (prepare([*command[:-1], *more], conf) for more in ([], ["trainer.select=best_val_accuracy"]))
+    for experiment in (last, chosen):
+        claim.enter_training_images(experiment)
+    assert RunImages(last).trained_on == ["train"]
+    assert RunImages(chosen).trained_on == ["train", "test"]
+    RunImages(chosen).check_training()
+    draw(tmp_path / "data/mine/test/a", 1, 30)
+    RunImages(last).check_training()
+    with pytest.raises(RequestError, match=r"began with other test images of mine .*dataset\.name="):
+        RunImages(chosen).check_training()
 
 
 def test_copied_and_touched_images_are_the_same(

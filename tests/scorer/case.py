@@ -27,10 +27,10 @@ def outputs(rows: int, seed: int, labelled: bool = True) -> FeatureSet:
 
 
 def as_given(name: str, data: FeatureSet) -> FeatureSet:
-    """The features in the shape that a detector is handed: with shifts for csi, the last output for absent_class."""
+    """The features in the shape that a detector is handed: with shifts for csi, one number where it reads one."""
     if name == "csi":
         return data._replace(features=data.features.unflatten(1, (2, DIM // 2)))
-    return data._replace(features=data.features[:, 2:3]) if name == "absent_class" else data
+    return data._replace(features=data.features[:, 2:3]) if name in ("absent_class", "weighted_energy") else data
 
 
 TRAIN, TEST = outputs(200, 1), outputs(30, 2, labelled=False)

@@ -49,7 +49,7 @@ def test_before_fit_a_detector_scores_or_says_that_it_is_not_fitted() -> None:
         except NotFittedError:
             continue
     logits_alone = {"msp", "maxlogit", "energy", "entropy", "gen", "gradnorm", "odin", "godin"}
-    assert ready == {*logits_alone, "csi_joint", "absent_class"}
+    assert ready == {*logits_alone, "csi_joint", "absent_class", "attacked", "weighted_energy"}
 
 
 NEEDS = [(name, need) for name in NAMES for need in build_scorer(name).requires]

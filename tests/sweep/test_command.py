@@ -59,11 +59,11 @@ def test_wrong_words_are_refused_before_anything_starts(
 
 
 def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["table=hamos_t17,aoe_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
+    assert main(["table=hamos_t17,bood_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
     shown = capsys.readouterr().out
-    assert "hamos_t17, aoe_t1: 6 runs, 0 done. To do: 6 to be trained, 1 that they depend on." in shown
+    assert "hamos_t17, bood_t1: 9 runs, 0 done. To do: 9 to be trained." in shown
     assert "of a kind never run here" in shown
-    assert "not available, 1 row: method=aoe: no such method" in shown
+    assert "not available, 1 row: method=bood: no such method" in shown
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ood_lab.synthesizer.boundary_mixup import BoundaryMixup, _beta, mix_classes
+from ood_lab.random import beta
+from ood_lab.synthesizer.boundary_mixup import BoundaryMixup, mix_classes
 from ood_lab.synthesizer.gaussian_tail import GaussianTail
 from tests.cases import each
 
@@ -98,7 +99,7 @@ def test_share_one_is_the_own_point_and_zero_the_partner() -> None:
 @each("a", [0.01, 0.1, 0.5, 1.0, 2.0, 10.0, 1000.0])
 def test_shares_have_the_mean_the_variance_and_the_law_of_beta(a: float) -> None:
     n = 40000
-    share = _beta(a, torch.Size((n // 4, 4)), draws(3)).double()
+    share = beta(a, a, (n // 4, 4), draws(3))
     assert share.shape == (n // 4, 4)
     assert ((share >= 0) & (share <= 1)).all()
     variance = 1 / (4 * (2 * a + 1))
@@ -109,7 +110,7 @@ def test_shares_have_the_mean_the_variance_and_the_law_of_beta(a: float) -> None
 
 
 def test_shares_of_different_points_are_independent() -> None:
-    share = _beta(1.0, torch.Size((20000, 3)), draws(3)).double()
+    share = beta(1.0, 1.0, (20000, 3), draws(3))
     assert np.abs(np.corrcoef(share.numpy().T) - np.eye(3)).max() < 5 / math.sqrt(20000)
 
 

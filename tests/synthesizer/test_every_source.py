@@ -23,7 +23,10 @@ from tests.method.test_base import NoWaiting
 
 C, N, D = 5, 30, 8
 DIMS = Dimensions(C, D, D)
-SIZES = {"neighbor": 7, "per_class": 6, "boundary": 10, "candidates": 12, "per_anchor": 4, "bank_size": N}
+SIZES = {
+    "neighbor": 7, "per_class": 6, "boundary": 10, "candidates": 12, "per_anchor": 4, "bank_size": N, "pool": 40,
+    "take": 6,
+}  # fmt: skip
 SOURCES = groups()["synthesizer"]
 
 
@@ -37,7 +40,8 @@ def kept(made: Synthesizer) -> Mapping[str, Tensor]:
     draw = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(C, 1, D, generator=draw), dim=-1)
     rows = F.normalize(centres + 0.2 * torch.randn(C, N, D, generator=draw), dim=-1)
-    return dict.fromkeys(made.keeps(), rows if made.space == "projection" else 3 + rows)
+    rows = rows if made.space == "projection" else 3 + rows
+    return {name: rows.flatten(0, 1) if name == "feature_queue" else rows for name in made.keeps()}  # all classes'
 
 
 def drawn(name: str, seed: int = 0) -> tuple[Synthesizer, Tensor, Tensor]:
@@ -77,8 +81,8 @@ def test_nothing_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch
 @each("name", SOURCES)
 def test_a_single_class_is_drawn_from_or_refused(name: str) -> None:
     made = source(name)
-    rows = {key: value[:1] for key, value in kept(made).items()}
-    between = name not in ("random_sphere", "gaussian_tail", "knn_boundary")
+    rows = {key: value if key == "feature_queue" else value[:1] for key, value in kept(made).items()}
+    between = name not in ("random_sphere", "gaussian_tail", "knn_boundary", "range_expansion")
     with pytest.raises(RunError, match="the ID set has one") if between else nullcontext():
         values = made.sample(rows, Dimensions(1, D, D), torch.Generator().manual_seed(0)).values
         assert values.isfinite().all()

@@ -22,8 +22,12 @@ SMALL = ["backbone.width=4", "init=random", "figure=[]", "trainer.max_epochs=2"]
 QUICK = ["trainer.max_epochs=1", "dataset.recipe.bank_size=20", "dataset.recipe.neighbor=5"]  # filled in three steps
 WITH_OUTLIERS = [
     f"method={name}"
-    for name in ("hamos", "vos", "npos", "ronf", "oe", "energy", "greg", "greg_plus", "poem", "dos", "openmix", "mixoe")
-]
+    for name in (
+        "hamos", "vos", "npos", "ronf", "oe", "energy", "greg", "greg_plus", "poem", "dos", "openmix", "mixoe", "aoe",
+        "oe_noise", "ares",
+    )
+]  # fmt: skip
+SMALL_QUEUE = ["synthesizer.queue_size=150", "synthesizer.pool=200", "synthesizer.take=30"]
 SHAPING = ("method", "id_loss", "synthesizer", "auxiliary", "selector", "perturbation", "outlier_loss", "regularizer")
 START = "outlier_loss.start"
 
@@ -61,7 +65,15 @@ def test_at_tiny_scale_it_makes_steps_with_outliers_that_train_the_network(row: 
     own = [override.partition("=")[0] for override in SMALL]
     kept = [override for override in rows_with_outliers()[row] if override.partition("=")[0] not in own]
     quick = [] if row == "method=hamos" else QUICK  # that row with the scale's own bank
-    few = ["auxiliary.count=60", "trainer.auxiliary_batch_size=32"] if "fractals" in row else []
+    few = ["auxiliary.count=60", "trainer.auxiliary_batch_size=32"] if "auxiliary=fractals" in row else []
+    if any(override.startswith("trainer.auxiliary_images") for override in kept):
+        few.append("trainer.auxiliary_images=40")
+    if "auxiliary=biggan" in row:  # whose images are made by other runs
+        few = ["auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16", "trainer.auxiliary_images=40"]
+        kept = [override for override in kept if not override.startswith("auxiliary")]
+    if "method=ares" in row:  # its pictures are made by another run, which is not the matter here
+        few = ["pictures=fractals", "pictures.count=20", "pictures.native_side=16", *SMALL_QUEUE]
+        kept = [override for override in kept if not override.startswith("pictures")]
     experiment = prepare([*kept, *SMALL, *quick, *few, f"paths.output={tmp_path}"])
     fit(claim(experiment))
     weights = load_file(RunFolder(experiment.run_dir).weights)

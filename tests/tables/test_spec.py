@@ -27,7 +27,9 @@ def digest(table: Table) -> str:
 
 
 def test_there_are_all_tables_of_the_five_papers() -> None:
-    assert table_names() == sorted(PRINTED)
+    figures = {"aoe_f4", "aoe_f6", "aoe_f8", "aoe_f9", "aoe_f11"}  # sweeps that are drawn, without printed numbers
+    assert set(table_names()) - figures == set(PRINTED)
+    assert figures < set(table_names())
     assert len(PRINTED) == 45
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import ood_lab
-from ood_lab.config import RequestError, RunError, prepare
+from ood_lab.config import RequestError, prepare
+from ood_lab.results.curves import read_curves
 from ood_lab.results.store import read_rows
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.task.callbacks import read_curves
-from ood_lab.task.during_training import BestWeights
+from ood_lab.task import during_training
+from ood_lab.task.callbacks import Curves
+from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
 from tests import small
 from tests.cases import each
 
@@ -83,33 +86,89 @@ def after(callback: BestWeights, epoch: int, accuracy: float, value: float) -> N
     callback.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, is_global_zero=True), module)  # type: ignore[arg-type]
 
 
-def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path) -> None:
-    callback = BestWeights(tmp_path / "best.safetensors")
+def test_the_first_of_the_best_epochs_is_kept() -> None:
+    callback = BestWeights()
     for epoch, accuracy in enumerate([0.5, 0.8, 0.7, 0.8]):
         after(callback, epoch, accuracy, float(epoch))
-    assert callback.best == {"accuracy": 0.8, "epoch": 1}
-    assert (callback.weights()["backbone.fc.bias"] == 1).all()
+    assert (callback.accuracy, callback.epoch) == (0.8, 1)
+    assert (callback.weights["backbone.fc.bias"] == 1).all()
 
 
 def test_a_resumed_run_goes_on_with_the_best_of_its_checkpoint(tmp_path: Path) -> None:
-    first, resumed = BestWeights(tmp_path / "best.safetensors"), BestWeights(tmp_path / "best.safetensors")
+    first, resumed = BestWeights(), BestWeights()
     after(first, 0, 0.6, 0.0)
-    resumed.load_state_dict(first.state_dict())
+    torch.save(first.state_dict(), tmp_path / "state")
+    after(first, 1, 0.9, 3.0)  # what was done after the checkpoint, before the run was killed
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     after(resumed, 1, 0.5, 1.0)
-    assert (resumed.weights()["backbone.fc.bias"] == 0).all()
+    assert resumed.epoch == 0
+    assert (resumed.weights["backbone.fc.bias"] == 0).all()
     after(resumed, 2, 0.9, 2.0)
-    with pytest.raises(RunError, match="does not hold the weights of epoch 1, which were the best"):
-        first.weights()
+    assert (resumed.weights["backbone.fc.bias"] == 2).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_whole_run_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> None:
+def test_a_whole_run_ends_with_the_weights_of_its_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[dict[str, torch.Tensor]] = []
+    on_train_epoch_end = BestWeights.on_train_epoch_end
+
+    def watched(self: BestWeights, trainer: Any, module: Any) -> None:
+        on_train_epoch_end(self, trainer, module)
+        kept.append({name: value.clone() for name, value in final_weights(module).items()})
+
+    monkeypatch.setattr(BestWeights, "on_train_epoch_end", watched)
     words = [*SMALL, "trainer.select=best_val_accuracy", "method.optimizer.lr=0.3", f"paths.output={tmp_path}"]
     run = ood_lab.run(words).run_dir
     accuracies = [row["epoch/val_accuracy"] for row in curves(run, "val_accuracy")]
-    weights, best = load_file(RunFolder(run).weights), load_file(RunFolder(run).best)
-    assert all(torch.equal(weights[name], best[name]) for name in weights)
+    best = accuracies.index(max(accuracies))
+    weights = load_file(RunFolder(run).weights)
+    assert len(accuracies) == len(kept) == 3
+    assert all(torch.equal(weights[name], kept[best][name]) for name in weights)
+    assert f"selected the weights of epoch {best + 1}," in capsys.readouterr().out
+    assert not list(run.rglob("*best*")), "nothing lies beside the checkpoints"
     assert prepare(words).run_id == run.name != prepare([w for w in words if "select" not in w]).run_id
-    assert len(accuracies) == 3
+
+
+# Detectors that can't work.
+
+
+@each("error", [ValueError("no rows"), torch.linalg.LinAlgError("not positive definite")])
+def test_a_detector_that_cannot_score_is_said_and_the_others_are_scored(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(scorer: Any, features: torch.Tensor) -> torch.Tensor:
+        if scorer is broken:
+            raise error
+        return features
+
+    def of(source: Any, name: str) -> Any:
+        return SimpleNamespace(features=lambda _: torch.tensor([1.0, 2.0] if name == "val" else [3.0, 4.0]))
+
+    broken, whole = (SimpleNamespace(learns=False, space="penultimate") for _ in range(2))
+    monkeypatch.setattr(during_training, "score", score)
+    monkeypatch.setattr(during_training.Snapshot, "of", of)
+    rows = Curves(tmp_path / "curves.jsonl", 1)
+    trainer: Any = SimpleNamespace(current_epoch=1, global_step=5, is_global_zero=True, loggers=[], datamodule=None)
+    module = small.method(small.terms(cider=False)).eval()
+    rows.on_train_start(trainer, module)
+    detectors: Any = {"broken": broken, "whole": whole}
+    evaluation = Evaluation(1, detectors, {"val": ["noise"]}, "32-true", "ood_pos", rows, True)
+    evaluation.on_train_epoch_end(trainer, module)
+    rows.teardown(trainer, module, "fit")
+    (row,) = read_curves(rows.path)
+    assert row == {"step": 5, "epoch": 1, "val/whole/auroc/noise": 1.0, "val/whole/fpr95/noise": 0.0}
+    assert f"note: broken can't score the network after epoch 2: {error}" in capsys.readouterr().err
+    assert module.training, "it goes on being trained"
+
+
+def test_detectors_that_all_learn_must_be_named(tmp_path: Path) -> None:
+    words = [*SMALL, "scorer=[knn]", "trainer.evaluate_every=1", f"paths.output={tmp_path}"]
+    with pytest.raises(
+        RequestError, match=r"every one of scorer=\[knn\] learns .* name some in trainer.evaluate_scorers"
+    ):
+        ood_lab.run(words)
 
 
 @each(
@@ -117,6 +176,8 @@ def test_a_whole_run_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> 
     [
         (["trainer.evaluate_every=1", "protocol.validation=[]"], "declares no OOD validation set"),
         (["trainer.evaluate_every=1", "protocol.id_val=0"], "declares no ID validation image"),
+        (["trainer.evaluate_every=4", "trainer.max_epochs=3"], "nothing would be evaluated in the run's 3 epochs"),
+        (["trainer.evaluate_every=1", "trainer.evaluate_scorers=[]"], "names no detector; leave it out"),
         (["trainer.evaluate_test=true"], "nothing is evaluated while training; add trainer.evaluate_every=1"),
         (["trainer.evaluate_every=1", "trainer.evaluate_scorers=[kn]"], "'kn' is none of .* Did you mean 'knn'"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import ood_lab
 from ood_lab.config import RunError, prepare
 from ood_lab.config.quoting import as_typed
 from ood_lab.reader.shards import load_manifest
+from ood_lab.task import synthesize
 
 FRACTALS = "[task=synthesize,producer=fractals,producer.count=100,producer.shard_items=50]"
 DEPENDS = [
@@ -83,6 +85,50 @@ def test_two_runs_of_a_sweep_share_what_they_need(tmp_path: Path) -> None:
     assert len({row["run_id"] for needed in results.needed for row in needed.rows}) == 2
     below = {tuple(json.loads((n.run_dir / "identity.json").read_text())["needs"]) for n in results.needed}
     assert below == {(log.parent.name,)}
+
+
+def test_a_finished_run_is_shown_without_the_set_that_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*DEPENDS, f"paths.output={tmp_path}"]
+    ood_lab.run([*prepare(list(map(as_typed, words))).prerequisites["auxiliary.images"].overrides])
+    made = ood_lab.run(words)
+    before = capsys.readouterr().out.rpartition("report:")[2]
+    (below,) = tmp_path.glob("fractals-*")
+    shutil.rmtree(below)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("the set is made again"))
+    shown = ood_lab.run(words)
+    assert shown.rows == made.rows
+    assert capsys.readouterr().out.rpartition("report:")[2] == before != ""
+    assert not below.exists()
+
+
+def test_helpers_end_with_the_command_and_one_that_fails_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = prepare(["task=synthesize", "producer=fractals", "trainer.devices=3", f"paths.output={tmp_path}"])
+    asked, popen = list[list[str]](), subprocess.Popen
+
+    def started(*codes: str) -> list[subprocess.Popen[bytes]]:
+        """What stands in for helpers, one a code."""
+        helpers = [popen([sys.executable, "-c", code]) for code in codes]
+        left = iter(helpers)
+        monkeypatch.setattr(subprocess, "Popen", lambda command, **_: (asked.append(command), next(left))[1])
+        return helpers
+
+    helpers = started("raise SystemExit(3)", "")
+    with synthesize._helped(experiment):
+        pass
+    assert [helper.returncode for helper in helpers] == [3, 0]
+    assert capsys.readouterr().err == "note: a helper ended with code 3; its work was done here\n"
+    helpers = started("import time; time.sleep(60)", "import time; time.sleep(60)")
+    with pytest.raises(RunError, match="the disk is full"), synthesize._helped(experiment):
+        raise RunError("the disk is full")
+    assert [helper.returncode for helper in helpers] == [-signal.SIGTERM] * 2
+    assert len(asked) == 4, "one for each other device"
+    assert {command[-1] for command in asked} == {"trainer.devices=1"}
+    with synthesize._helped(None):
+        pass
 
 
 def test_a_set_that_cannot_be_made_is_named_with_its_own_command(

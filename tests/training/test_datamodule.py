@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from ood_lab.augmentation.base import Augmentation, Draws
+from ood_lab.augmentation.base import Augmentation
 from ood_lab.augmentation.crop_flip import CropFlip
 from ood_lab.augmentation.simclr import SimCLR
+from ood_lab.errors import RunError
 from ood_lab.images.pixels import Decoded, Reading
+from ood_lab.random import Draws
 from ood_lab.reader import folder
 from ood_lab.reader.base import Listing
 from ood_lab.training.datamodule import DataModule, EvalLoader, Normalise, Order, Sizes
 from ood_lab.types import Batch
 from tests.cases import each
+from tests.trees import pixels
 
 ROWS = 37
 
@@ -39,6 +45,14 @@ class Source:
         pixels = np.broadcast_to(np.arange(rows, dtype=np.uint8)[:, None, None, None], (rows, 32, 32, 3)).copy()
         pixels[:, :, 16:] += 100
         return Listing(np.arange(rows) % 3, ("a", "b", "c"), f"rows {split}", pixels=pixels)
+
+
+class Pictures(Source):
+    """Images of random pixels."""
+
+    def listing(self, split: str, id_val: int = 0) -> Listing:
+        rows = super().listing(split)
+        return replace(rows, pixels=pixels(len(rows)))
 
 
 class Plain(Augmentation):
@@ -64,7 +78,7 @@ def module(
         options.pop("reading", reading()),
         normalise=Normalise(Source.mean, Source.std),
         views=views,
-        sizes=Sizes(batch, options.pop("auxiliary_size", 8), 4),
+        sizes=Sizes(batch, options.pop("auxiliary_size", 8), 4, distinct=options.pop("distinct", None)),
         seed=seed,
         device=torch.device("cpu"),
         **options,
@@ -271,6 +285,79 @@ def test_an_order_reads_through_its_passes_from_any_position() -> None:
             assert torch.equal(Order(7, 0, "x").rows(start, size), stream[start : start + size])
 
 
+def distinct_rows(count: int, distinct: int | None, seed: int = 0) -> set[int]:
+    """The rows of an auxiliary set that training sees."""
+    data = module(Plain(), seed=seed, auxiliary=Source(count), distinct=distinct)
+    return {row for batch in auxiliary_rows(data, epochs=8) for row in batch}
+
+
+@each("seed", [0, 1])
+def test_of_the_auxiliary_set_only_so_many_images_are_served(seed: int) -> None:
+    used = [distinct_rows(50, count, seed) for count in (1, 7, 8, 30, 50, None)]
+    assert [len(rows) for rows in used] == [1, 7, 8, 30, 50, 50]
+    for few, more in itertools.pairwise(used):
+        assert few <= more
+    assert used[3] != set(range(30))
+    assert used[3] != distinct_rows(50, 30, seed + 2)
+
+
+def test_so_many_images_of_an_auxiliary_set_are_taken_in_turn() -> None:
+    data = module(Plain(), auxiliary=Source(50), auxiliary_size=8, distinct=13)
+    stream = [row for batch in auxiliary_rows(data, epochs=12) for row in batch]
+    for start in range(0, len(stream) - 13, 13):
+        assert len(set(stream[start : start + 13])) == 13
+
+
+def test_as_many_images_as_an_auxiliary_set_has_are_the_whole_set() -> None:
+    every, some = (module(auxiliary=Source(13), auxiliary_size=5, distinct=count) for count in (None, 13))
+    assert same(served(at(every, 2)), served(at(some, 2)))
+
+
+def test_id_images_do_not_depend_on_the_number_of_auxiliary_images() -> None:
+    every, some = (at(module(auxiliary=Source(50), distinct=count), 1) for count in (None, 6))
+    for a, b in zip(served(every), served(some), strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+
+
+@each("world", [2, 4])
+def test_all_devices_have_the_same_auxiliary_images(world: int) -> None:
+    whole = module(Plain(), auxiliary=Source(50), distinct=9).train_dataloader().batch(1, 2)
+    for rank in range(world):
+        data = at(module(Plain(), auxiliary=Source(50), distinct=9), 0, rank=rank, world=world)
+        assert torch.equal(data.train_dataloader().batch(1, 2).auxiliary, whole.auxiliary[rank::world])
+
+
+def test_more_auxiliary_images_than_there_are_is_an_error() -> None:
+    data = module(auxiliary=Source(50), distinct=51)
+    with pytest.raises(RunError, match=r"trainer\.auxiliary_images=51: rows has 50 images"):
+        data.train_dataloader()
+
+
+class Kept(Source):
+    """Images of another size out of one file, so that the decoded ones are kept in the cache."""
+
+    def __init__(self, file: Path, rows: int) -> None:
+        super().__init__(rows)
+        self.file = file
+        file.write_bytes(b"images")
+
+    def listing(self, split: str, id_val: int = 0) -> Listing:
+        rows = super().listing(split)
+        return replace(rows, pixels=rows.pixels[:, ::2, ::2], labels=np.full(len(rows), -1), files=(self.file,))
+
+
+def test_the_cache_does_not_take_one_choice_of_auxiliary_images_for_another(tmp_path: Path) -> None:
+    source, found = Kept(tmp_path / "file", 50), {}
+    for seed, count in ((0, None), (0, 8), (0, 9), (1, 8), (0, 8)):
+        data = module(Plain(), seed=seed, auxiliary=source, distinct=count, reading=reading(tmp_path / "cache"))
+        rows = {row for batch in auxiliary_rows(data, epochs=6) for row in batch}
+        assert len(rows) == (count or 50)
+        assert rows == distinct_rows(50, count, seed)
+        assert found.setdefault((seed, count), rows) == rows
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
+
+
 class Files:
     """Pictures of different shapes in files."""
 
@@ -333,3 +420,37 @@ def test_streamed_crops_take_all_pixels_of_the_picture(tmp_path: Path) -> None:
         assert width != height
         expected = np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         torch.testing.assert_close(image, data.normalise(torch.from_numpy(expected.copy())[None])[0])
+
+
+@each("augmentation", [Plain(), CropFlip(padding=4, flip=0.5), SimCLR(**SIMCLR)])
+@each("world", [1, 2])
+def test_raw_auxiliary_images_are_their_pixels_over_255_and_not_augmented(
+    world: int, augmentation: Augmentation
+) -> None:
+    pixels = torch.from_numpy(Pictures(40).listing("auxiliary").pixels).permute(0, 3, 1, 2)
+    for rank in range(world):
+        raw, plain = (
+            at(module(augmentation, views=2, auxiliary=Pictures(40), outlier_space=space), 1, rank=rank, world=world)
+            for space in ("raw01", "normalised")
+        )
+        for step, (batch, beside) in enumerate(zip(served(raw), served(plain), strict=True)):
+            order = raw.train_dataloader().auxiliary_order
+            rows = order.rows((len(raw.train_dataloader()) + step) * 8, 8)[rank::world]
+            assert torch.equal(batch.auxiliary, pixels[rows].float() / 255)
+            assert batch.auxiliary.min() >= 0
+            assert batch.auxiliary.max() <= 1
+            assert beside.auxiliary.min() < -0.2
+            assert torch.equal(batch.images, beside.images)
+            assert torch.equal(batch.labels, beside.labels)
+
+
+def test_raw_auxiliary_images_out_of_files_are_whole_pictures(tmp_path: Path) -> None:
+    """Resident, or decoded for each step."""
+    source, options = Files(tmp_path / "pictures"), {"outlier_space": "raw01"}
+    resident, streamed = (
+        at(module(auxiliary=source, reading=Reading(32, 32, tmp_path, limit, 0), **options), 1) for limit in (1.0, 0.0)
+    )
+    assert not resident.streams
+    assert streamed.streams
+    for a, b in zip(served(resident), served(streamed), strict=True):
+        assert torch.equal(a.auxiliary, b.auxiliary)

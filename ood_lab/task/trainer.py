@@ -1,0 +1,65 @@
+"""Lightning's trainer, as every network here is trained by it: exactly resumable, silent, with curves and a bar."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+
+from ood_lab.config.experiment import Experiment
+from ood_lab.runs.run_folder import RunFolder
+from ood_lab.task.callbacks import Bar, Checkpoints, Curves
+from ood_lab.training.checkpoint import NamedByDigest
+
+
+def trainer_of(
+    experiment: Experiment,
+    max_epochs: int,
+    curves: Curves,
+    callbacks: Sequence[L.Callback] = (),
+    loggers: Sequence[Any] = (),
+    precision: Any = "32-true",
+) -> L.Trainer:
+    """The trainer of a run.
+
+    Args:
+        callbacks: between the curves and the checkpoints, which hold their state.
+        loggers: where the curves go besides the run's folder.
+    """
+    options, folder = experiment.trainer, RunFolder(experiment.run_dir)
+    _quiet_lightning()
+    return L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        use_distributed_sampler=False,
+        precision=precision,
+        max_epochs=max_epochs,
+        callbacks=[
+            Bar(experiment.run_id),
+            curves,
+            *callbacks,
+            Checkpoints(folder.checkpoints, options.checkpoint_minutes),
+        ],
+        logger=list(loggers),
+        plugins=[NamedByDigest()],
+        deterministic="warn",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=str(folder.path),
+    )
+
+
+def _quiet_lightning() -> None:
+    """Lightning's notices about hardware and loaders are not about this run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    unimportant = ("does not have many workers", "dataloader is not resumable", "LeafSpec", "have no `validation_step`")
+    for message in unimportant:
+        warnings.filterwarnings("ignore", f".*{message}.*")
+    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode.*")  # averages and frozen networks

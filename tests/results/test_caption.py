@@ -1,0 +1,26 @@
+"""The lines below a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ood_lab.config import prepare
+from ood_lab.results.caption import training_lines
+
+LOGGED = {"step", "epoch", "loss/total", "val/msp/auroc/uniform_noise"}
+
+
+def test_what_was_looked_at_while_training_is_what_the_curves_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OOD_LAB_OUTPUT", str(tmp_path))
+    plain = prepare(["method=ce"])
+    asking = prepare(["method=ce", "trainer.evaluate_every=1", "trainer.evaluate_test=true"])
+    for experiment in (plain, asking):  # what today's command says counts for nothing
+        assert training_lines(experiment, LOGGED) == training_lines(experiment, ()) == []
+        (line,) = training_lines(experiment, LOGGED | {"test/msp/auroc/letters"})
+        assert line.startswith("OOD test sets were scored while training, too")
+    chosen = prepare(["method=ce", "trainer.select=best_val_accuracy"])
+    assert training_lines(chosen, LOGGED) == ["weights of the epoch with the best accuracy on ID validation images"]
