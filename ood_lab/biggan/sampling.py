@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from ood_lab.biggan.networks import BOTTOM, Generator
+from ood_lab.biggan.networks import BOTTOM, SIGMA_EPSILON, Generator
 from ood_lab.errors import RunError
 from ood_lab.random import generator as seeded
 from ood_lab.training.weights import keeps_order, read_weights
@@ -48,7 +48,9 @@ def load_generator(path: Path, key: str | None = None) -> tuple[Generator, tuple
         RequestError: no checkpoint of tensors.
         RunError: not such a generator; the tensor that is missing, unknown or of another shape is named.
     """
-    found = read_weights(path, key=key)
+    found = read_weights(path, key=key, option="producer.key")
+    if shared := next((name for name in found if name.startswith("shared.")), None):
+        raise RunError(f"{path}: {shared} is a shared embedding, which the CIFAR generators don't have; choose another")
     if any(name.startswith("output_layer.") for name in found):
         found = _renamed(found)
     linear, gain = found.get(f"linear.{WEIGHT}"), found.get("blocks.0.norm1.gain.weight")
@@ -64,6 +66,7 @@ def load_generator(path: Path, key: str | None = None) -> tuple[Generator, tuple
                 f"{path}: {name} has the shape {tuple(found[name].shape)}, a generator of {network.width} channels "
                 f"{tuple(value.shape)}. Only 32x32 generators of one width, from {BOTTOM}x{BOTTOM} pixels, can be read"
             )
+    found |= _singular_vectors(found)
     if missing := sorted(set(ours) - set(found) - counted):
         raise RunError(f"{path}: {missing[0]} is missing; the file holds no whole generator")
     if unknown := sorted(set(found) - set(ours)):
@@ -77,19 +80,37 @@ def load_generator(path: Path, key: str | None = None) -> tuple[Generator, tuple
 
 
 def _renamed(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the public code under our names, with the singular vectors that one power iteration gives."""
-    named = {}
+    """The tensors of the public code under our names; singular values, which it logs, are left out."""
+    named: dict[str, Tensor] = {}
+    normed = {name.removesuffix(".u0") for name in released if name.endswith(".u0")}
     for name, value in released.items():
-        for pattern, ours in RELEASED:
-            name = re.sub(pattern, ours, name)
-        named[name] = value
-    found = {name: value for name, value in named.items() if not re.search(r"\.(u|sv)0$", name)}
-    for name in [name.removesuffix(".u0") for name in named if name.endswith(".u0")]:
-        weight = found.pop(f"{name}.weight")
-        rows = weight.flatten(1)
-        v = F.normalize(named[f"{name}.u0"].flatten() @ rows, dim=0, eps=1e-8)
-        found |= {f"{name}.{WEIGHT}": weight, f"{name}.{U}": F.normalize(rows @ v, dim=0, eps=1e-8), f"{name}.{V}": v}
-    return found
+        layer, _, kind = name.rpartition(".")
+        if kind == "sv0":
+            continue
+        ours = name
+        for pattern, replacement in RELEASED:
+            ours = re.sub(pattern, replacement, ours)
+        if layer in normed and kind == "u0":
+            ours, value = f"{ours.removesuffix('.u0')}.{U}", value.flatten()
+        elif layer in normed and kind == "weight":
+            ours = f"{ours.removesuffix('.weight')}.{WEIGHT}"
+        named[ours] = value
+    return named
+
+
+def _singular_vectors(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each weight those that one power iteration gives, from the stored left one.
+
+    The public code makes it in every pass, also when it samples. What is stored is an average of vectors, and shorter
+    than 1: as it is it would make the weights too large.
+    """
+    vectors: dict[str, Tensor] = {}
+    for name, u in found.items():
+        if name.endswith(U) and (weight := found.get(f"{name.removesuffix(U)}{WEIGHT}")) is not None:
+            rows = weight.flatten(1)
+            v = F.normalize(u @ rows, dim=0, eps=SIGMA_EPSILON)
+            vectors |= {name: F.normalize(rows @ v, dim=0, eps=SIGMA_EPSILON), f"{name.removesuffix(U)}{V}": v}
+    return vectors
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:
@@ -114,13 +135,15 @@ def block(network: Generator, number: int, size: int, *, seed: int, z_std: float
             "running" ones of training.
 
     Raises:
-        RunError: all images of the block are the same one.
+        RunError: all images of the block are the same one, or hold numbers that are not finite.
     """
     device = next(network.parameters()).device
     noise = torch.randn(size, network.noise, generator=seeded(seed, "images", number)) * z_std
     labels = torch.arange(number * size, (number + 1) * size) % network.classes
     with _normalising_by(network, statistics):
         images = network(noise.to(device), labels.to(device))
+    if not images.isfinite().all():
+        raise RunError("the generator gives numbers that are not finite; train it again, with another seed or rate")
     pixels = ((images + 1) * 127.5).clamp_(0, 255).to(torch.uint8).cpu()
     if size > 1 and bool((pixels == pixels[:1]).all()):
         raise RunError(
@@ -131,7 +154,7 @@ def block(network: Generator, number: int, size: int, *, seed: int, z_std: float
 
 
 class _normalising_by:  # noqa: N801
-    """Within it, batch normalisation takes these statistics, and changes none."""
+    """Within it, batch normalisation takes these statistics, and none of them changes."""
 
     def __init__(self, network: nn.Module, statistics: Statistics) -> None:
         self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if statistics == "batch" else []

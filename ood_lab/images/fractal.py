@@ -87,7 +87,7 @@ def _vivid(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def chaos_game(systems: Systems, points: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points on the attractors and their colours, [N, P * steps, 2] and [N, P * steps, 3].
+    """Points on the attractors [N, P * steps, 2], and of each a 1 and its colour [N, P * steps, 4].
 
     P points of each system walk at once; their first `BURN_IN` steps are left out.
     """
@@ -95,7 +95,7 @@ def chaos_game(systems: Systems, points: int, steps: int, generator: torch.Gener
     table = torch.cat([systems.matrices.flatten(2), systems.offsets, systems.colours], -1).flatten(0, 1)
     base = torch.arange(count)[:, None] * maps
     position, colour = torch.zeros(count, points, 2), torch.full((count, points, 3), 0.5)
-    positions, colours = [], []
+    positions, weighted = torch.empty(count, steps, points, 2), torch.ones(count, steps, points, 4)
     for step in range(BURN_IN + steps):
         choice = torch.multinomial(systems.probabilities, points, replacement=True, generator=generator)
         a, b, c, d, e, f, *rgb = table[choice + base].unbind(-1)
@@ -103,16 +103,19 @@ def chaos_game(systems: Systems, points: int, steps: int, generator: torch.Gener
         position = torch.stack([a * x + b * y + e, c * x + d * y + f], -1)
         colour = (colour + torch.stack(rgb, -1)) / 2
         if step >= BURN_IN:
-            positions.append(position)
-            colours.append(colour)
-    return torch.cat(positions, 1), torch.cat(colours, 1)
+            positions[:, step - BURN_IN] = position
+            weighted[:, step - BURN_IN, :, 1:] = colour
+    return positions.flatten(1, 2), weighted.flatten(1, 2)
 
 
-def render(positions: Tensor, colours: Tensor, side: int, backgrounds: Tensor) -> tuple[Tensor, Tensor]:
+def render(positions: Tensor, weighted: Tensor, side: int, backgrounds: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 pictures [N, 3, S, S] and the share of pixels that any point reached [N].
 
     Each picture is framed by the middle 98 % of its points; brightness is the logarithm of how often a pixel was
     visited, colour the mean of the colours there.
+
+    Args:
+        weighted: of each point a 1, which counts it, and its colour [N, P, 4].
     """
     count, fine = len(positions), side * SUPERSAMPLING
     margins = torch.tensor([0.01, 0.99])
@@ -123,9 +126,9 @@ def render(positions: Tensor, colours: Tensor, side: int, backgrounds: Tensor) -
     inside = ((pixel >= 0) & (pixel < fine)).all(-1)
     cell = pixel.long().clamp(0, fine - 1)
     index = (torch.arange(count)[:, None] * fine + cell[..., 1]) * fine + cell[..., 0]
-    values = torch.cat([torch.ones_like(colours[..., :1]), colours], -1)[inside]
-    sums = torch.zeros(count * fine * fine, 4).index_add_(0, index[inside], values)
-    sums = sums.view(count, fine, fine, 4).permute(0, 3, 1, 2)
+    index.masked_fill_(~inside, count * fine * fine)  # one cell more, for what lies outside
+    sums = torch.zeros(count * fine * fine + 1, 4).index_add_(0, index.flatten(), weighted.flatten(0, 1))
+    sums = sums[:-1].view(count, fine, fine, 4).permute(0, 3, 1, 2)
     density, colour = sums[:, :1], sums[:, 1:] / sums[:, :1].clamp(min=1)
     bright = density.add(1).log()
     bright = (bright / bright.amax((2, 3), keepdim=True).clamp(min=1e-6)).sqrt()
@@ -157,8 +160,8 @@ def _draw(count: int, side: int, draw: torch.Generator) -> tuple[Tensor, Tensor]
     systems = sample_systems(count, draw)
     points = 4 * side
     steps = max(1, POINTS_PER_PIXEL * side * side // points)
-    positions, colours = chaos_game(systems, points, steps, draw)
+    positions, weighted = chaos_game(systems, points, steps, draw)
     dark = torch.rand(count, 3, generator=draw) * 0.25
     light = 0.75 + torch.rand(count, 3, generator=draw) * 0.25
     backgrounds = torch.where(torch.rand(count, 1, generator=draw) < 0.25, light, dark)
-    return render(positions, colours, side, backgrounds)
+    return render(positions, weighted, side, backgrounds)

@@ -38,7 +38,9 @@ SYNONYMS = {
 FIT = "choose the backbone that they were trained with"
 
 
-def read_weights(path: Path, sha256: str | None = None, key: str | None = None) -> dict[str, Tensor]:
+def read_weights(
+    path: Path, sha256: str | None = None, key: str | None = None, option: str = "init.key"
+) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.safetensors, or whatever torch.save wrote), without running any code in it.
 
     A network that lies below "state_dict", "model" or "net" is taken out, or below any other name if it is the only
@@ -47,6 +49,7 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
     Args:
         sha256: of the file, or its first digits (torchvision prints eight in a file's name); None where none is known.
         key: where the network lies: a name in the checkpoint, or what the names of its tensors begin with.
+        option: by which a user gives the key, for messages.
 
     Raises:
         RequestError: another checksum (both are shown), not a checkpoint of tensors, or several networks.
@@ -65,7 +68,7 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AttributeError, KeyError) as error:
         raise RequestError(f"{path} is no checkpoint of tensors: {_why(error)}") from None
-    tensors = _network(state, path, key)
+    tensors = _network(state, path, key, option)
     prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
     return {name.removeprefix(prefix): value.detach() for name, value in tensors.items()}
 
@@ -92,30 +95,30 @@ def _why(error: Exception) -> str:
     )
 
 
-def _network(state: Any, path: Path, key: str | None) -> dict[str, Tensor]:
+def _network(state: Any, path: Path, key: str | None, option: str) -> dict[str, Tensor]:
     """The tensors of the network in a checkpoint."""
     if not isinstance(state, Mapping):
         raise RequestError(f"{path} is no checkpoint of tensors: it holds a {type(state).__name__}")
     if key is not None:
         if key in state and _tensors(state[key]):
-            return _network(state[key], path, None)
-        tensors = _network(state, path, None)
+            return _network(state[key], path, None, option)
+        tensors = _network(state, path, None, option)
         plain = {name.removeprefix("module."): value for name, value in tensors.items()}
         chosen = {n.removeprefix(f"{key}."): value for n, value in plain.items() if n.startswith(f"{key}.")}
         if not chosen:
-            raise RequestError(f"init.key={key}: {path} has no such part; it has {_some(state, tensors)}")
+            raise RequestError(f"{option}={key}: {path} has no such part; it has {_some(state, tensors)}")
         return chosen
     for name in WRAPPERS:
         if isinstance(state.get(name), Mapping) and _tensors(state[name]):
-            return _network(state[name], path, None)
+            return _network(state[name], path, None, option)
     tensors = _tensors(state)
     if any("." in name for name in tensors):
         return tensors
     others = [str(name) for name, value in state.items() if isinstance(value, Mapping) and _tensors(value)]
     if len(others) > 1:
-        raise RequestError(f"{path} holds several networks: {', '.join(others)}; choose one with init.key={others[0]}")
+        raise RequestError(f"{path} holds several networks: {', '.join(others)}; choose one with {option}={others[0]}")
     if others:
-        return _network(state[others[0]], path, None)
+        return _network(state[others[0]], path, None, option)
     if not tensors:
         raise RequestError(f"{path} is no checkpoint of tensors: it holds {_some(state, {})}")
     return tensors

@@ -41,12 +41,13 @@ def test_the_chaos_game_draws_the_sierpinski_triangle() -> None:
 
 def test_each_map_is_taken_as_often_as_it_should_and_gives_its_colour() -> None:
     systems = sierpinski()._replace(probabilities=torch.tensor([[0.7, 0.2, 0.1]]))
-    positions, colours = chaos_game(systems, 400, 100, seeded(1))
+    positions, weighted = chaos_game(systems, 400, 100, seeded(1))
     x, y = positions[0].T
     assert abs(((x < 0.5) & (y < 0.5)).float().mean().item() - 0.7) < 0.01
     assert abs((y >= 0.5).float().mean().item() - 0.1) < 0.01
     # Half of a point's colour is that of the last map.
-    assert (colours[0][y >= 0.5][:, 2] >= 0.5 - 1e-6).all()
+    assert (weighted[0][y >= 0.5][:, 3] >= 0.5 - 1e-6).all()
+    assert (weighted[..., 0] == 1).all()
 
 
 def test_maps_contract_and_their_values_sum_to_the_target() -> None:
@@ -86,8 +87,8 @@ def test_pictures_are_neither_sparse_nor_solid_and_have_colours() -> None:
 
 def test_a_picture_is_framed_by_its_points_wherever_they_lie() -> None:
     positions = torch.rand(1, 5000, 2, generator=seeded(3))
-    colours = torch.ones(1, 5000, 3)
-    here, share = render(positions, colours, 16, torch.zeros(1, 3))
-    there, _ = render(positions * 100 - 7, colours, 16, torch.zeros(1, 3))
+    weighted = torch.ones(1, 5000, 4)
+    here, share = render(positions, weighted, 16, torch.zeros(1, 3))
+    there, _ = render(positions * 100 - 7, weighted, 16, torch.zeros(1, 3))
     assert (here.int() - there.int()).abs().float().mean() < 2
     assert share.item() > 0.8
