@@ -25,6 +25,7 @@ from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PACKAGE, ROLES, config_
 from ood_lab.config.quoting import PATHS, quoted, uninterpolated
 from ood_lab.config.recipe import complete
 from ood_lab.config.source import module_file
+from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 
 # Mappings to which a request may add entries of its own.
@@ -181,7 +182,7 @@ def _read(group: str, name: str, folder: Path | None) -> dict[str, Any]:
     if path is None:
         raise RequestError(f"{group}={name}: no such {group}")
     try:
-        node = yaml.safe_load(path.read_text())
+        node = read_yaml(path)
     except yaml.YAMLError as error:
         raise RequestError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(node, dict):

@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ood_lab.config.affects import FEATURES, WEIGHTS, Affects
 from ood_lab.config.compose import choices_of, target
 from ood_lab.config.experiment import Experiment, ImageSetPart, Part
@@ -20,6 +18,7 @@ from ood_lab.config.own_folder import is_own
 from ood_lab.config.recipe import METHOD, of_file
 from ood_lab.config.schema import Recipe, Trainer
 from ood_lab.config.signature import signature
+from ood_lab.config.yaml_file import read_yaml
 
 # The groups whose parts shape the weights.
 SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", *TRAINED_ON, "augmentation")
@@ -179,7 +178,7 @@ def _names(group: str) -> dict[str, str]:
     """The built-in files of a group that name a class, by the class."""
     found = {}
     for name in sorted(built_in_groups().get(group, ())):
-        node = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text())
+        node = read_yaml(config_dir() / group / f"{name}.yaml")
         if "_target_" in node:
             found[str(node["_target_"])] = name
     return found

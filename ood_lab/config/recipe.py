@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file, groups, nearest
 from ood_lab.config.signature import signature
+from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 
 METHOD = "ood_lab.method.base.Method"
@@ -101,7 +101,7 @@ def of_file(group: str, name: str, folder: Path | None = None) -> dict[str, Any]
     path = config_file(group, name, folder)
     if path is None:
         return {}
-    node = yaml.safe_load(path.read_text())
+    node = read_yaml(path)
     values: dict[str, Any] = {}
     for entry in node.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":

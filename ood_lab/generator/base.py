@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
+from ood_lab.epoch_means import EpochMeans
 from ood_lab.finite import FiniteCheck
 from ood_lab.random import generator
 from ood_lab.types import Batch
@@ -39,7 +39,7 @@ class GeneratorTraining(L.LightningModule):
         self.automatic_optimization = False
         self.classes, self.epochs, self.images_per_step, self.seed = tuple(classes), epochs, images_per_step, seed
         self.info: dict[str, Tensor] = {}
-        self.means = nn.ModuleDict()  # of the losses, over an epoch
+        self.means = EpochMeans()
         self._finite = FiniteCheck()
 
     @property
@@ -60,24 +60,11 @@ class GeneratorTraining(L.LightningModule):
         losses = {name: value.detach() for name, value in self.step(batch.images, batch.labels, draw).items()}
         total = torch.stack(list(losses.values())).sum()
         self._finite.check({**losses, "total": total}, self.global_step, self.current_epoch)
-        for name, value in losses.items():
-            self._mean(name).update(value)
+        self.means.add(losses, self.device)
         return losses
 
-    def _mean(self, name: str) -> MeanMetric:
-        if name not in self.means:
-            mean = MeanMetric(nan_strategy="disable").to(self.device)
-            mean.persistent(True)
-            self.means[name] = mean
-        found = self.means[name]
-        assert isinstance(found, MeanMetric)
-        return found
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for the means that a checkpoint has."""
-        for key in checkpoint["state_dict"]:
-            if key.startswith("means."):
-                self._mean(key.split(".")[1])
+        self.means.make_room(checkpoint, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._finite.settle()
@@ -87,13 +74,7 @@ class GeneratorTraining(L.LightningModule):
 
     def epoch_summary(self) -> dict[str, float]:
         """Mean losses since the last call; resets them."""
-        summary = {}
-        for name in self.means:
-            mean = self._mean(name)
-            if mean.update_called:
-                summary[name] = float(mean.compute())
-            mean.reset()
-        return summary
+        return self.means.summary()
 
 
 @torch.no_grad()

@@ -138,9 +138,8 @@ class Method(Measured):
             self._finite.check(losses, self.global_step, self.current_epoch)
             store()
         outputs = self.head.class_logits(output.logits[: len(batch.labels)].detach().float())
-        self._metrics()["train_accuracy"].update(outputs, batch.labels)
-        for name, value in losses.items():
-            self._mean(name).update(value.detach())
+        self._accuracy("train").update(outputs, batch.labels)
+        self.means.add({name: value.detach() for name, value in losses.items()}, self.device)
         return {**{name: value.detach() for name, value in losses.items()}, "loss": losses["total"]}
 
     def running(self, progress: Progress) -> dict[str, Term]:
@@ -396,7 +395,7 @@ class Method(Measured):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.head.class_logits(self(batch.images).logits.float())
-        self._metrics()["val_accuracy"].update(outputs, batch.labels)
+        self._accuracy("val").update(outputs, batch.labels)
 
     # Before the first step, and before an epoch.
 

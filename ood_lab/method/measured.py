@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from ood_lab.epoch_means import EpochMeans
 from ood_lab.finite import FiniteCheck
 from ood_lab.method.distributed import Distributed
 
 # Metrics of the epoch, and what was chosen for it: part of a checkpoint, not of the final weights.
 EPOCH_METRICS = ("accuracy.", "means.", "selector.")
+SPLITS = ("train", "val")
 LOOK_EVERY = 100  # outlier steps, after which the gradient of the term on outliers is looked at again
 
 
@@ -41,14 +43,11 @@ class Measured(Distributed):
         self.register_buffer("outlier_gradient", torch.zeros(()))
         self._outlier_steps_host = 0
         self.accuracy = nn.ModuleDict(
-            {
-                f"{split}_accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)
-                for split in ("train", "val")
-            }
+            {f"{split}_accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False) for split in SPLITS}
         )
-        self.means = nn.ModuleDict()  # of each term that has taken part so far
-        for metric in self._metrics().values():
-            metric.persistent(True)  # so that a run resumed within an epoch reports the same means
+        self.means = EpochMeans()  # of each term that has taken part so far
+        for split in SPLITS:
+            self._accuracy(split).persistent(True)
         self._finite = FiniteCheck()
 
     def _count_outlier_step(self, weighted: Sequence[Tensor], features: Tensor) -> None:
@@ -71,27 +70,16 @@ class Measured(Distributed):
             squares = everywhere.sum() / self._world() ** 2  # each device's term is a mean over its own rows
         self.outlier_gradient.copy_(squares.sqrt())
 
-    def _metrics(self) -> dict[str, Metric]:
-        named = {**dict(self.means.items()), **dict(self.accuracy.items())}
-        return {name: metric for name, metric in named.items() if isinstance(metric, Metric)}
-
-    def _mean(self, loss: str) -> MeanMetric:
-        """The running mean of a scalar over the epoch's steps in which it was there."""
-        name = f"{loss}_mean"
-        if name not in self.means:
-            mean = MeanMetric(nan_strategy="disable").to(self.device)  # looking for NaN waits for the device
-            mean.persistent(True)
-            self.means[name] = mean
-        found = self.means[name]
-        assert isinstance(found, MeanMetric)
+    def _accuracy(self, split: str) -> Metric:
+        """That of the "train" or "val" images of the epoch so far."""
+        found = self.accuracy[f"{split}_accuracy"]
+        assert isinstance(found, Metric)
         return found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over what is known on the host, and make room for the means that a checkpoint has."""
         self._outlier_steps_host = int(checkpoint["state_dict"]["outlier_steps"])
-        for key in checkpoint["state_dict"]:
-            if key.startswith("means."):
-                self._mean(key.split(".")[1].removesuffix("_mean"))
+        self.means.make_room(checkpoint, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._finite.settle()
@@ -101,10 +89,11 @@ class Measured(Distributed):
 
     def epoch_summary(self) -> dict[str, float]:
         """Mean losses and accuracies since the last call; resets them."""
-        summary = {}
-        for name, metric in self._metrics().items():
+        summary = self.means.summary()
+        for split in SPLITS:
+            metric = self._accuracy(split)
             if metric.update_called:
-                summary[name] = float(metric.compute())
+                summary[f"{split}_accuracy"] = float(metric.compute())
             metric.reset()
         self.last_summary = summary
         return summary

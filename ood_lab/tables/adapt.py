@@ -15,6 +15,7 @@ from ood_lab.config.compose import compose
 from ood_lab.config.options import affected_by
 from ood_lab.config.prepare import expand_sweep
 from ood_lab.config.quoting import as_override
+from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 from ood_lab.tables.spec import Column, Table, TableRow, find_file, key_of
 
@@ -43,7 +44,7 @@ def load_scale(name: str, folder: Path | None = None) -> Scale:
     Raises:
         RequestError: no such scale.
     """
-    node = yaml.safe_load(find_file("scale", name, folder).read_text())
+    node = read_yaml(find_file("scale", name, folder))
     return Scale(name, tuple(node["overrides"]), node["instead"], node["seeds"], node["limits"])
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from ood_lab.config.check import parse
 from ood_lab.config.groups import config_file, groups, nearest
+from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 
 KINDS = ("results", "cost", "config")
@@ -178,7 +179,7 @@ def load_table(name: str, folder: Path | None = None) -> Table:
     """
     path = find_file("table", name, folder)
     try:
-        node = yaml.safe_load(path.read_text())
+        node = read_yaml(path)
     except yaml.YAMLError as error:
         raise RequestError(f"{path}: {' '.join(str(error).split())}") from None
     try:

@@ -22,7 +22,6 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import objective
 from ood_lab.config.prerequisites import INIT
 from ood_lab.errors import RequestError
-from ood_lab.files.artifact import Artifact
 from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
 from ood_lab.results.store import Results, read_rows
@@ -30,6 +29,7 @@ from ood_lab.runs.claim import claim, enter_training_images, verify
 from ood_lab.runs.outstanding import outstanding
 from ood_lab.runs.prerequisites import ensure
 from ood_lab.runs.run_folder import RunFolder
+from ood_lab.runs.run_weights import RunWeights
 from ood_lab.scorer.base import Scorer
 from ood_lab.task import evaluate, report
 from ood_lab.task.build import build, build_data, build_method
@@ -100,23 +100,14 @@ def _nothing_left_of_a_refusal(folder: RunFolder) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class TrainedWeights(Artifact):
-    """The final weights of a run.
+class TrainedWeights(RunWeights):
+    """The final weights of a classifier.
 
     Args:
         loggers: where the curves go besides the run's folder.
     """
 
-    experiment: Experiment
     loggers: Sequence[Any] = ()
-
-    @property
-    def key(self) -> str:
-        return self.experiment.run_id
-
-    @property
-    def path(self) -> Path:
-        return RunFolder(self.experiment.run_dir).weights
 
     def make(self) -> None:
         announce(self.experiment)

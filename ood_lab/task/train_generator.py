@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +11,6 @@ from safetensors.torch import load_file, save
 
 from ood_lab.augmentation.crop_flip import CropFlip
 from ood_lab.config.experiment import Experiment
-from ood_lab.files.artifact import Artifact
 from ood_lab.files.storage import write_atomically
 from ood_lab.generator.base import GeneratorTraining
 from ood_lab.progress import stdout
@@ -21,6 +18,7 @@ from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim, enter_training_images, verify
 from ood_lab.runs.prerequisites import ensure
 from ood_lab.runs.run_folder import RunFolder
+from ood_lab.runs.run_weights import RunWeights
 from ood_lab.task.build import build, build_part, build_reading, device
 from ood_lab.task.callbacks import Curves
 from ood_lab.task.trainer import trainer_of
@@ -52,22 +50,10 @@ def run(experiment: Experiment) -> Results:
     return Results(experiment.run_id, folder.path, [], below)
 
 
-@dataclass(frozen=True)
-class GeneratorWeights(Artifact):
+class GeneratorWeights(RunWeights):
     """What is kept of a trained generator, with the names of its classes."""
 
-    experiment: Experiment
-
-    @property
-    def key(self) -> str:
-        return self.experiment.run_id
-
-    @property
-    def path(self) -> Path:
-        return RunFolder(self.experiment.run_dir).weights
-
     def make(self) -> None:
-        """Train from the last good checkpoint, or from the beginning."""
         experiment, folder = self.experiment, RunFolder(self.experiment.run_dir)
         assert experiment.generator is not None
         options = experiment.generator.options

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ood_lab.outlier_loss.jensen_shannon import JensenShannon
-from ood_lab.parts import Dimensions, Rows, View, WholeBatch
+from ood_lab.parts import Dimensions
 from tests.cases import each
+from tests.energies import view
 from tests.views import assert_close, assert_reads_exactly, differences, normal
 
 ROWS, K, FLOOR = 6, 4, 1e-6
@@ -26,16 +27,6 @@ def term(**changes: Any) -> JensenShannon:
         "objective": "reciprocal", "epsilon": 1e-3, "middle": "moments", "printed": False, "outliers": "head",
     }  # fmt: skip
     return JensenShannon(Dimensions(3, 8, 5), **{**options, **changes})
-
-
-def view(of_id: Tensor, of_outliers: Tensor, own: slice | None = None) -> View:
-    """Energies [N, 1] of the ID rows of all devices, and of outliers; of the former the own ones."""
-    labels, places = torch.zeros(len(of_id), dtype=torch.int64), torch.arange(len(of_id))
-    mine = places if own is None else places[own]
-    whole = WholeBatch(Rows(energy=of_id), labels, mine, 1)
-    return View(
-        id=Rows(energy=of_id[mine]), labels=labels[mine], kept={}, outliers=Rows(energy=of_outliers), whole=whole
-    )
 
 
 def given(rows: int = ROWS, outliers: int = K) -> tuple[Tensor, Tensor]:

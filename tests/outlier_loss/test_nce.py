@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ood_lab.outlier_loss.nce import NCE
-from ood_lab.parts import Dimensions, Rows, View, WholeBatch
+from ood_lab.parts import Dimensions
 from tests.cases import each
+from tests.energies import view
 from tests.views import assert_close, assert_reads_exactly, differences, normal, normalise, supcon
 
 ROWS, K = 6, 4
@@ -21,15 +22,6 @@ LABELS = torch.zeros(ROWS, dtype=torch.int64)
 def nce(temperature: float = 0.5, **schedule: Any) -> NCE:
     torch.manual_seed(0)
     return NCE(Dimensions(3, 8, 5), temperature=temperature, **schedule).double()
-
-
-def view(of_id: Tensor, of_outliers: Tensor, own: slice | None = None) -> View:
-    labels, places = torch.zeros(len(of_id), dtype=torch.int64), torch.arange(len(of_id))
-    mine = places if own is None else places[own]
-    whole = WholeBatch(Rows(energy=of_id), labels, mine, 1)
-    return View(
-        id=Rows(energy=of_id[mine]), labels=labels[mine], kept={}, outliers=Rows(energy=of_outliers), whole=whole
-    )
 
 
 def given(rows: int = ROWS, outliers: int = K) -> tuple[Tensor, Tensor]:
