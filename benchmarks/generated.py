@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from torch import Tensor
 from ood_lab.biggan.networks import Generator
 from ood_lab.config import prepare
 from ood_lab.images.fractal import block
-from ood_lab.loss.jensen_shannon import jensen_shannon
 from ood_lab.mixing.escape import Escape
-from ood_lab.parts import Dimensions
+from ood_lab.outlier_loss.jensen_shannon import JensenShannon
+from ood_lab.outlier_loss.nce import NCE
+from ood_lab.outlier_loss.weighted_energy_logistic import WeightedEnergyLogistic
+from ood_lab.parts import Dimensions, Rows, Term, View, WholeBatch
 from ood_lab.producer.biggan import BigGAN
 from ood_lab.runs.claim import claim
 from ood_lab.synthesizer.range_expansion import RangeExpansion
@@ -119,23 +122,33 @@ def stages(rounds: int) -> None:
     images, pictures = torch.rand(128, 3, 32, 32), torch.randint(0, 256, (500, 3, 36, 36), dtype=torch.uint8)
     queue = torch.randn(M, D, generator=draw)
     mixed = made.expanded(queue, draw)
-    ids, outliers = torch.randn(128, requires_grad=True), torch.randn(TAKE, requires_grad=True)
-    logits = torch.cat([ids, outliers])
-    labels = torch.cat([torch.ones(128), torch.zeros(TAKE)])
+    ids, outliers = (torch.randn(count, 1, requires_grad=True) for count in (128, TAKE))
+    labels, places = torch.zeros(128, dtype=torch.int64), torch.arange(128)
+    rows = Rows(energy=ids)
+    view = View(
+        id=rows,
+        labels=labels,
+        kept={},
+        outliers=Rows(energy=outliers),
+        whole=WholeBatch(rows, labels, places, 1),
+    )
+    dims = Dimensions(10, D, D)
+    losses: dict[str, Term] = {
+        "JSD": JensenShannon(
+            dims, objective="reciprocal", epsilon=1.0, middle="moments", printed=False, outliers="head"
+        ),
+        "CE": WeightedEnergyLogistic(dims, hidden=0, reduction="joint"),
+        "NCE": NCE(dims, temperature=0.5),
+    }
 
-    def contrast() -> Tensor:
-        against = torch.cat([ids[:, None] / 0.5, (outliers / 0.5).expand(128, TAKE)], 1)
-        return -against.log_softmax(1)[:, 0].mean()
+    def gradients(term: Term) -> None:
+        torch.autograd.grad(term.loss(view), (ids, outliers))
 
     runs: dict[str, Callable[[], Any]] = {
         "Escape": lambda: escape.apply(images, pictures, escape.draw(128, 500, draw)),
         "Expansion": lambda: made.expanded(queue, draw),
         "Estimation": lambda: made.estimated(mixed, draw),
-        "loss: JSD": lambda: torch.autograd.grad(1 / (jensen_shannon(ids, outliers) + 1), (ids, outliers)),
-        "loss: CE": lambda: torch.autograd.grad(
-            torch.nn.functional.binary_cross_entropy_with_logits(logits, labels), (ids, outliers), retain_graph=True
-        ),
-        "loss: NCE": lambda: torch.autograd.grad(contrast(), (ids, outliers)),
+        **{f"loss: {name}": partial(gradients, term) for name, term in losses.items()},
     }
     for name, run in runs.items():
         (taken,), _ = compared(5 * rounds, run)
