@@ -19,7 +19,8 @@ class JensenShannon(Term):
 
     Args:
         objective: "reciprocal", or "negative", -JSD, which asks for the same and has a bounded gradient.
-        epsilon: keeps the reciprocal finite where both have the same energies, as they have when the term starts.
+        epsilon: keeps the reciprocal finite where both have the same energies, as they have when the term starts. The
+            term pulls on JSD with weight / (JSD + epsilon)^2: of small values a classifier is torn apart.
         middle, printed: see `jensen_shannon`.
         outliers: "head": their energies train the head; "constant": ID rows move alone.
     """
