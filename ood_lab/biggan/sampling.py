@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -153,18 +154,17 @@ def block(network: Generator, number: int, size: int, *, seed: int, z_std: float
     return pixels
 
 
-class _normalising_by:  # noqa: N801
+@contextmanager
+def _normalising_by(network: nn.Module, statistics: Statistics) -> Iterator[None]:
     """Within it, batch normalisation takes these statistics, and none of them changes."""
-
-    def __init__(self, network: nn.Module, statistics: Statistics) -> None:
-        self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if statistics == "batch" else []
-
-    def __enter__(self) -> None:
-        for norm in self.norms:
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] if statistics == "batch" else []
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
             norm.train()
-            norm.momentum = 0.0
-
-    def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
+            norm.momentum = 0.0  # running statistics stay as they are
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
             norm.eval()
-            norm.momentum = 0.1
+            norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""What the command does: train, evaluate, report, export, data, synthesize."""
+"""What the command does: train, evaluate, report, export, data, synthesize, train_generator."""
 
 from __future__ import annotations
 
