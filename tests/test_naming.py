@@ -9,11 +9,11 @@ from pathlib import Path
 import yaml
 
 from ood_lab.config.compose import compose, target
-from ood_lab.config.groups import LIST_GROUPS, PACKAGE, PART_GROUPS, config_dir
+from ood_lab.config.groups import LIST_GROUPS, MAKERS, PACKAGE, PART_GROUPS, config_dir
 from ood_lab.config.signature import signature
 from tests.cases import each
 
-GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", "producer", "generator")
+GROUPS = ("backbone", "dataset", "augmentation", *PART_GROUPS, "scorer", "figure", *MAKERS.values())
 TESTS = Path(__file__).parent
 
 
@@ -89,6 +89,8 @@ def test_composed_keys_are_the_keyword_only_parameters(group: str, name: str) ->
         node = compose(config_name=f"{group}/{name}").cfg[group][name]
     elif group == "dataset":
         node = compose([f"dataset={name}", "paths.data=x"], config_name="image_set").cfg.dataset
+    elif group in MAKERS.values():  # which choose what they depend on
+        node = compose([f"{group}={name}"]).cfg[group]
     else:
         node = compose(config_name=f"{group}/{name}").cfg[group]
     declared = signature(node["_target_"])

@@ -214,6 +214,12 @@ def check_machine(experiment: Experiment) -> None:
     trainer = experiment.trainer
     if trainer.accelerator == "cpu" and trainer.precision == "16-mixed":
         raise RequestError("trainer.precision=16-mixed: float16 needs a GPU; use bf16-mixed or 32-true on the CPU")
+    maker = experiment.maker
+    if maker is not None and maker.get("precision") == "float16" and trainer.accelerator == "cpu":
+        raise RequestError(
+            f"{maker.path}.precision=float16 needs a GPU: trainer=gpu, or {maker.path}.precision=float32, which takes "
+            "minutes for an image"
+        )
     if trainer.accelerator == "gpu" and cuda_devices() == 0:
         raise RequestError(
             "trainer=gpu: no CUDA device is visible on this machine. "

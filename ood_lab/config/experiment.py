@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ood_lab.config.detectors import detectors
-from ood_lab.config.groups import LIST_GROUPS, MAKERS, PART_GROUPS, TRAINED_ON
+from ood_lab.config.groups import LIST_GROUPS, MAKERS, PART_GROUPS, SET_MAKERS, TRAINED_ON
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.schema import Init, Logger, Paths, Protocol, Recipe, Task, Trainer, Tuning
 from ood_lab.config.signature import signature
@@ -133,6 +133,9 @@ class Experiment:
     figure: Mapping[str, Part]
     producer: Part | None = None
     generator: Part | None = None
+    anchors: Part | None = None
+    outliers: Part | None = None
+    decoder: Part | None = None
     choices: Choices = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
@@ -206,17 +209,17 @@ class Experiment:
 
     @property
     def produces(self) -> bool:
-        """Whether it makes a set (`task=synthesize`) instead of training a network."""
-        return self.task.name == "synthesize"
+        """Whether it makes a set, as shards, instead of training a network."""
+        return self.task.name in SET_MAKERS
 
     @property
     def makes_no_classifier(self) -> bool:
-        """Whether it is about a producer or a generator, and has no method, detectors or OOD sets."""
+        """Whether it makes a set or trains a generator, and has no method, detectors or OOD sets."""
         return self.task.name in MAKERS
 
     @property
     def maker(self) -> Part | None:
-        """The part that makes its outcome instead of a method: a producer or a generator."""
+        """The part that makes its outcome instead of a method, such as a producer or a generator."""
         found: Part | None = getattr(self, MAKERS[self.task.name]) if self.makes_no_classifier else None
         return found
 
@@ -226,8 +229,13 @@ class Experiment:
         return () if self.maker is None else (self.maker.group, *self.maker.declared.get("inherits", ()))
 
     @property
+    def passed_groups(self) -> tuple[str, ...]:
+        """Of an experiment without a classifier the groups that runs which it depends on depend on."""
+        return () if self.maker is None else tuple(self.maker.declared.get("passes", ()))
+
+    @property
     def product(self) -> Path:
-        """The folder of the shards that it makes (`task=synthesize`)."""
+        """The folder of the shards that it makes."""
         return self.run_dir / "shards"
 
     @property
@@ -315,7 +323,7 @@ SECTIONS: dict[str, type] = {
     "paths": Paths, "task": Task, "trainer": Trainer, "init": Init, "protocol": Protocol, "logger": Logger,
 }  # fmt: skip
 SINGLE = tuple(
-    g for g in ("method", *PART_GROUPS, "backbone", "augmentation", "producer", "generator") if g not in LIST_GROUPS
+    g for g in ("method", *PART_GROUPS, "backbone", "augmentation", *MAKERS.values()) if g not in LIST_GROUPS
 )
 
 

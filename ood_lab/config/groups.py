@@ -16,12 +16,14 @@ LIST_GROUPS = ("id_loss", "regularizer", "scorer", "figure")
 # Groups that a request may leave out: group=null.
 OPTIONAL = (
     "experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "mixing", "auxiliary", "pictures",
-    "tuning", "producer", "generator",
+    "tuning", "producer", "generator", "anchors", "outliers", "decoder",
 )  # fmt: skip
 # Sets besides the ID set that training reads: images used as outliers, and pictures mixed into ID images.
 TRAINED_ON = ("auxiliary", "pictures")
-# What makes something else than a classifier: the group of the part that a task is about.
-MAKERS = {"synthesize": "producer", "train_generator": "generator"}
+# What makes a set, as shards: the group of the part that a task is about.
+SET_MAKERS = {"synthesize": "producer", "anchors": "anchors", "outliers": "outliers", "decode": "decoder"}
+# What makes something else than a classifier.
+MAKERS = {**SET_MAKERS, "train_generator": "generator"}
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = dict.fromkeys(TRAINED_ON, "dataset")
 PACKAGE = Path(__file__).resolve().parent.parent

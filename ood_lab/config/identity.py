@@ -20,6 +20,10 @@ from ood_lab.config.schema import Recipe, Trainer
 from ood_lab.config.signature import signature
 from ood_lab.config.yaml_file import read_yaml
 
+# The groups by whose parts a recipe is recognised.
+NAMING_GROUPS = (*PART_GROUPS, "outliers")
+# What stands behind the name of a maker in an id; a producer makes anything.
+WHAT_IS_MADE = {"generator": "_generator", "anchors": "_anchors", "outliers": "_outliers", "decoder": "_images"}
 # The groups whose parts shape the weights.
 SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", *TRAINED_ON, "augmentation")
 
@@ -245,7 +249,7 @@ def prefix(experiment: Experiment) -> str:
     """`<method>-<dataset>-<backbone>`, the readable part of a run's id; without a method what makes its outcome."""
     if experiment.maker is not None:
         name = part_name(experiment.maker.group, experiment.maker.target).rpartition(".")[2]
-        name = f"{name}_generator" if experiment.maker.group == "generator" else name
+        name += WHAT_IS_MADE.get(experiment.maker.group, "")
         return f"{name}-{id_set_name(experiment)}" if "dataset" in experiment.read_groups else name
     return "-".join((method_name(experiment), id_set_name(experiment), backbone_name(experiment)))
 
@@ -264,7 +268,7 @@ def method_name(experiment: Experiment) -> str:
 
 def part_names(experiment: Experiment) -> dict[str, list[str]]:
     """The parts that are chosen, by group."""
-    found = {group: [part_name(group, p.target) for p in experiment.of_group(group)] for group in PART_GROUPS}
+    found = {group: [part_name(group, p.target) for p in experiment.of_group(group)] for group in NAMING_GROUPS}
     return {group: sorted(names) for group, names in found.items() if names}
 
 
@@ -272,8 +276,8 @@ def part_names(experiment: Experiment) -> dict[str, list[str]]:
 def _parts_of_recipe(name: str) -> dict[str, list[str]]:
     """What `part_names` gives for a built-in recipe as it stands; composing it would take longer."""
     chosen = {"head": ["linear"], **choices_of("method", name)}
-    found = {g: [part_name(g, target(g, str(n))) for n in names] for g, names in chosen.items() if g in PART_GROUPS}
-    return {group: sorted(found[group]) for group in PART_GROUPS if found.get(group)}
+    found = {g: [part_name(g, target(g, str(n))) for n in names] for g, names in chosen.items() if g in NAMING_GROUPS}
+    return {group: sorted(found[group]) for group in NAMING_GROUPS if found.get(group)}
 
 
 def backbone_name(experiment: Experiment) -> str:

@@ -29,7 +29,7 @@ from ood_lab.config.from_disk import filled_from_disk
 from ood_lab.config.groups import MAKERS, groups
 from ood_lab.config.identity import prefix, run_id
 from ood_lab.config.image_sets import check_image_sets, image_sets
-from ood_lab.config.makers import check_maker
+from ood_lab.config.makers import check_maker, check_models
 from ood_lab.config.own_folder import TARGET
 from ood_lab.config.parts import check_parts
 from ood_lab.config.prerequisites import INIT, as_entries, prerequisites_of
@@ -39,6 +39,15 @@ from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
 UNNAMED = "synthesized"  # the name of a set that a run makes, where it is given no other
+# By the name of what is needed the tasks that make it, what it is, and an example.
+EXPECTED = {
+    INIT: (("train",), "weights of a classifier", "[trainer.max_epochs=20]"),
+    "encoder": (("train",), "weights of a classifier", "[method=anchored]"),
+    "images": (("synthesize", "decode"), "images", "[task=synthesize,producer=fractals]"),
+    "generator": (("train_generator",), "generator", "[task=train_generator,generator=biggan]"),
+    "anchors": (("anchors",), "anchors", "[task=anchors,anchors=random]"),
+    "outliers": (("outliers",), "outliers of a latent space", "[task=outliers,outliers=boundary]"),
+}
 # The command lines of the experiments that depend on the one which is being prepared.
 _above: ContextVar[tuple[tuple[str, ...], ...]] = ContextVar("above", default=())
 
@@ -132,16 +141,16 @@ def with_prerequisites(experiment: Experiment, commands: Mapping[str, Sequence[s
 
 def _check_task(name: str, other: Experiment) -> None:
     """What is depended on must be made by its run."""
-    tasks = {
-        INIT: ("train", "weights of a classifier", "[trainer.max_epochs=20]"),
-        "images": ("synthesize", "images", "[task=synthesize,producer=fractals]"),
-        "generator": ("train_generator", "generator", "[task=train_generator,generator=biggan]"),
-    }
-    known = tasks.get(name.rpartition(".")[2])
-    if known is not None and other.task.name != known[0]:
+    known = EXPECTED.get(name.rpartition(".")[2])
+    if known is not None and other.task.name not in known[0]:
         raise RequestError(
-            f"{name}: a run with task={other.task.name} makes no {known[1]}; name one with task={known[0]}, as in "
-            f"{known[2]}"
+            f"{name}: a run with task={other.task.name} makes no {known[1]}; name one with task="
+            f"{' or '.join(known[0])}, as in {known[2]}"
+        )
+    if known is EXPECTED["encoder"] and "embedding" not in other.head.declared.get("gives", ()):
+        raise RequestError(
+            f"{name}: head={other.head.choice} gives no embedding to find outliers in; name an encoder with "
+            "head=anchors, as in [method=anchored]"
         )
     if other.task.name not in ("train", *MAKERS):
         raise RequestError(
@@ -172,6 +181,7 @@ def on_disk(experiment: Experiment, machine: bool = True) -> Experiment:
     """
     sets = tuple(check_image_sets(experiment))
     check_weights(experiment)
+    check_models(experiment)
     if machine:
         check_machine(experiment)
     check_output(Path(experiment.paths.output))

@@ -63,21 +63,11 @@ def _refuse_elsewhere(experiment: Experiment) -> None:
 def _of_part(experiment: Experiment, overrides: Sequence[str], chosen: Mapping[str, Any]) -> Iterator[str]:
     """What a run that a part needs inherits: machine and paths, and the groups that it depends on itself.
 
-    A set depends on the groups that its producer declares, a generator on those that it declares; so does a classifier
-    that one of them needs.
+    A classifier that another one needs inherits what one that it starts from does.
     """
-    choices = dict(text.split("=", 1) for text in overrides if "=" in text)
-    group = MAKERS.get(choices.get("task", choices.get("task.name", "train")))
-    if group is not None:
-        named = choices.get(group)
-        known = groups_of(experiment.config_dir)[group]
-        groups: tuple[str, ...] = ()
-        if named in known:  # what is wrong with it is said where its own command line is checked
-            groups = signature(target(group, named, experiment.config_dir)).constants.get("inherits", ())
-    elif experiment.makes_no_classifier:
-        groups = experiment.read_groups[1:]
-    else:
-        yield from _of_classifier(experiment, choices.get("method", "ce"), chosen)
+    groups = groups_handed_down(experiment, overrides)
+    if groups is None:
+        yield from _of_classifier(experiment, _chosen_in(overrides).get("method", "ce"), chosen)
         return
     for group in (*groups, "trainer"):
         if experiment.choices.get(group) is not None:
@@ -87,6 +77,29 @@ def _of_part(experiment: Experiment, overrides: Sequence[str], chosen: Mapping[s
         counts_for_nothing = key.startswith("trainer.") and affected_by(key)  # precision of features, say
         if key.partition(".")[0] in (*groups, "trainer") and not counts_for_nothing:
             yield f"{key}={as_override(value)}"
+
+
+def groups_handed_down(experiment: Experiment, overrides: Sequence[str]) -> tuple[str, ...] | None:
+    """The groups that a run needed by an experiment inherits; None for a classifier that another one needs.
+
+    What makes a set, and a generator, declare those that they `inherit`, and those that they `pass` to runs which they
+    depend on themselves; so much has a classifier that one of them needs. Where the overrides leave the maker out, it
+    is the experiment's own.
+    """
+    choices = _chosen_in(overrides)
+    group = MAKERS.get(choices.get("task", choices.get("task.name", "train")))
+    if group is None:
+        return (*experiment.read_groups[1:], *experiment.passed_groups) if experiment.makes_no_classifier else None
+    own = () if group in choices else (group,)
+    name = choices.get(group, experiment.choices.get(group))
+    if name not in groups_of(experiment.config_dir)[group]:  # what is wrong is said where that command line is checked
+        return own
+    declared = signature(target(group, str(name), experiment.config_dir)).constants
+    return (*own, *declared.get("inherits", ()), *declared.get("passes", ()))
+
+
+def _chosen_in(overrides: Sequence[str]) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in overrides if "=" in text)
 
 
 def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any]) -> Iterator[str]:

@@ -48,7 +48,13 @@ class Paths:
 class Task:
     """What the command does."""
 
-    name: Annotated[Literal["train", "evaluate", "report", "export", "data", "synthesize", "train_generator"], NOTHING]
+    name: Annotated[
+        Literal[
+            "train", "evaluate", "report", "export", "data",
+            "synthesize", "train_generator", "anchors", "outliers", "decode",
+        ],
+        NOTHING,
+    ]  # fmt: skip
     action: Annotated[Literal["list", "verify", "download"] | None, NOTHING]
 
 

@@ -31,6 +31,10 @@ DECLARED = (
     "watched",
     "trained_through",
     "inherits",
+    "passes",
+    "reads_classes",
+    "reads_latent",
+    "models",
 )
 
 

@@ -31,6 +31,8 @@ class GeneratorTraining(L.LightningModule):
 
     # Groups of the experiment that depends on it which it depends on, too.
     inherits: ClassVar[tuple[str, ...]] = ("dataset",)
+    # Groups that runs which it depends on depend on.
+    passes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, classes: Sequence[str], *, epochs: PositiveInt, images_per_step: PositiveInt, seed: NonNegativeInt
@@ -46,6 +48,11 @@ class GeneratorTraining(L.LightningModule):
     def averaged(self) -> nn.Module:
         """The network that is kept when training has ended."""
         raise NotImplementedError(f"{type(self).__name__} must define averaged")
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What is stored beside the weights, besides the names of the classes."""
+        return {}
 
     def step(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Mapping[str, Tensor]:
         """One step on images in [-1, 1]; gives its losses.

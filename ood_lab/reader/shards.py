@@ -68,7 +68,7 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise RunError(f"{path} is not there: the shards in {folder} are not complete. Make them with task=synthesize")
+        raise RunError(f"{path} is not there: the shards in {folder} are not complete. Run the command that makes them")
     try:
         node = json.loads(path.read_text())
         shards = tuple(Shard(**shard) for shard in node["shards"])

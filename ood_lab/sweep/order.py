@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import MAKERS
 from ood_lab.runs.outstanding import outstanding
 
 
@@ -30,7 +31,7 @@ class Work:
     @property
     def left(self) -> list[Experiment]:
         """The experiments that still want something; evaluation and reports are always carried out."""
-        return [e for e in self.experiments if e.task.name not in ("train", "synthesize") or outstanding(e)]
+        return [e for e in self.experiments if e.task.name not in ("train", *MAKERS) or outstanding(e)]
 
 
 def in_waves(experiments: Sequence[Experiment]) -> list[list[Work]]:

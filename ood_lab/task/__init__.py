@@ -1,4 +1,4 @@
-"""What the command does: train, evaluate, report, export, data, synthesize, train_generator."""
+"""What the command does: a module for each task; whatever makes a set is `synthesize`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def execute(experiment: Experiment) -> Results:
     """
     if experiment.task.name == "train" and (results := finished(experiment)) is not None:
         return results
-    task = import_module(f"ood_lab.task.{experiment.task.name}")  # task=data needs no torch
+    name = "synthesize" if experiment.produces else experiment.task.name
+    task = import_module(f"ood_lab.task.{name}")  # task=data needs no torch
     results = task.run(experiment)
     assert isinstance(results, Results)
     return results

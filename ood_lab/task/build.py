@@ -44,18 +44,28 @@ def _built(value: Any) -> Any:
 def build_part(experiment: Experiment, part: Part | None, *args: Any, **injected: Any) -> Any:
     """The object that a part of an experiment is: its `needs` are the files that those runs made, by name.
 
-    Of a run that trains it is the final weights, of one that makes a set the folder of its shards.
+    Of a run that trains it is the final weights, of one that makes a set the folder of its shards; None where the
+    experiment is a stored one, whose weights hold what it took from them.
     """
     if part is None:
         return None
     if part.get("needs"):
-        made = {name: _made(experiment.prerequisites[f"{part.path}.{name}"]) for name in part.options["needs"]}
+        below = experiment.prerequisites
+        made = {name: _made(below.get(f"{part.path}.{name}")) for name in part.options["needs"]}
         part = replace(part, options={**part.options, "needs": made})
     return build(part, *args, **injected)
 
 
-def _made(experiment: Experiment) -> Path:
+def _made(experiment: Experiment | None) -> Path | None:
+    if experiment is None:
+        return None
     return experiment.product if experiment.produces else RunFolder(experiment.run_dir).weights
+
+
+def class_names(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the ID classes; numbers where they have none."""
+    found: tuple[str, ...] | None = build(experiment.dataset).listing("train").classes
+    return found or tuple(map(str, range(classes_of(experiment))))
 
 
 def build_method(experiment: Experiment) -> Method:

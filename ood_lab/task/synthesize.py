@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,14 +16,15 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
 from ood_lab.files.shards import ShardedSet
 from ood_lab.images.sheet import write_sheet
-from ood_lab.producer.base import Producer
+from ood_lab.producer.base import SetMaker
 from ood_lab.progress import stdout
 from ood_lab.reader.shards import ShardedRows, load_manifest
 from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim
 from ood_lab.runs.prerequisites import ensure
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.task.build import build_part, device
+from ood_lab.task.build import build_part, class_names, device
+from ood_lab.task.latent import latent_space
 
 
 def run(experiment: Experiment) -> Results:
@@ -33,12 +35,14 @@ def run(experiment: Experiment) -> Results:
     """
     folder = RunFolder(experiment.run_dir)
     experiment = claim(experiment)
-    assert experiment.producer is not None
+    assert experiment.maker is not None
     torch.set_num_threads(experiment.trainer.threads)
     below = ensure(experiment)
-    producer: Producer = build_part(experiment, experiment.producer)
+    producer = build_producer(experiment)
     producer.to(device(experiment))
     shards = sharded(experiment, producer)
+    if producer.note and not shards.is_complete():
+        print(f"note: {producer.note}", file=sys.stderr, flush=True)
     with _helped(experiment if not shards.is_complete() else None):
         shards.verify()
     preview = _preview(shards, folder.path / "preview.png")
@@ -55,10 +59,22 @@ def run(experiment: Experiment) -> Results:
     return Results(experiment.run_id, folder.path, [], below)
 
 
-def sharded(experiment: Experiment, producer: Producer) -> ShardedSet:
+def build_producer(experiment: Experiment) -> SetMaker:
+    """What makes the set, with what it reads of the ID set."""
+    maker = experiment.maker
+    assert maker is not None
+    given: list[Any] = [class_names(experiment)] if maker.declared.get("reads_classes") else []
+    if maker.declared.get("reads_latent"):
+        given.append(latent_space(experiment.prerequisites[f"{maker.path}.encoder"]))
+    producer: SetMaker = build_part(experiment, maker, *given)
+    return producer
+
+
+def sharded(experiment: Experiment, producer: SetMaker) -> ShardedSet:
     """The set that an experiment makes."""
-    assert experiment.producer is not None
-    about = {"run_id": experiment.run_id, "producer": experiment.producer.node}  # the same, whoever makes the set
+    assert experiment.maker is not None
+    made_by = {experiment.maker.group: experiment.maker.node}
+    about = {"run_id": experiment.run_id, **made_by, **producer.about}  # the same, whoever makes the set
     return ShardedSet(
         experiment.product,
         experiment.run_id,

@@ -79,4 +79,4 @@ class GeneratorWeights(RunWeights):
         trainer = trainer_of(experiment, training.epochs, Curves(folder.curves, experiment.trainer.log_every_n_steps))
         trainer.fit(training, datamodule=data, ckpt_path=str(resumed) if resumed else None)
         weights = {name: value.contiguous() for name, value in training.averaged.state_dict().items()}
-        write_atomically(self.path, save(weights, {"classes": json.dumps(classes)}))
+        write_atomically(self.path, save(weights, {"classes": json.dumps(classes), **training.about}))

@@ -67,7 +67,7 @@ def test_figures_of_runs_or_settings_that_are_not_there_are_refused_before_any_t
 
 
 def test_a_name_near_to_nothing_is_answered_with_the_choices() -> None:
-    assert "Choose from: aoe, ares, ce, cider, csi" in refusal("method=zzzz")
+    assert "Choose from: anchored, aoe, ares, bood, ce, cider, csi" in refusal("method=zzzz")
 
 
 def test_nearest_says_nothing_where_there_is_nothing() -> None:

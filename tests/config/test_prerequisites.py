@@ -58,7 +58,7 @@ def test_another_seed_of_the_run_needs_the_same_set() -> None:
     ("overrides", "expected"),
     [
         (["task=synthesize"], "task=synthesize: name the producer, producer=NAME. Choose from: .*fractals"),
-        (["producer=fractals"], "producer=fractals: only task=synthesize makes a set"),
+        (["producer=fractals"], "producer=fractals: nothing that this command does depends on it; add task=synthesize"),
         ([*ALONE, "seed=3"], r"seed: producer=fractals does not depend on it.*producer.seed=3"),
         ([*ALONE, "backbone.width=3"], "backbone.width: producer=fractals does not depend on it"),
         ([*ALONE, "trainer.max_epochs=3"], "trainer.max_epochs: producer=fractals does not depend on it"),
@@ -74,7 +74,7 @@ def test_another_seed_of_the_run_needs_the_same_set() -> None:
         ),
         (
             [*DEPENDS[:2], "auxiliary.needs.images=[method=ce]"],
-            r"auxiliary.images: a run with task=train makes no images; name one with task=synthesize, as in \[task=",
+            r"auxiliary.images: a run with task=train makes no images; name one with task=synthesize or decode, as in ",
         ),
         (
             [*DEPENDS[:2], "auxiliary.needs.images=[task=evaluate,method=ce]"],

@@ -150,7 +150,10 @@ def test_killed_it_ends_with_the_same_network_whose_images_train_a_classifier(
     ("overrides", "said"),
     [
         (["task=train_generator"], "task=train_generator: name the generator, generator=NAME. Choose from: biggan"),
-        (["generator=biggan"], "generator=biggan: only task=train_generator trains one"),
+        (
+            ["generator=biggan"],
+            "generator=biggan: nothing that this command does depends on it; add task=train_generator",
+        ),
         (["task=train_generator", "generator=biggan", "seed=1"], "a seed of their own, generator.seed=1"),
         (["task=train_generator", "generator=biggan", "method=ce"], "method: generator=biggan does not depend on it"),
         (["task=train_generator", "generator=biggan", "trainer.devices=2"], "a generator is trained on one device"),

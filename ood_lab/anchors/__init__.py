@@ -1,0 +1,1 @@
+"""Text anchors: what `task=anchors` makes, a vector for the name of each ID class."""

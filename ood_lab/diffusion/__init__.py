@@ -1,0 +1,1 @@
+"""A diffusion model of pixels that is conditioned on text anchors."""
