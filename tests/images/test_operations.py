@@ -228,4 +228,5 @@ def test_an_image_does_not_depend_on_the_others_and_the_input_stays(name: str) -
     assert torch.equal(given, before)
     assert found.data_ptr() != given.data_ptr()
     # The strengths of the first images are the same, however many follow.
-    torch.testing.assert_close(ALL[name](given[:5]), found[:5], atol=1e-6, rtol=0)
+    # Sampling points of 33 pixels are rounded to 2e-6, by other instructions in a batch of another size.
+    torch.testing.assert_close(ALL[name](given[:5]), found[:5], atol=5e-6, rtol=0)
