@@ -13,7 +13,7 @@ from ood_lab.text.words import words_of
 
 
 class Anchors(SetMaker):
-    """The anchors Gamma(y) of all classes (DreamOOD, Eq. 2; BOOD, section 2); a subclass defines `embed`.
+    """The anchors Gamma(y) of all classes (DreamOOD; BOOD, section 2); a subclass defines `embed`.
 
     Args:
         names: of the classes.

@@ -217,8 +217,7 @@ def check_machine(experiment: Experiment) -> None:
     maker = experiment.maker
     if maker is not None and maker.get("precision") == "float16" and trainer.accelerator == "cpu":
         raise RequestError(
-            f"{maker.path}.precision=float16 needs a GPU: trainer=gpu, or {maker.path}.precision=float32, which takes "
-            "minutes for an image"
+            f"{maker.path}.precision=float16 needs a GPU: trainer=gpu, or {maker.path}.precision=float32, which is slow"
         )
     if trainer.accelerator == "gpu" and cuda_devices() == 0:
         raise RequestError(

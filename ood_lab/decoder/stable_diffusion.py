@@ -5,7 +5,6 @@ Shape letters: n images, L tokens of a prompt, D numbers of a token, S side.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -197,5 +196,5 @@ def _load(model: str, scheduler: str, dtype: torch.dtype) -> Any:
         if scheduler == "pndm"
         else DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False)
     )
-    pipe.set_progress_bar_config(disable=True, file=sys.stderr)
+    pipe.set_progress_bar_config(disable=True)
     return pipe

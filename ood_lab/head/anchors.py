@@ -1,4 +1,4 @@
-"""A head that compares an embedding of the features with an anchor for each class (DreamOOD, Eq. 2; BOOD, Eq. 2)."""
+"""A head that compares an embedding of the features with an anchor for each class (DreamOOD; BOOD, Eq. 2)."""
 
 from __future__ import annotations
 
