@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,7 +15,7 @@ from ood_lab.config.affects import NOTHING
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.errors import RunError
 from ood_lab.producer.base import Producer
-from ood_lab.reader.shards import ShardedRows, load_manifest
+from ood_lab.reader.shards import load_manifest, rows_of
 from ood_lab.text.anchors import load_anchors
 
 Norm = Literal["anchor", "unit", "as_is"]
@@ -84,9 +83,8 @@ def with_norm(outliers_nD: Tensor, anchors_nD: Tensor, norm: Norm) -> Tensor:
 
 def _load_outliers(folder: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
     """The classes' names, the outliers [N, D] and their classes [N] of a set that `task=outliers` made."""
-    manifest = load_manifest(folder)
-    files = [folder / shard.file for shard in manifest.shards]
-    outliers, labels = (np.asarray(ShardedRows(files, name).whole) for name in ("outliers", "labels"))
-    if manifest.classes is None:
+    classes = load_manifest(folder).classes
+    outliers, labels = (rows_of(folder, name).whole for name in ("outliers", "labels"))
+    if classes is None:
         raise RunError(f"{folder} names no classes; make the outliers with task=outliers")
-    return manifest.classes, torch.from_numpy(outliers), torch.from_numpy(labels)
+    return classes, torch.from_numpy(outliers), torch.from_numpy(labels)

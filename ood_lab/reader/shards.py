@@ -158,6 +158,15 @@ def mapped(file: Path, name: str) -> NDArray[Any]:
         ) from None
 
 
+def rows_of(folder: Path, name: str) -> ShardedRows:
+    """One tensor of a complete set.
+
+    Raises:
+        RunError: the set is not complete, a shard is cut, or it holds no such tensor.
+    """
+    return ShardedRows([folder / shard.file for shard in load_manifest(folder).shards], name)
+
+
 def read(root: Path, source: dict[str, Any]) -> Listing:
     """The images of a set, read from the disk where they are used.
 

@@ -18,7 +18,7 @@ from ood_lab.files.shards import ShardedSet
 from ood_lab.images.sheet import write_sheet
 from ood_lab.producer.base import SetMaker
 from ood_lab.progress import stdout
-from ood_lab.reader.shards import ShardedRows, load_manifest
+from ood_lab.reader.shards import load_manifest, rows_of
 from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim
 from ood_lab.runs.prerequisites import ensure
@@ -122,9 +122,8 @@ def _preview(shards: ShardedSet, path: Path) -> Path | None:
     if path.is_file():
         return path
     manifest = load_manifest(shards.folder)
-    files = [shards.folder / shard.file for shard in manifest.shards]
     try:
-        images = ShardedRows(files, "images")
+        images = rows_of(shards.folder, "images")
     except RunError:  # a set of other tensors
         return None
     write_sheet(path, images, None if manifest.classes is None else len(manifest.classes))

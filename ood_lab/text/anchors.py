@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ood_lab.errors import RunError
-from ood_lab.reader.shards import ShardedRows, load_manifest
+from ood_lab.reader.shards import load_manifest, rows_of
 
 
 def load_anchors(folder: Path) -> Tensor:
@@ -17,9 +17,7 @@ def load_anchors(folder: Path) -> Tensor:
     Raises:
         RunError: the set is not there, or holds something else.
     """
-    manifest = load_manifest(folder)
-    rows = ShardedRows([folder / shard.file for shard in manifest.shards], "anchors")
-    return torch.from_numpy(rows.whole)
+    return torch.from_numpy(rows_of(folder, "anchors").whole)
 
 
 def load_words(folder: Path) -> tuple[str, ...]:
