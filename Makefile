@@ -58,6 +58,7 @@ bench: $(READY)  ## speed of synthesis, training and its input, detectors and me
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/one_pass.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/generated.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decoded.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/outliers.py
 

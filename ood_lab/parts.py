@@ -5,7 +5,7 @@ Shape letters: B ID rows, K outliers, C classes, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -323,6 +323,10 @@ class Term(nn.Module):
         """The factor of each scalar of `losses`."""
         return {self.name: self.weight}
 
+    def remark(self) -> str:
+        """What is said of the term when training has ended; empty for nothing."""
+        return ""
+
     def runs(self, progress: Progress) -> bool:
         """Whether the term takes part in a step, as far as its schedule says."""
         ended = self.end is not None and progress.reached(self.end)
@@ -335,7 +339,7 @@ class Synthesizer:
     What it declares stands in its class body as plain values:
 
     - `space`: where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits and
-      the projector z);
+      the projector z); of an `ImageSource` "images";
     - `at_most`: pairs of options of which the first must not exceed the second;
     - `caveat`: what every result must say of a source that is not what its paper has;
     - `least_classes`: how many ID classes it needs.
@@ -353,6 +357,54 @@ class Synthesizer:
     def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
         """Outliers [K, D] and the class each came from; `info` is logged. Carries no gradient."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+class ImageSource(nn.Module, Synthesizer):
+    """A source of outlier images with networks of its own, which learn in each step, before the classifier does.
+
+    Their parameters are not the classifier's: no gradient of its losses reaches them, on several devices they are moved
+    by each in the same way, and `optimizers`, by name, move them. A subclass defines `learn` and `make`.
+    """
+
+    space: ClassVar[str] = "images"
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+        self.register_buffer("std", torch.ones(3, 1, 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.mean.device
+
+    def begin(self, mean: Tensor, std: Tensor) -> None:
+        """Before the first step: by what the classifier's images are normalised."""
+        self.mean.copy_(mean.view(3, 1, 1))
+        self.std.copy_(std.view(3, 1, 1))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images of values in [0, 1] as the classifier takes them."""
+        return (images - self.mean) / self.std
+
+    def learn(self, images_B: Tensor, network: Network, rate: float, draw: torch.Generator) -> Mapping[str, Tensor]:
+        """One step of the networks; gives what is logged.
+
+        Args:
+            images_B: the step's ID images of all devices, normalised [B, 3, H, W].
+            network: the classifier, which must stay as it is.
+            rate: the classifier's learning rate as a share of its peak.
+            draw: the same on all devices.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define learn()")
+
+    def make(self, count: int, shape: Sequence[int], draw: torch.Generator) -> Tensor:
+        """Normalised outlier images [K, 3, H, W] of a shape (H, W), without a graph."""
+        raise NotImplementedError(f"{type(self).__name__} must define make()")
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
     assert (
-        "method: anchored, aoe, ares, bood, ce, cider, csi, csi_contrast, dos, dreamood, energy, godin, greg, "
-        "greg_plus, hamos, hamos_released" in shown
+        "method: anchored, aoe, ares, bood, ce, cider, csi, csi_contrast, dos, dreamood, energy, gan, godin, "
+        "greg, greg_plus, hamos, hamos_released" in shown
     )
     assert "scorer: absent_class, ash, attacked, csi, csi_joint, dice, energy" in shown
 

@@ -51,6 +51,12 @@ CASES = {
         "method=poem", *FRACTALS, "selector.pool=50", "selector.take=20", "trainer.auxiliary_batch_size=12",
         "trainer.batch_size=598", "trainer.max_epochs=3", SLOW,
     ),
+    # Each plays the whole game of the GAN with the images of both, and trains on its share of what is made.
+    # Adam moves a weight whose gradient is nearly 0 by the sign of a rounding error; a low rate keeps that small.
+    "gan": (
+        "method=gan", "synthesizer.side=16", "synthesizer.width=8", "trainer.batch_size=300",
+        "method.optimizer.lr=3e-5",
+    ),
     "mixed images": ("method=openmix", *FRACTALS, "trainer.batch_size=300", SLOW),
     "mixed images with statistics of their own": ("method=mixoe", *FRACTALS, "trainer.batch_size=300"),
     # The projector idles in the first step, the logistic head while the bank fills: no weight decay moves them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Random(Anchors):
     Args:
         dimension: D.
     """
+
+    caveat: ClassVar = "anchors are fixed random unit vectors, no embeddings of text"
 
     def __init__(self, *args: Any, dimension: PositiveInt, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -198,11 +198,23 @@ def check_figures(experiment: Experiment) -> None:
                 f"figure={name} draws the rounds of chains, and synthesizer={source} has none; use hmc, mala, mmala, "
                 "rmhmc or random_walk"
             )
+        if figure.target.endswith(".DecodedOutliers") and not _has_decoder(experiment):
+            raise RequestError(
+                f"figure={name} draws decoded outliers, and this run trains on none; use it with method=bood, "
+                "method=dreamood or auxiliary=decoded"
+            )
         for option in ("leapfrog_steps", "step_size"):
             if figure.get(option) and option not in options:
                 raise RequestError(
                     f"figure.{name}.{option}={figure.get(option)}: synthesizer={source} has no {option}; leave it out"
                 )
+
+
+def _has_decoder(experiment: Experiment) -> bool:
+    """Whether the auxiliary images are those of `task=decode`; asked before the runs that are needed are composed."""
+    auxiliary = experiment.auxiliary
+    images = None if auxiliary is None else (auxiliary.get("needs") or {}).get("images")
+    return images is not None and bool({"task=decode", "task.name=decode"} & set(images))
 
 
 def _config_of(folder: str) -> Path:

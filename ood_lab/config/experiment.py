@@ -267,6 +267,17 @@ class Experiment:
         """The sets that training reads besides the ID set."""
         return [part for part in (self.auxiliary, self.pictures) if part is not None]
 
+    @property
+    def makes_outlier_images(self) -> bool:
+        """Whether the source of outliers makes images, and no points."""
+        return self.synthesizer is not None and self.synthesizer.declared.get("space") == "images"
+
+    @property
+    def decodes_outliers(self) -> bool:
+        """Whether its auxiliary images are decoded outliers of a latent space."""
+        made = self.prerequisites.get("auxiliary.images")
+        return made is not None and made.task.name == "decode"
+
     def use(self, role: str) -> ImageSetUse:
         """The set in the role "id", "auxiliary" or "pictures", or the OOD set of that name."""
         if role in ("id", *TRAINED_ON):

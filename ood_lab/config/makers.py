@@ -34,6 +34,8 @@ def check_maker(experiment: Experiment, given: Collection[str]) -> None:
     handed_down = _handed_down(experiment)
     for task, group in MAKERS.items():
         part = getattr(experiment, group)
+        if part is None and group in given and group in handed_down:
+            raise RequestError(f"{group}=null: this command depends on a run with task={task}; leave {group} out")
         # What a recipe chooses may be left unused, by a data set of another kind.
         if part is not None and group in given and part is not maker and group not in handed_down:
             raise RequestError(

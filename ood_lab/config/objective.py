@@ -78,7 +78,9 @@ def _source(experiment: Experiment) -> str:
 
 def caveats(experiment: Experiment) -> list[str]:
     """What every result must say of parts that are not what their papers have."""
-    return [str(part.declared["caveat"]) for part in experiment.parts if part.declared.get("caveat")]
+    makers = [run.maker for run in experiment.with_prerequisites() if run.maker is not None]
+    found = [str(part.declared["caveat"]) for part in (*experiment.parts, *makers) if part.declared.get("caveat")]
+    return list(dict.fromkeys(found))
 
 
 def part_columns(experiment: Experiment) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ Fraction = float
 OpenFraction = float
 PositiveFraction = float
 Percentile = float
+PositivePercent = float
 Moment = float
 WideResNetDepth = int
 MapPoints = int
@@ -81,4 +82,5 @@ RANGES: dict[str, tuple[str, type_check]] = {
     ),
     "Moment": ("a whole number of epochs, 0 or above, or a share of the run between 0 and 1", _is_moment),
     "Percentile": ("a number from 0 to 100", lambda v: _is_number(v) and 0 <= v <= 100),
+    "PositivePercent": ("a number above 0, at most 100", lambda v: _is_number(v) and 0 < v <= 100),
 }

@@ -156,7 +156,7 @@ def check_images(experiment: Experiment) -> None:
     folder = experiment.config_dir
     for part in experiment.of_group("regularizer"):
         wanted = part.declared.get("reads_outliers", ())
-        if "images" in wanted and experiment.auxiliary is None:
+        if "images" in wanted and experiment.auxiliary is None and not experiment.makes_outlier_images:
             points = experiment.synthesizer
             instead = f", use {part.group}=[feature_gradient] for points of a feature space" if points else ""
             raise RequestError(
@@ -197,7 +197,8 @@ def check_images(experiment: Experiment) -> None:
     for group, what in (("selector", "chooses among images"), ("perturbation", "changes images")):
         if experiment.of_group(group) and experiment.auxiliary is None:
             source = experiment.choices.get("synthesizer")
-            given = f"synthesizer={source} gives points of a feature space" if source else "there is none"
+            made = "images of its own" if experiment.makes_outlier_images else "points of a feature space"
+            given = f"synthesizer={source} gives {made}" if source else "there is none"
             raise RequestError(
                 f"{group}={experiment.choices[group]} {what} of an auxiliary set, and {given}; add "
                 f"auxiliary={EXAMPLES['auxiliary']}{' synthesizer=null' if source else ''}, or give {group}=null"

@@ -52,12 +52,17 @@ class Decoder(Producer):
                 f"{needs['anchors']} {len(self.anchors)} anchors of {self.anchors.shape[1]}; both must be of one set "
                 "of anchors"
             )
-        self.outliers = with_norm(outliers, self.anchors[self.labels], norm)
+        self.norm = norm
+        self.outliers = self.with_norm(outliers, self.labels)
         self.device = torch.device("cpu")
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self._names
+
+    def with_norm(self, points_nD: Tensor, labels_n: Tensor) -> Tensor:
+        """Points of these classes with the norm that `decode` takes."""
+        return with_norm(points_nD, self.anchors[labels_n], self.norm)
 
     def decode(self, outliers_nD: Tensor, labels_n: Tensor, start: int) -> Tensor:
         """Images uint8 [n, 3, S, S] of outliers, the first of them image number `start`."""

@@ -27,6 +27,7 @@ class Tiny(Decoder):
         RunError: the model was trained with other anchors.
     """
 
+    caveat: ClassVar = "outlier images are of a small diffusion model trained on the ID set, not of Stable Diffusion"
     passes: ClassVar[tuple[str, ...]] = ("anchors", "outliers", "generator", "backbone", "protocol")
 
     def __init__(self, *, steps: PositiveInt, guidance: NonNegativeFloat, **options: Any) -> None:
@@ -43,6 +44,11 @@ class Tiny(Decoder):
     def to(self, device: torch.device) -> None:
         self.network.to(device)
         self.device = device
+
+    @property
+    def note(self) -> str:
+        calls = self.count * self.steps * (1 if self.guidance == 1 else 2)
+        return f"{self.count:,} images take {calls:,} evaluations of a small U-Net, {self.batch} images at a time"
 
     def decode(self, outliers_nD: Tensor, labels_n: Tensor, start: int) -> Tensor:
         shape = (3, self.network.shape.side, self.network.shape.side)

@@ -1,4 +1,4 @@
-"""Auxiliary images as a run's network sees them: pictures under a growing change, and energies before and after it."""
+"""Outlier images as a run's network sees them: pictures under a growing change, and energies before and after it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OutlierImages(FigureKind):
 
     title = "Outlier images"
     caption = (
-        "Auxiliary images, unchanged and under growing changes (left: how much; above each: its energy, lower for ID). "
+        "Outlier images, unchanged and under growing changes (left: how much; above each: its energy, lower for ID). "
         "Right: energies of ID test images and of outliers before and after the change of training. Below, how many "
         "of those with a class this network names so, and how far its penultimate features are from those of ID "
         "training images (Fréchet distance; beside it that of ID test images): numbers of this network alone, "

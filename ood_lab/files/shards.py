@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class ShardedSet(Artifact):
         produce: first and last item (exclusive) -> tensors whose rows are the items; a function of nothing else.
         classes: the name of each label.
         about: is written into the manifest.
+        spent: is told the number of each shard that is made here, and the seconds that it took.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class ShardedSet(Artifact):
     produce: Callable[[int, int], Items]
     classes: tuple[str, ...] | None = None
     about: Mapping[str, Any] | None = None
+    spent: Callable[[int, float], None] | None = None
 
     @property
     def key(self) -> str:
@@ -121,7 +124,7 @@ class ShardedSet(Artifact):
             set_aside(path, "its bytes are not those that its name says")
         if self._shard(number) is not None:
             return
-        start = number * self.shard_items
+        start, began = number * self.shard_items, time.monotonic()
         made = self.produce(start, start + self._size(number))
         for name, values in made.items():
             if len(values) != self._size(number):
@@ -130,6 +133,8 @@ class ShardedSet(Artifact):
         self._check_room(len(data))
         name = f"{number:05d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.safetensors"
         write_atomically(self.folder / name, data)
+        if self.spent is not None:
+            self.spent(number, time.monotonic() - began)
 
     def _check_room(self, size: int) -> None:
         """Whether the shards that are still to be made fit on the disk, each about this large."""

@@ -20,7 +20,7 @@ from ood_lab.method.passes import TrainingPasses
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer, ParameterGroup
-from ood_lab.parts import SHIFTS, Kept, Parts, Rows, Term, View, WholeBatch, turned
+from ood_lab.parts import SHIFTS, ImageSource, Kept, Parts, Rows, Term, View, WholeBatch, turned
 from ood_lab.perturbation.base import Beside, OutlierImages, Perturbation
 from ood_lab.random import derive_seed, generator
 from ood_lab.selector.base import EpochSelector, StepSelector
@@ -81,7 +81,11 @@ class Method(Measured):
         self._memories = memories_of(parts)
         self.terms, self.memories = nn.ModuleDict(self._terms), nn.ModuleDict(self._memories)
         self.network = Network(nn.ModuleList([self.backbone, self.head]), self._output, self._outputs)
+        self.image_source = parts.synthesizer if isinstance(parts.synthesizer, ImageSource) else None
+        if self.image_source is not None:
+            self.image_source.requires_grad_(False)  # outside its own steps, so that devices don't wait for it
         self.selector = parts.selector if isinstance(parts.selector, EpochSelector) else None  # part of a checkpoint
+        self._of_optimizers: dict[str, Any] = {}  # of the image source, from a checkpoint
         self._idle: list[nn.Parameter] = []  # parameters that the last step did not use
 
     @property
@@ -129,6 +133,7 @@ class Method(Measured):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         progress = self._progress(batch_idx)
         running = self.running(progress)
+        self.info = {}
         auxiliary = self._outlier_images(batch, batch_idx) if _reads_outliers(running) else None
         if auxiliary is not None and auxiliary.id_images is not None:
             batch = batch._replace(images=torch.cat([auxiliary.id_images, batch.images[len(auxiliary.id_images) :]]))
@@ -238,7 +243,6 @@ class Method(Measured):
         if behind > count:
             shifted = self._shifted(output.features[:behind], output.logits[:behind], labels, running)
         outliers, id_share = None, None
-        self.info = {}
         if _reads_outliers(running):
             if auxiliary is not None:
                 rest = BackboneOutput(output.features[behind:], output.logits[behind:])
@@ -301,8 +305,8 @@ class Method(Measured):
         return sorted({c for bank in banks for c, written in enumerate(bank.written.tolist()) if not written})
 
     def outliers(self) -> Outliers | None:
-        """A batch of outliers of the finished network for scores, figures and costs; None without a synthesizer."""
-        if self.parts.synthesizer is None or not self._can_draw():
+        """A batch of points of the finished network for scores, figures and costs; None without a source of some."""
+        if self.parts.synthesizer is None or self.image_source is not None or not self._can_draw():
             return None
         kept = {name: memory.values for name, memory in self._memories.items()}
         return self._sample(kept, "after training", 0, 0)
@@ -314,7 +318,9 @@ class Method(Measured):
         return self.parts.synthesizer.sample(kept, self.parts.dims, draw)
 
     def _outlier_images(self, batch: Batch, step: int) -> OutlierImages | None:
-        """Of the auxiliary images those that the selector takes, changed; all devices draw the same."""
+        """Of the auxiliary images those that the selector takes, changed; or made ones. All devices draw the same."""
+        if self.image_source is not None:
+            return self._made_images(batch, step, self.image_source)
         images, parts = batch.auxiliary, self.parts
         if images is None:
             return None
@@ -324,6 +330,18 @@ class Method(Measured):
         draw = generator(parts.seed, "perturb", self.current_epoch, step, device=self.device)
         count = len(batch.labels) // self.views
         return self.changed(images, batch.images[:count].detach(), batch.labels[:count], draw)
+
+    def _made_images(self, batch: Batch, step: int, source: ImageSource) -> OutlierImages:
+        """As many images of the source as there are ID images, after a step of its networks."""
+        own = batch.images[: len(batch.labels) // self.views].detach()
+        id_images, progress = self.gathered(own, views=1), self._progress(step)
+        rate = self.optimizer_settings.factor(progress.step, progress.steps, progress.per_epoch)
+        draw = generator(self.parts.seed, "image source", self.current_epoch, step, device=self.device)
+        source.requires_grad_(True)
+        self.info = dict(source.learn(id_images, self.network, rate, draw))
+        source.requires_grad_(False)
+        rank, world = self._place()
+        return OutlierImages(source.make(len(id_images), id_images.shape[-2:], draw)[rank::world])
 
     def changed(
         self,
@@ -412,6 +430,12 @@ class Method(Measured):
         if self.selector is not None:
             # Asked when the first batch of an epoch is wanted; Lightning's hooks are not called in one that is resumed.
             self.trainer.datamodule.choose = self._rows_of_epoch  # type: ignore[attr-defined]
+        if self.image_source is not None:
+            normalise = self.trainer.datamodule.normalise  # type: ignore[attr-defined]
+            self.image_source.begin(normalise.mean, normalise.std)
+            for name, state in self._of_optimizers.items():  # now that the weights are on their device
+                self.image_source.optimizers[name].load_state_dict(state)
+            self._of_optimizers = {}
         for memory in self._memories.values():
             memory.begin(partial(self._class_sums, memory.space))  # which does nothing to one of a checkpoint
 
@@ -430,6 +454,16 @@ class Method(Measured):
         assert sums is not None
         return sums
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.image_source is not None:
+            optimizers = self.image_source.optimizers
+            checkpoint["image_source"] = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._of_optimizers = checkpoint.get("image_source", {})
+
     def _progress(self, step: int) -> Progress:
         per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         assert self.trainer.max_epochs is not None
@@ -445,7 +479,8 @@ class Method(Measured):
         factors = {p: t.lr_factor for t in self._terms.values() for p in t.parameters()}
         undecayed = {p for n, p in self.head.named_parameters() if n.startswith(self.head.undecayed)}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, 1.0): []}
-        for parameter in self.parameters():
+        theirs = set() if self.image_source is None else set(self.image_source.parameters())
+        for parameter in (parameter for parameter in self.parameters() if parameter not in theirs):
             own = factors.get(parameter, 1.0), 0.0 if parameter in undecayed else 1.0
             groups.setdefault(own, []).append(parameter)
         return [ParameterGroup(parameters, *own) for own, parameters in groups.items()]

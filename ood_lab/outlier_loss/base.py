@@ -43,6 +43,27 @@ def small_network(width: int, hidden: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
+class Rising(nn.Module):
+    """A `small_network` of one number with two outputs, the second of which less the first never falls.
+
+    Weights enter by their absolute values, those of the first output with a minus.
+    """
+
+    signs: Tensor
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(1, hidden) if hidden else None
+        self.outputs = nn.Linear(hidden or 1, 2)
+        self.register_buffer("signs", torch.tensor([[-1.0], [1.0]]), persistent=False)
+
+    def forward(self, energy_B1: Tensor) -> Tensor:
+        rows = energy_B1
+        if self.hidden is not None:
+            rows = F.linear(rows, self.hidden.weight.abs(), self.hidden.bias).relu()
+        return F.linear(rows, self.outputs.weight.abs() * self.signs, self.outputs.bias)
+
+
 def energy_losses(phi: nn.Module, energy_B1: Tensor, label: int) -> Tensor:
     """Cross-entropy of phi(-E) for each row [B]: label 1 is ID, 0 outlier."""
     outputs = phi(energy_B1)

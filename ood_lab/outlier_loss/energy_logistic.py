@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ood_lab.config.ranges import NonNegativeInt
 from ood_lab.loss.logistic import Reduction, over_both_sides, weighted_energy
-from ood_lab.outlier_loss.base import energy_losses, small_network
+from ood_lab.outlier_loss.base import Rising, energy_losses, small_network
 from ood_lab.parts import Dimensions, Term, View
+
+REACH = 10.0  # log-sum-exps between which phi's slope is taken
 
 
 class EnergyLogistic(Term):
@@ -25,6 +27,9 @@ class EnergyLogistic(Term):
         hidden: units between energy and the two outputs; 0 is one linear layer (VOS; DreamOOD on CIFAR-100), 512 that
             of DreamOOD on ImageNet-100.
         reduction: see `over_both_sides`.
+        slope: of phi. "free": any, as in the codes. From scratch phi may settle so that rows of low log-sum-exp are
+            called ID, and the energy as a detector is then reversed. "rising": weights enter by their absolute values,
+            so that a higher log-sum-exp is never less ID.
     """
 
     reads: ClassVar = ("logits",)
@@ -37,12 +42,28 @@ class EnergyLogistic(Term):
         energy: Literal["weighted", "plain"],
         hidden: NonNegativeInt,
         reduction: Reduction,
+        slope: Literal["free", "rising"] = "free",
         **schedule: Any,
     ) -> None:
         super().__init__(dims, **schedule)
         self.reduction = reduction
         self.class_weights = nn.Parameter(torch.rand(dims.classes)) if energy == "weighted" else None
-        self.phi = small_network(1, hidden, 2)
+        self.phi = Rising(hidden) if slope == "rising" else small_network(1, hidden, 2)
+
+    @torch.no_grad()
+    def phi_slope(self) -> float:
+        """How much more ID a row is called per unit of log-sum-exp, on average from -10 to 10."""
+        ends = torch.tensor([[-REACH], [REACH]]).to(next(self.phi.parameters()))
+        outlier, of_id = self.phi(ends).T
+        return float((of_id - outlier).diff()) / (2 * REACH)
+
+    def remark(self) -> str:
+        if self.phi_slope() >= 0:
+            return ""
+        return (
+            "phi calls rows of low log-sum-exp ID: the energies of ID images and outliers are the wrong way round, and "
+            "so is the energy as a detector; outlier_loss.slope=rising prevents it"
+        )
 
     def _losses(self, logits_BC: Tensor, label: int) -> Tensor:
         weights = self.class_weights

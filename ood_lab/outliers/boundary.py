@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from ood_lab.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PositivePercent
 from ood_lab.errors import RunError
 from ood_lab.outliers.base import Found, Outliers, in_turn
 from ood_lab.random import generator
@@ -49,7 +49,7 @@ class Boundary(Outliers):
         alpha: PositiveFloat,
         max_steps: PositiveInt,
         further_steps: NonNegativeInt,
-        share: PositiveFloat,
+        share: PositivePercent,
         scope: Literal["per_class", "global"],
         identification: Literal["boundary", "random"],
         displacement: Displacement,
@@ -67,7 +67,9 @@ class Boundary(Outliers):
 
     def find(self) -> Found:
         labels = self.space.labels
-        searched = self._walk(self.embeddings, labels, 0, keep_points=False)
+        searched = walk(
+            self.embeddings, labels, self.classifier, step=self.alpha, max_steps=self.max_steps, keep_points=False
+        )
         rows = selected(
             searched, labels, len(self.space.classes), self.share, self.scope, self.drop_misclassified,
             generator(self.seed, "identification") if self.identification == "random" else None,
@@ -83,19 +85,28 @@ class Boundary(Outliers):
         about = {"steps": searched.counts[rows], "origin": rows}
         return Found(points, labels, about)
 
-    def _walk(self, h_ND: Tensor, labels_N: Tensor, further: int, keep_points: bool = True) -> Walk:
-        classifier = AnchorClassifier(self.space.compared, self.space.temperature)
-        return walk(
-            h_ND, labels_N, classifier,
-            step=self.alpha, max_steps=self.max_steps, further=further, keep_points=keep_points,
-        )  # fmt: skip
+    @property
+    def classifier(self) -> AnchorClassifier:
+        """By which the encoder tells classes apart."""
+        return AnchorClassifier(self.space.compared, self.space.temperature)
+
+    def walked(
+        self, h_ND: Tensor, labels_N: Tensor, further: int, *, alpha: float | None = None, max_steps: int | None = None
+    ) -> Tensor:
+        """Embeddings so many steps behind the boundary, or where they are after `max_steps` before it."""
+        found = walk(
+            h_ND, labels_N, self.classifier, further=further,
+            step=self.alpha if alpha is None else alpha,
+            max_steps=self.max_steps if max_steps is None else max_steps,
+        ).points  # fmt: skip
+        assert found is not None
+        return found
 
     def _displaced(self, h_ND: Tensor, labels_N: Tensor) -> Tensor:
         """The chosen embeddings as outliers."""
         if self.displacement == "none":
             return h_ND
-        points = self._walk(h_ND, labels_N, self.further_steps).points
-        assert points is not None
+        points = self.walked(h_ND, labels_N, self.further_steps)
         if self.displacement == "adversarial":
             return points
         if self.displacement == "gaussian_noise":

@@ -26,6 +26,8 @@ class SetMaker:
     reads_classes: ClassVar[bool] = False
     # Whether it is given the embeddings of an encoder that it needs.
     reads_latent: ClassVar[bool] = False
+    # What every result of a run that depends on the set must say, if it is not what the papers have.
+    caveat: ClassVar[str] = ""
     # Options that name a pretrained model, which must be on this disk or to be had.
     models: ClassVar[tuple[str, ...]] = ()
 

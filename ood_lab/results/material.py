@@ -27,8 +27,10 @@ class RunMaterial(NamedTuple):
     auroc: Mapping[str, Mapping[str, float]] = MappingProxyType({})  # as stored: scorer -> OOD set -> 0..1
     # Draws outliers from the finished run's bank with other options of its synthesizer: their columns.
     redraw: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None
-    # Of a run with auxiliary images: some of them as its network sees them (`ood_lab.task.outlier_images`).
+    # Of a run with outlier images: some of them as its network sees them (`ood_lab.task.outlier_images`).
     outlier_images: Callable[[], Mapping[str, NDArray[Any]]] | None = None
+    # Of a run with decoded outlier images: what its decoder makes of outliers (`ood_lab.task.decoded_outliers`).
+    decoded_outliers: Callable[[], Mapping[str, NDArray[Any]]] | None = None
 
 
 class Material(NamedTuple):

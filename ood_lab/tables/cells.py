@@ -12,11 +12,13 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Row, read_rows
 from ood_lab.results.table import Selection
 from ood_lab.tables.plan import Place, Plan
-from ood_lab.tables.spec import ANGLES, Column, Table, TableRow
+from ood_lab.tables.spec import ANGLES, OPTIONAL_STAGES, PARTS, SCALES, Column, Table, TableRow, unit_of
 
 GROUPS = ("near", "far")
 # What rows call the cost of a batch of synthesized outliers.
 COSTS = {"time": "synthesis_time", "memory": "synthesis_memory"}
+# What rows call the time and the size of the stages of a chain of runs.
+OF_STAGES = {"time": "stage_time/", "memory": "stage_bytes/"}
 LOWER_IS_BETTER = ("fpr95", "time", "memory", "compactness")
 
 
@@ -176,7 +178,11 @@ def _cell(
         return Cell(paper=paper, paper_std=std)
     if table.kind == "config":
         return Cell(text=_setting(runs[0], row.key), wanted=1, paper=paper)
-    found = [_value(table, row, column, experiment, rows[experiment.run_id], shared) for experiment in runs]
+    if column.part is not None:
+        unit = SCALES[column.metric][unit_of(table, row, column)]
+        found = [_stages(column, unit, rows[experiment.run_id]) for experiment in runs]
+    else:
+        found = [_value(table, row, column, experiment, rows[experiment.run_id], shared) for experiment in runs]
     values = tuple(value for value in found if value is not None)
     comparable = not values or all(_comparable(table, row, column, r, rows[r.run_id], shared) for r in runs)
     return Cell(values, None, len(runs), *((paper, std) if comparable else (None, None)))
@@ -190,14 +196,12 @@ def _setting(experiment: Experiment, key: str | None) -> str | None:
 def _value(
     table: Table, row: TableRow, column: Column, experiment: Experiment, rows: Sequence[Row], shared: Collection[str]
 ) -> float | None:
-    """A run's figure in the column's unit; None if it is not stored (or nothing measures it)."""
-    if not column.measured:
-        return None
+    """A run's figure in the column's unit; None if it is not stored."""
     chosen = Selection.of(experiment)
     if column.metric in COSTS:
         unit = column.unit or table.unit
         stored = next((r["value"] for r in rows if r["metric"] == COSTS[column.metric]), None)
-        return None if stored is None else stored * (1000 if unit == "ms" else 1)
+        return None if stored is None else stored / SCALES[column.metric].get(unit, 1.0)
     if column.metric in ANGLES:
         return _angle(table, column, experiment, rows, shared)
     if column.metric == "accuracy":
@@ -208,6 +212,15 @@ def _value(
     sets = _apart(_sets(table, column, experiment), column, shared)
     of_set = {r["ood_set"]: r["value"] for r in chosen.of_scorer(rows, row.scorer or "") if r["metric"] == name}
     return 100 * fmean(of_set[s] for s in sets) if sets and set(sets) <= set(of_set) else None
+
+
+def _stages(column: Column, unit: float, rows: Sequence[Row]) -> float | None:
+    """What the stages of a part took or take, in a unit; None where one of them is not stored."""
+    mark = OF_STAGES[column.metric]
+    stored = {r["metric"].removeprefix(mark): r["value"] for r in rows if r["metric"].startswith(mark)}
+    wanted = PARTS[column.metric][column.part or "total"]
+    stages = [name for name in wanted if name in stored or name not in OPTIONAL_STAGES]
+    return sum(stored[name] for name in stages) / unit if set(stages) <= set(stored) else None
 
 
 def _apart(sets: list[str], column: Column, shared: Collection[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -9,8 +10,8 @@ from typing import NamedTuple
 from ood_lab.config.objective import caveats
 from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.table import Selection
-from ood_lab.tables.cells import COSTS, LOWER_IS_BETTER, Cell, Filled
-from ood_lab.tables.spec import NEED_SCORER, Column, Table, row_labels
+from ood_lab.tables.cells import COSTS, LOWER_IS_BETTER, OF_STAGES, Cell, Filled
+from ood_lab.tables.spec import NEED_SCORER, SCALES, Column, Table, row_labels, unit_of
 
 NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR", "accuracy": "ID acc"}
 MARK = "*"
@@ -58,8 +59,7 @@ def blocks(filled: Filled) -> list[Block]:
     out = []
     for (dataset, backbone), numbers in at.items():
         columns = [[row[i] for row in filled.cells] for i in numbers]
-        unit = filled.table.unit
-        texts = [_texts(filled.columns[i], column, unit) for i, column in zip(numbers, columns, strict=True)]
+        texts = [_texts(filled, filled.columns[i], column) for i, column in zip(numbers, columns, strict=True)]
         beside = tuple(any(cell.paper is not None for cell in column) for column in columns)
         headings = tuple(heading(filled.columns[i]) for i in numbers)
         title = ", ".join(part for part in (dataset, backbone) if part)
@@ -75,24 +75,35 @@ def heading(column: Column) -> tuple[str, str]:
     return f"{NAMES.get(column.metric, column.metric)} {arrow}", column.over or column.part or ""
 
 
-def _texts(column: Column, cells: Sequence[Cell], unit: str) -> list[Texts]:
-    """A column as text, with the digits that the paper prints (where it prints nothing: two, of seconds four)."""
+def _texts(filled: Filled, column: Column, cells: Sequence[Cell]) -> list[Texts]:
+    """A column as text, with the digits that the paper prints (where it prints nothing: two, of seconds four).
+
+    Of stages of a chain as many as show two digits of the smallest, which may be far below the paper's.
+    """
+    table = filled.table
     printed = [cell.paper for cell in cells if cell.paper is not None]
-    digits = max((len(text.partition(".")[2]) for text in printed), default=4 if (column.unit or unit) == "s" else 2)
-    means = [cell.mean for cell in cells if cell.mean is not None]
+    seconds = (column.unit or table.unit) == "s"
+    digits = max((len(text.partition(".")[2]) for text in printed), default=4 if seconds else 2)
+    means = [cell.mean for cell in cells]
+    if column.part is not None:
+        smallest = min((mean for mean in means if mean), default=1.0)
+        digits = max(digits, 1 - math.floor(math.log10(smallest)))
+        scales = [SCALES[column.metric][unit_of(table, row, column)] for row in table.rows]  # rows may differ in units
+        means = [None if mean is None else mean * scale for mean, scale in zip(means, scales, strict=True)]
     better = min if column.metric in LOWER_IS_BETTER else max
-    best = better(means) if len(means) > 1 else None
-    return [_text(cell, digits, best) for cell in cells]
+    found = [mean for mean in means if mean is not None]
+    best = better(found) if len(found) > 1 else None
+    return [_text(cell, digits, best is not None and mean == best) for cell, mean in zip(cells, means, strict=True)]
 
 
-def _text(cell: Cell, digits: int, best: float | None) -> Texts:
+def _text(cell: Cell, digits: int, best: bool) -> Texts:
     ours = cell.text or ""
     if cell.mean is not None:
         ours = f"{cell.mean:.{digits}f}" + ("" if cell.std is None else f"±{cell.std:.{digits}f}")
         ours += f" ({len(cell.values)}/{cell.wanted})" if len(cell.values) < cell.wanted else ""
     paper = "" if cell.paper is None else cell.paper + ("" if cell.paper_std is None else f"±{cell.paper_std}")
     difference = "" if cell.difference is None else f"{cell.difference:+.{digits}f}"
-    return Texts(ours, paper, difference + (MARK if cell.exceeds else ""), best is not None and cell.mean == best)
+    return Texts(ours, paper, difference + (MARK if cell.exceeds else ""), best)
 
 
 def caption(filled: Filled) -> list[str]:
@@ -102,7 +113,7 @@ def caption(filled: Filled) -> list[str]:
     if table.changed:
         changes = "; ".join((*table.changed, *table.clipped))
         lines.append(f"not the paper's setting, so without its figures: {changes}")
-    elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind == "results":
+    elif any(cell.paper is not None for row in filled.cells for cell in row) and table.kind != "config":
         lines.append(f"paper: as printed; {MARK} differs by more than the combined spread sqrt(ours^2 + theirs^2)")
     if table.kind == "config":
         lines.append(f"ours as composed; {MARK} where it is not the paper's, - where there is no such option")
@@ -132,18 +143,21 @@ def _units(table: Table) -> str:
 
 
 def _costs(filled: Filled) -> list[str]:
-    """On what time and memory were measured, ours and the paper's."""
-    columns = [column for column in filled.columns if column.metric in COSTS and column.measured]
-    if not columns:
-        return []
-    names = {COSTS[column.metric] for column in columns}
-    ours = {row["hardware"] for rows in filled.rows.values() for row in rows if row["metric"] in names}
-    if not ours:
-        return []
-    shown = " and ".join(dict.fromkeys(column.metric for column in columns))
-    theirs = f"; the paper's on {filled.table.hardware or 'hardware that it does not name'}"
+    """On what time and memory were measured, ours and the paper's; and units, where rows differ in them."""
+    lines = []
+    columns = [column for column in filled.columns if column.metric in COSTS]
+    of_stages = [column for column in columns if column.part is not None]
+    of_batch = [column for column in columns if column.part is None]
     beside = any(cell.paper is not None for row in filled.cells for cell in row)
-    return [f"{shown} of one batch of outliers, ours on {', '.join(sorted(ours))}{theirs if beside else ''}"]
+    for shown, what in ((of_batch, "of one batch of outliers"), (of_stages, "of each stage")):
+        names = tuple((OF_STAGES if column.part is not None else COSTS)[column.metric] for column in shown)
+        stored = [row for rows in filled.rows.values() for row in rows if names and row["metric"].startswith(names)]
+        ours = ", ".join(sorted({row["hardware"] for row in stored}))
+        if ours:
+            theirs = f"; the paper's on {filled.table.hardware or 'hardware that it does not name'}" if beside else ""
+            metrics = " and ".join(dict.fromkeys(column.metric for column in shown))
+            lines.append(f"{metrics} {what}, ours on {ours}{theirs}")
+    return lines + [f"{row.label}: in {', '.join(row.units)}" for row in filled.table.rows if row.units is not None]
 
 
 def _caveats(filled: Filled) -> list[str]:

@@ -78,12 +78,10 @@ class Plan:
     Args:
         experiments: for each place its runs, one a seed.
         unavailable: for each place that has none the reason, as "method=npos: no such method. ...".
-        unmeasured: for places of which some columns print what no run stores, these columns.
     """
 
     experiments: Mapping[Place, tuple[Experiment, ...]]
     unavailable: dict[Place, str]
-    unmeasured: dict[Place, str] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[Experiment]:
@@ -128,19 +126,6 @@ def _places(table: Table, row: int) -> dict[Place, list[Column]]:
     return places
 
 
-def _unmeasured(table: Table) -> tuple[dict[Place, str], dict[Place, str]]:
-    """Places at which nothing is printed that a run stores: running them shows nothing; and places with some such."""
-    all_of_it: dict[Place, str] = {}
-    some: dict[Place, str] = {}
-    for number, row in enumerate(table.rows):
-        for place, columns in _places(table, number).items():
-            unavailable = list(dict.fromkeys(column.metric for column in columns if not column.measured))
-            if unavailable and table.kind != "config" and not row.derived:
-                reasons = some if any(column.measured for column in columns) else all_of_it
-                reasons[place] = f"nothing measures {', '.join(unavailable)} yet"
-    return all_of_it, some
-
-
 def merged(jobs: Sequence[Job]) -> list[Job]:
     """Jobs of the same runs as one, as long as no detector is asked for with two sets of options."""
     kept: list[Job] = []
@@ -168,12 +153,7 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
     """
     experiments: dict[Place, tuple[Experiment, ...]] = {}
     unavailable: dict[Place, str] = {}
-    unmeasured: dict[Place, str] = {}
-    for table in tables:
-        nothing, some = _unmeasured(table)
-        unavailable |= nothing
-        unmeasured |= some
-    jobs = [job for table in tables for job in jobs_of(table) if not set(job.places) & set(unavailable)]
+    jobs = [job for table in tables for job in jobs_of(table)]
     for job in track(merged(jobs), "plan"):
         try:
             first = prepare([*job.overrides, f"seed={job.seeds[0]}"], folder, look=False)
@@ -186,4 +166,4 @@ def plan(tables: Sequence[Table], folder: Path | None = None, look: bool = True,
             unavailable |= dict.fromkeys(job.places, str(error))
             continue
         experiments |= dict.fromkeys(job.places, runs)
-    return Plan(experiments, unavailable, unmeasured)
+    return Plan(experiments, unavailable)

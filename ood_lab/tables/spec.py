@@ -20,6 +20,24 @@ KINDS = ("results", "cost", "config")
 NEED_SCORER = ("fpr95", "auroc", "aupr")
 ANGLES = ("separation", "dispersion", "compactness")
 METRICS = (*NEED_SCORER, "accuracy", "time", "memory", *ANGLES, "config")
+# By metric the stages of a chain of runs of which a part of a cost table is the sum. Only a decoder whose diffusion
+# model is trained here has a generator.
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "time": {
+        "building_latent_space": ("anchors", "encoder"),
+        "ood_feature_synthesis": ("outliers",),
+        "ood_image_generation": ("generator", "images"),
+        "ood_model_regularization": ("training",),
+        "total": ("anchors", "encoder", "outliers", "generator", "images", "training"),
+    },
+    "memory": {"ood_features": ("outliers",), "ood_images": ("images",), "total": ("outliers", "images")},
+}
+# Units by metric, in seconds or bytes.
+SCALES: dict[str, dict[str, float]] = {
+    "time": {"ms": 1e-3, "s": 1.0, "h": 3600.0},
+    "memory": {"MB": 2.0**20, "G": 2.0**30},
+}
+OPTIONAL_STAGES = ("generator",)
 UNITS = ("percent", "degrees", "ms", "s", "h", "mixed", "none")
 
 
@@ -32,7 +50,7 @@ class Column:
         over: an OOD set, "mean" for the table's sets of this ID set, or None where no OOD data is in it.
         dataset: the ID set.
         backbone: None where rows name their own.
-        part: stage of a cost table; without it time and memory are those of a batch of synthesized outliers.
+        part: stage of a chain of runs; without it time and memory are those of a batch of synthesized outliers.
         unit: where it is not the table's.
     """
 
@@ -42,11 +60,6 @@ class Column:
     backbone: str | None = None
     part: str | None = None
     unit: str | None = None
-
-    @property
-    def measured(self) -> bool:
-        """Whether runs store it; time and memory of the parts of a chain of runs wait for what measures them."""
-        return self.metric not in ("time", "memory") or self.part is None
 
 
 @dataclass(frozen=True)
@@ -210,6 +223,14 @@ def find_file(kind: str, name: str, folder: Path | None) -> Path:
     return path
 
 
+def unit_of(table: Table, row: TableRow, column: Column) -> str:
+    """The unit of a cell: the row's own, else the column's or the table's."""
+    own = None
+    if row.units is not None and column in table.columns:
+        own = row.units[table.columns.index(column)]
+    return own or column.unit or table.unit
+
+
 def _row(node: dict[str, Any]) -> TableRow:
     lists = ("values", "overrides", "std", "units")
     plain: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in node.items()}
@@ -237,6 +258,18 @@ def _check(table: Table, path: Path) -> None:
     for column in table.columns:
         if column.metric not in METRICS:
             raise RequestError(f"{path}: {column.metric!r} is no metric.{nearest(column.metric, METRICS)}")
+        if column.part is not None and column.part not in PARTS.get(column.metric, {}):
+            near = nearest(column.part, PARTS.get(column.metric, {}))
+            raise RequestError(f"{path}: {column.metric} has no part {column.part!r}.{near}")
+        if column.part is not None:
+            for row in table.rows:
+                unit = unit_of(table, row, column)
+                if unit not in SCALES[column.metric]:
+                    expected = " or ".join(SCALES[column.metric])
+                    raise RequestError(
+                        f"{path}: row {row.label!r}: {column.metric} in {unit!r}; expected {expected}, as the unit "
+                        "of the row, the column or the table"
+                    )
         if column.over == "mean" and column.dataset not in table.sets:
             raise RequestError(f"{path}: a mean over the sets of {column.dataset}, which names none under sets")
         if column.over not in (None, "mean", *table.sets.get(column.dataset, ())):

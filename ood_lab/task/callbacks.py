@@ -102,6 +102,27 @@ class Checkpoints(L.Callback):
         self._saved = time.monotonic()
 
 
+class Clock(L.Callback):
+    """Seconds of training, those before a checkpoint from which it goes on included."""
+
+    def __init__(self) -> None:
+        self._before, self._began = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._before + time.monotonic() - self._began
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict["seconds"]
+
+
 class Bar(L.Callback):
     """Steps done, time left and the last loss, over the whole training."""
 

@@ -25,7 +25,7 @@ from ood_lab.runs.provenance import commit, hardware
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task import report, tuning
 from ood_lab.task.features import Features
-from ood_lab.task.measures import angle_rows, cost_rows, radius_rows
+from ood_lab.task.measures import angle_rows, cost_rows, radius_rows, stage_rows
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import overlaps
 
@@ -100,6 +100,7 @@ def _store(
     rows += [columns.of_run | row for row in features.training_rows]
     rows += angle_rows(features, columns.of_run, columns.of_sets)
     rows += cost_rows(features, columns.of_run, read_rows(experiment.run_dir))
+    rows += stage_rows(experiment, columns.of_run)
     limits: dict[str, Row] = {}
     for detector in track(detectors, "metrics"):
         limits[detector.name] = _limit(experiment, detector, scores[detector.name], features)

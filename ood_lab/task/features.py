@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from ood_lab.files.artifact import Artifact
 from ood_lab.files.fingerprint import relative_names
 from ood_lab.method.base import Method
 from ood_lab.method.measured import EPOCH_METRICS
+from ood_lab.runs.cost import EMBEDDING, timed
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_images import RunImages
 from ood_lab.scorer.base import InputScorer, Scorer
@@ -182,6 +184,11 @@ class SetFeatures(Artifact):
         return features_path(self.of.folder.path, self.name, self.key, change)
 
     def make(self) -> None:
+        plain = self.name == "train" and self.changing is None
+        with timed(self.of.folder.path, EMBEDDING) if plain else nullcontext():
+            self._make()
+
+    def _make(self) -> None:
         method, loader = self.of.method, self.of.loader(self.name)
         precision: Precision = self.of.experiment.trainer.eval_precision
         change, title, changing = "", self.name, self.changing

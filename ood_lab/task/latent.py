@@ -8,6 +8,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
 from ood_lab.outliers.base import LatentSpace
 from ood_lab.runs.claim import with_stored_normalisation
+from ood_lab.runs.cost import EMBEDDING, timed
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import class_names
 from ood_lab.task.features import Features
@@ -23,7 +24,7 @@ def latent_space(encoder: Experiment) -> LatentSpace:
     known = with_stored_normalisation(encoder)
     if known is None:
         raise RunError(f"{folder.path} has no constants of its images; make the run again with task=train")
-    with folder.lock():
+    with folder.lock(), timed(folder.path, EMBEDDING):
         train = Features(known).of("train").features("embedding")
     assert train.labels is not None
     options = encoder.head.options

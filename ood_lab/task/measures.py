@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
+from ood_lab.config.experiment import Experiment
 from ood_lab.evaluation.angles import Centroids, id_angles, separation
 from ood_lab.evaluation.cost import cost_of
 from ood_lab.evaluation.extract import Extracted
@@ -15,6 +16,7 @@ from ood_lab.evaluation.radius import gradient_norms, local_radius
 from ood_lab.evaluation.scores import RunDetector, add_scores, fit, load_norms, norms_key, scores_path
 from ood_lab.progress import track
 from ood_lab.results.store import Row, radius_metric
+from ood_lab.runs.cost import EMBEDDING, bytes_of, seconds_of, stages_of
 from ood_lab.task.features import Features
 
 
@@ -55,6 +57,19 @@ def cost_rows(features: Features, of_id: Row, stored: Sequence[Row]) -> list[Row
         "synthesized": (len(features.synthesized.tensors["labels"]), "points"),
     }
     return [{**of_id, "metric": name, "value": value, "unit": unit} for name, (value, unit) in measured.items()]
+
+
+def stage_rows(experiment: Experiment, of_id: Row) -> Iterator[Row]:
+    """Time and bytes of each stage of a chain of runs (BOOD, Tables 4 and 5), as "stage_time/encoder".
+
+    Time is that of the work itself, summed over the processes that shared it, however often it was interrupted.
+    """
+    for name, run in stages_of(experiment).items():
+        others = () if name == "encoder" else (EMBEDDING,)  # of any other classifier detectors take these
+        measured = {"time": (seconds_of(run.run_dir, others), "s"), "bytes": (bytes_of(run), "bytes")}
+        for what, (value, unit) in measured.items():
+            if value is not None:
+                yield {**of_id, "metric": f"stage_{what}/{name}", "value": float(value), "unit": unit}
 
 
 def radius_rows(

@@ -20,6 +20,7 @@ from ood_lab.files.artifact import Artifact
 from ood_lab.files.storage import write_atomically
 from ood_lab.loss.energy import energy
 from ood_lab.method.base import Method
+from ood_lab.parts import ImageSource
 from ood_lab.random import generator
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build_data
@@ -34,7 +35,7 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class OutlierImages(Artifact):
-    """Some auxiliary images, changed as in training, with their energies, beside those of ID test images.
+    """Some auxiliary or made images, changed as in training, with their energies, beside those of ID test images.
 
     - "energy/id", "energy/before", "energy/after" [n]: of the network in evaluation mode.
     - "pictures" [E, k, S, S, 3] uint8 and "energies" [E, k] of the first images, "strengths" [E]: how much changed.
@@ -64,7 +65,7 @@ class OutlierImages(Artifact):
 
 
 def _measured(method: Method, data: DataModule, seed: int) -> dict[str, NDArray[np.generic]]:
-    images, labels = _outliers(data, seed)
+    images, labels = _outliers(data, seed) if method.image_source is None else _made(method.image_source, data, seed)
     own, own_labels = _id_images(data, len(images), "train")
     test, _ = _id_images(data, len(images), "test")
     draw = generator(seed, "perturb", "after training", device=method.device)
@@ -97,6 +98,13 @@ def _outliers(data: DataModule, seed: int) -> tuple[Tensor, Tensor]:
     pixels = torch.cat([data.as_outliers(part.to(data.device)) for part in auxiliary.plain(rows, CHUNK)])
     labels = torch.from_numpy(data.auxiliary_labels)
     return pixels, labels[rows]
+
+
+def _made(source: ImageSource, data: DataModule, seed: int) -> tuple[Tensor, Tensor]:
+    """Images of a source that has learned beside the classifier; they have no classes."""
+    draw = generator(seed, "outlier images", device=source.device)
+    side = data.reading.side
+    return source.make(IMAGES, (side, side), draw), torch.full((IMAGES,), -1)
 
 
 def _id_images(data: DataModule, count: int, split: str) -> tuple[Tensor, Tensor]:

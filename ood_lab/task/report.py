@@ -28,6 +28,7 @@ from ood_lab.results.table import STAGES, Selection, lines
 from ood_lab.runs.claim import with_stored_normalisation
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build
+from ood_lab.task.decoded_outliers import DecodedOutliers
 from ood_lab.task.outlier_images import OutlierImages
 from ood_lab.task.outliers import load_outliers, redrawn
 from ood_lab.task.shown import caption, show, stored
@@ -107,6 +108,7 @@ def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
     radii = {
         name: _radii(experiment, chosen.options[name], name, found, keys, fits[name]) for name, found in scores.items()
     }
+    trains_on_images = experiment.auxiliary is not None or experiment.makes_outlier_images
     return RunMaterial(
         label=f"{experiment.method.choice} ({STAGES[experiment.method.options['stage']]})",
         curves=read_curves(RunFolder(experiment.run_dir).curves),
@@ -118,7 +120,8 @@ def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
         redraw=None if outliers is None else partial(redrawn, experiment),
         radii={name: found for name, found in radii.items() if found},
         auroc=_auroc(rows, set(experiment.detectors)),
-        outlier_images=None if experiment.auxiliary is None else OutlierImages(experiment).load,
+        outlier_images=OutlierImages(experiment).load if trains_on_images else None,
+        decoded_outliers=DecodedOutliers(experiment).load if experiment.decodes_outliers else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from ood_lab.progress import stdout
 from ood_lab.reader.shards import load_manifest, rows_of
 from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim
+from ood_lab.runs.cost import add_seconds
 from ood_lab.runs.prerequisites import ensure
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build_part, class_names, device
@@ -40,7 +42,10 @@ def run(experiment: Experiment) -> Results:
     below = ensure(experiment)
     producer = build_producer(experiment)
     producer.to(device(experiment))
-    shards = sharded(experiment, producer)
+    began = time.monotonic()
+    shards = sharded(experiment, producer)  # which asks how many items there are: outliers are then searched for
+    if not shards.is_complete():
+        add_seconds(experiment.run_dir, "search", time.monotonic() - began)
     if producer.note and not shards.is_complete():
         print(f"note: {producer.note}", file=sys.stderr, flush=True)
     with _helped(experiment if not shards.is_complete() else None):
@@ -83,6 +88,7 @@ def sharded(experiment: Experiment, producer: SetMaker) -> ShardedSet:
         producer.produce,
         producer.classes,
         about,
+        lambda number, seconds: add_seconds(experiment.run_dir, f"shard {number}", seconds),
     )
 
 

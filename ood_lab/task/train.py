@@ -39,6 +39,7 @@ from ood_lab.task.features import check_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
+from ood_lab.task.trainer import fit as trainer_fit
 from ood_lab.task.trainer import trainer_of
 from ood_lab.training.checkpoint import newest
 from ood_lab.training.datamodule import DataModule
@@ -145,7 +146,7 @@ def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> di
     evaluation = _evaluation(experiment, curves) if options.evaluate_every else None
     callbacks = [callback for callback in (evaluation, best) if callback is not None]
     trainer = trainer_of(experiment, options.max_epochs, curves, callbacks, loggers, options.precision)
-    trainer.fit(method, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+    trainer_fit(trainer, method, data, resumed, folder.path)
     if rank() > 0:
         return {}
     _report_outlier_steps(method, steps)
@@ -213,6 +214,8 @@ def _report_outlier_steps(method: Method, steps: int) -> None:
             absent = ", ".join(map(str, missing))
             hint = f" (the bank needs rows of every class: class {absent} had no training image)"
         print(message + (hint if late and term.start == 0 else ""), flush=True)
+        if (remark := term.remark()) and int(method.outlier_steps):
+            print(f"note: {remark}", file=sys.stderr, flush=True)
 
 
 def load_initial(method: Method, experiment: Experiment) -> None:

@@ -21,7 +21,7 @@ from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_weights import RunWeights
 from ood_lab.task.build import build, build_part, build_reading, device
 from ood_lab.task.callbacks import Curves
-from ood_lab.task.trainer import trainer_of
+from ood_lab.task.trainer import fit, trainer_of
 from ood_lab.training.checkpoint import newest
 from ood_lab.training.datamodule import DataModule, Normalise, Sizes
 
@@ -77,6 +77,6 @@ class GeneratorWeights(RunWeights):
         goes_on = f", resuming {resumed.name}" if resumed else ""
         print(f"{experiment.run_id}: {steps} steps of {data.batch_size} images{goes_on}", flush=True)
         trainer = trainer_of(experiment, training.epochs, Curves(folder.curves, experiment.trainer.log_every_n_steps))
-        trainer.fit(training, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+        fit(trainer, training, data, resumed, folder.path)
         weights = {name: value.contiguous() for name, value in training.averaged.state_dict().items()}
         write_atomically(self.path, save(weights, {"classes": json.dumps(classes), **training.about}))

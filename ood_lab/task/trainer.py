@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from ood_lab.config.experiment import Experiment
+from ood_lab.runs.cost import add_seconds
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.task.callbacks import Bar, Checkpoints, Curves
+from ood_lab.task.callbacks import Bar, Checkpoints, Clock, Curves
 from ood_lab.training.checkpoint import NamedByDigest
+from ood_lab.training.datamodule import DataModule
 
 
 def trainer_of(
@@ -40,6 +43,7 @@ def trainer_of(
         max_epochs=max_epochs,
         callbacks=[
             Bar(experiment.run_id),
+            Clock(),
             curves,
             *callbacks,
             Checkpoints(folder.checkpoints, options.checkpoint_minutes),
@@ -53,6 +57,14 @@ def trainer_of(
         num_sanity_val_steps=0,
         default_root_dir=str(folder.path),
     )
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, data: DataModule, resumed: Path | None, run_dir: Path) -> None:
+    """Train to the end, from a checkpoint or from the beginning, and store what it took."""
+    trainer.fit(module, datamodule=data, ckpt_path=str(resumed) if resumed else None)
+    if trainer.is_global_zero:
+        (clock,) = (callback for callback in trainer.callbacks if isinstance(callback, Clock))  # type: ignore[attr-defined]
+        add_seconds(run_dir, "training", clock.seconds)
 
 
 def _quiet_lightning() -> None:

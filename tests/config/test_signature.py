@@ -30,6 +30,7 @@ def annotation(text: str) -> ast.expr:
         ("NonNegativeFloat", [0, 0.0, 2.5], [-1e-30, "0", float("nan")]),
         ("Fraction", [0, 1, 0.5], [-0.001, 1.001, True]),
         ("Percentile", [0, 100, 50.5], [-0.1, 100.1]),
+        ("PositivePercent", [0.5, 100], [0, 100.1]),
         ("dict", [{}], [[], None]),
         ("dict[str, int]", [{"a": 1}], [[1]]),
         ("list[PositiveInt]", [[1], [1, 2]], [[], [0], [1, "2"], 1, "12", (1,)]),

@@ -278,3 +278,72 @@ def test_processes_share_the_shards_of_one_set(tmp_path: Path, folder: Path) -> 
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert sorted(map(int, log.read_text().split())) == [0, 5, 10, 15, 20], "each was made once"
     assert files(tmp_path / "shared") == files(folder)
+
+
+class Hand:
+    """The hand of a clock that a test moves; it stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_what_a_shard_took_is_told_once_for_each_that_is_made_here(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand, told = Hand(), list[tuple[int, float]]()
+    monkeypatch.setattr(module, "time", hand)
+
+    def produce(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+        hand.now += 1 + start
+        return items(start, stop)
+
+    def timed(place: Path, **changes: Any) -> ShardedSet:
+        return sharded(place, produce=produce, spent=lambda *given: told.append(given), **changes)
+
+    timed(tmp_path / "other").ensure()
+    assert told == [(0, 1), (1, 6), (2, 11), (3, 16), (4, 21)], "each alone, without those before it"
+    assert files(tmp_path / "other") == files(folder), "what is told changes nothing of the set"
+    told.clear()
+    timed(folder).ensure()
+    timed(folder).make()
+    timed(folder).verify()
+    assert told == [], "they were found there"
+    names = [shard.file for shard in load_manifest(folder).shards]
+    (folder / names[3]).unlink()
+    edit(folder / names[1])
+    timed(folder).verify()
+    assert told == [(1, 6), (3, 16)]
+
+
+def test_a_shard_that_another_process_has_made_meanwhile_is_not_told(tmp_path: Path) -> None:
+    here, there = list[int](), list[int]()
+    beside = sharded(tmp_path, spent=lambda number, _: there.append(number))
+
+    def produce(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+        if start == 0:  # while this process makes the first, another makes the others
+            for number in range(1, beside.shards):
+                beside._make_shard(number)
+        return items(start, stop)
+
+    sharded(tmp_path, produce=produce, spent=lambda number, _: here.append(number)).ensure()
+    assert (here, there) == ([0], [1, 2, 3, 4])
+
+
+def test_a_shard_that_failed_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    def fails(start: int, stop: int) -> Mapping[str, NDArray[Any]]:
+        if start == 2 * SIZE:
+            raise RunError("the generator broke")
+        return items(start, stop)
+
+    with pytest.raises(RunError, match="the generator broke"):
+        sharded(tmp_path, produce=fails, spent=lambda number, _: told.append(number)).ensure()
+    assert told == [0, 1]
+    monkeypatch.setattr(module, "free_bytes", lambda _: 10)
+    with pytest.raises(RunError, match="are still to be made"):
+        sharded(tmp_path, spent=lambda number, _: told.append(number)).ensure()
+    assert told == [0, 1], "what was not written was not made"

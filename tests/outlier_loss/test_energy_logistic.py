@@ -175,3 +175,52 @@ def test_weights_of_classes_begin_between_0_and_1() -> None:
     assert 0 <= weights.min() < 0.01
     assert 0.99 < weights.max() <= 1
     assert weights.mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@each("hidden", [0, 5])
+def test_a_rising_phi_is_the_free_one_with_weights_by_absolute_value(hidden: int) -> None:
+    """The first output, outlier, falls with the log-sum-exp, the second rises."""
+    rising = energy_logistic("plain", hidden, slope="rising")
+    logits, outliers = normal(ROWS, C), normal(K, C)
+    given = state(rising)
+    assert any(w < 0 for name, values in given.items() if "weight" in name for row in values for w in row)
+    last = [[sign * abs(w) for w in row] for sign, row in zip((-1, 1), given["phi.outputs.weight"], strict=True)]
+    free = {"phi.weight": last, "phi.bias": given["phi.outputs.bias"]}
+    if hidden:
+        free = {
+            "phi.0.weight": [[abs(w) for w in row] for row in given["phi.hidden.weight"]],
+            "phi.0.bias": given["phi.hidden.bias"], "phi.2.weight": last, "phi.2.bias": given["phi.outputs.bias"],
+        }  # fmt: skip
+    found = float(rising.loss(view(logits, outliers, ROWS / (ROWS + K))).detach())
+    assert found == pytest.approx(naive(logits.tolist(), outliers.tolist(), free, "joint"), rel=1e-12)
+
+
+@each("hidden", [0, 5, 512])
+def test_a_higher_log_sum_exp_is_never_less_id_for_a_rising_phi(hidden: int) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        term = EnergyLogistic(
+            Dimensions(C, 8, 5), energy="plain", hidden=hidden, reduction="joint", slope="rising"
+        ).double()
+        outlier, of_id = term.phi(torch.linspace(-20, 20, 101, dtype=torch.float64)[:, None]).T
+        assert (of_id - outlier).diff().min() >= 0
+        assert term.phi_slope() > 0
+        assert term.remark() == ""
+
+
+@each("hidden", [0, 5])
+def test_a_phi_that_runs_the_wrong_way_is_said(hidden: int) -> None:
+    term = energy_logistic("plain", hidden)
+    last = term.phi if hidden == 0 else term.get_submodule("phi.2")
+    outlier, of_id = term.phi(torch.tensor([[-10.0], [10.0]], dtype=torch.float64)).T
+    low, high = (of_id - outlier).tolist()
+    assert term.phi_slope() == pytest.approx((high - low) / 20)
+    weight = last.get_parameter("weight")
+    with torch.no_grad():
+        if term.phi_slope() > 0:
+            weight.copy_(weight.flip(0))
+    assert term.phi_slope() < 0
+    assert "outlier_loss.slope=rising prevents it" in term.remark()
+    with torch.no_grad():
+        weight.copy_(weight.flip(0))
+    assert term.remark() == ""

@@ -227,7 +227,7 @@ def measured(tmp_path: Path, **changes: Any) -> Table:
         Column("separation", "photos", "digits", "narrow"),
         Column("compactness", None, "digits", "narrow"),
         Column("time", None, "digits", "narrow", unit="ms"),
-        Column("memory", None, "digits", "narrow", part="training", unit="s"),
+        Column("memory", None, "digits", "narrow", part="total", unit="MB"),
     )
     rows = (
         TableRow("VOS", ("50.0", "60", "30", "7", None), ("method=vos",), scorer="msp"),
@@ -256,7 +256,7 @@ def test_angles_are_degrees_and_a_time_is_in_the_unit_of_its_column(tmp_path: Pa
     assert cells["VOS", "time", None].mean == pytest.approx(12.5)
     assert cells["VOS", "memory", None].mean is None, "that of a whole training is another figure"
     text = "\n".join(caption(filled))
-    assert "degrees; time in ms; memory in s; one seed: 0" in text
+    assert "degrees; time in ms; memory in MB; one seed: 0" in text
     assert "time of one batch of outliers, ours on our processor; the paper's on one big GPU" in text
 
 

@@ -24,7 +24,7 @@ WITH_OUTLIERS = [
     f"method={name}"
     for name in (
         "hamos", "vos", "npos", "ronf", "oe", "energy", "greg", "greg_plus", "poem", "dos", "openmix", "mixoe", "aoe",
-        "oe_noise", "ares",
+        "oe_noise", "ares", "gan", "bood", "dreamood",
     )
 ]  # fmt: skip
 SMALL_QUEUE = ["synthesizer.queue_size=150", "synthesizer.pool=200", "synthesizer.take=30"]
@@ -71,6 +71,9 @@ def test_at_tiny_scale_it_makes_steps_with_outliers_that_train_the_network(row: 
     if "auxiliary=biggan" in row:  # whose images are made by other runs
         few = ["auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16", "trainer.auxiliary_images=40"]
         kept = [override for override in kept if not override.startswith("auxiliary")]
+    if {"method=bood", "method=dreamood"} & set(row.split()):  # a chain of runs makes their images
+        few = ["auxiliary=fractals", "auxiliary.count=60", "auxiliary.native_side=16"]
+        kept = [text for text in kept if not text.startswith(("decoder", "generator", "outliers"))]
     if "method=ares" in row:  # its pictures are made by another run, which is not the matter here
         few = ["pictures=fractals", "pictures.count=20", "pictures.native_side=16", *SMALL_QUEUE]
         kept = [override for override in kept if not override.startswith("pictures")]

@@ -1,4 +1,4 @@
-"""Every table is planned; what can't be run yet is a list that only shrinks; each run is planned once."""
+"""Tables as runs: each run is planned once; a run as a table asks for it is the run that a command line makes."""
 
 from __future__ import annotations
 
@@ -8,37 +8,9 @@ from ood_lab.config.compose import only_chooses
 from ood_lab.config.identity import weight_values
 from ood_lab.config.prepare import prepare, with_ood_sets, with_seed
 from ood_lab.tables.adapt import adapt, load_scale
-from ood_lab.tables.layout import short
 from ood_lab.tables.plan import Job, Place, jobs_of, merged, plan
-from ood_lab.tables.spec import load_table, table_names
+from ood_lab.tables.spec import load_table
 from tests.cases import each
-
-# "table: row (ID set, network): reason", for every place without runs. A line goes when its method comes.
-LACKING = (Path(__file__).parent / "lacking.txt").read_text().splitlines()
-PAPERS = ("bood",)  # of the others test_full_scale.py and its neighbours plan every row
-
-
-def lines_of(names: list[str]) -> list[str]:
-    tables = {name: load_table(name) for name in names}
-    found = plan(list(tables.values()), look=False)
-    return [
-        f"{p.table}: {tables[p.table].rows[p.row].label} ({p.dataset}, {p.backbone}): {short(reason)}"
-        for p, reason in (*found.unavailable.items(), *found.unmeasured.items())
-    ]
-
-
-@each("paper", PAPERS)
-def test_what_no_run_can_be_composed_for(paper: str) -> None:
-    found = lines_of([name for name in table_names() if name.startswith(f"{paper}_")])
-    frozen = [line for line in LACKING if line.startswith(f"{paper}_")]
-    assert sorted(set(found) - set(frozen)) == [], "these rows could be composed before"
-    assert sorted(set(frozen) - set(found)) == [], "these rows can be composed now: take them off the list"
-
-
-def test_what_the_issue_of_each_table_promises_is_there() -> None:
-    """HamOS 4, 11 and 16 to 23 in full."""
-    full = ["hamos_t4", "hamos_t11", *(f"hamos_t{n}" for n in range(16, 24))]
-    assert not [line for line in LACKING if line.partition(":")[0] in full]
 
 
 def place(row: int) -> Place:
