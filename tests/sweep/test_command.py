@@ -58,17 +58,24 @@ def test_wrong_words_are_refused_before_anything_starts(
     assert not list(tmp_path.rglob("DONE"))
 
 
-def test_a_plan_is_shown_and_nothing_is_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no models"))
+def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table=hamos_t17,bood_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
     shown = capsys.readouterr().out
-    assert "hamos_t17, bood_t1: 9 runs, 0 done. To do: 9 to be trained." in shown
+    assert "hamos_t17, bood_t1: 12 runs, 0 done. To do: 12 to be trained, 7 that they depend on." in shown
     assert "of a kind never run here" in shown
-    assert "not available, 1 row: method=gan: no such method" in shown
-    assert "stable-diffusion-v1-4: no folder of this name" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_says_which_rows_are_not_available(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the weights of a diffusion model."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no models"))
+    assert main(["table=bood_t3", "dataset=digits", "protocol=digits", "dry_run=true", f"paths.output={tmp_path}"]) == 2
+    shown = capsys.readouterr()
+    assert "not available, 3 rows: decoder.model=CompVis/stable-diffusion-v1-4: no folder of this name" in shown.out
+    assert "no row can be run here" in shown.err
     assert not list(tmp_path.iterdir())
 
 
