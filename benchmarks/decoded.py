@@ -7,13 +7,12 @@ CPU time of this process, one thread, alternatives in turn, medians of the ratio
     search      50,000 embeddings of 768 numbers and norm 5, 100 classes, K = 100, c = 2, beside the products with the
                 anchors that these steps need: two for each step of each embedding, in blocks of the same size; and one
                 embedding at a time by autograd, of which the first are timed and all counts compared
-    decoding    a set of images by the embedded decoder, noise and shards included, beside the evaluations of its
-                network alone
+    decoding    a set of images sampled as the embedded decoder does, noise and shards included, beside the evaluations
+                of the network alone
 """
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from functools import partial
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 
 from ood_lab.diffusion.network import Denoiser, Shape
 from ood_lab.diffusion.sampling import sample, starting_noise
+from ood_lab.evaluation.cost import Alive
 from ood_lab.files.shards import ShardedSet
 from ood_lab.sampling.boundary import ROWS, AnchorClassifier, Walk, walk
 
@@ -70,10 +70,9 @@ def alone(h_D: Tensor, label: int, classifier: AnchorClassifier) -> int:
 
 def search(rounds: int) -> None:
     h, labels, classifier = space()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run = partial(walk, h, labels, classifier, step=STEP, max_steps=MAX_STEPS, further=FURTHER)
-    found: Walk = run()
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    with Alive() as alive:
+        found: Walk = run()
     weights = torch.rand(N, C)
     (plain, ours), ratio = compared(rounds, lambda: products(h, weights, classifier.anchors, found.counts), run)
     print(f"| boundary search | its products | {plain:.1f} s | {ours:.1f} s | {ratio:.2f} | 3 |")
@@ -84,13 +83,14 @@ def search(rounds: int) -> None:
     print(
         f"counts of the first {ALONE} as one at a time in float64: {same}; that would take {total:,.0f} s; "
         f"{len(found.counts.unique())} distinct counts, median {int(found.counts.median())}, "
-        f"{int((~found.crossed).sum()):,} never cross; {memory:,.0f} MiB besides the embeddings"
+        f"{int((~found.crossed).sum()):,} never cross; {alive.peak / 2**20:,.0f} MiB of tensors at the peak besides "
+        "the embeddings"
     )
 
 
 def decoding(rounds: int) -> None:
     shape = Shape(side=32, condition=D, widths=(32, 64), blocks=1, attention=(), groups=8)
-    network, steps, count, batch = Denoiser(shape).eval(), 5, 128, 64
+    network, steps, count, batch = Denoiser(shape).eval(), 20, 128, 64
     outliers = torch.randn(count, D)
 
     def evaluations() -> None:

@@ -360,10 +360,10 @@ class Synthesizer:
 
 
 class ImageSource(nn.Module, Synthesizer):
-    """A source of outlier images with networks of its own, which learn in each step, before the classifier does.
+    """A source of outlier images with networks of its own, which learn before the classifier does in a step.
 
-    Their parameters are not the classifier's: no gradient of its losses reaches them, on several devices they are moved
-    by each in the same way, and `optimizers`, by name, move them. A subclass defines `learn` and `make`.
+    Their parameters are not the classifier's: no gradient of its losses reaches them. They have `optimizers` of their
+    own, by name; on several devices each takes the same steps. A subclass defines `learn` and `make`.
     """
 
     space: ClassVar[str] = "images"

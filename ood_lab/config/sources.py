@@ -124,6 +124,9 @@ def _check_auxiliary_options(experiment: Experiment) -> None:
             raise RequestError(
                 f"trainer.auxiliary_images={wanted}: there is no auxiliary set to take them from; {remedy}"
             )
+        if experiment.makes_outlier_images:
+            _check_made_images(experiment)
+            return
         for option, value in signature(METHOD).defaults.items():
             given = experiment.method.get(option, value)
             if option in ("outlier_space", "mean_over", "outlier_statistics") and given != value:
@@ -133,6 +136,23 @@ def _check_auxiliary_options(experiment: Experiment) -> None:
     if wanted is not None and count is not None and wanted > count:
         raise RequestError(
             f"trainer.auxiliary_images={wanted}: auxiliary={auxiliary.name} has {count:,} images; ask for no more"
+        )
+
+
+def _check_made_images(experiment: Experiment) -> None:
+    """What a source of images that learns beside the classifier can't do."""
+    trainer, name = experiment.trainer, f"synthesizer={experiment.choices['synthesizer']}"
+    if experiment.method.options["outlier_space"] != "normalised":
+        raise RequestError(f"method.outlier_space: {name} makes images as the classifier takes them; leave it out")
+    if trainer.auxiliary_batch_size != trainer.batch_size:
+        raise RequestError(
+            f"trainer.auxiliary_batch_size={trainer.auxiliary_batch_size}: {name} makes as many images a step as there "
+            f"are ID images, {trainer.batch_size}; leave it out"
+        )
+    if trainer.precision == "16-mixed":
+        raise RequestError(
+            f"trainer.precision=16-mixed: the gradient that {name} takes through the classifier may vanish in float16; "
+            "use bf16-mixed or 32-true"
         )
 
 

@@ -17,7 +17,7 @@ ROWS = {"images": "ID image", "embeddings": "decoded", "outliers": "outlier"}
 GRIDS = {
     "steps": "k: steps up to the boundary",
     "further": "c: further steps behind it",
-    "alpha": "alpha: length of a step",
+    "alpha": "alpha: step size",
 }
 
 
@@ -26,9 +26,10 @@ class DecodedOutliers(FigureKind):
 
     title = "Decoded outliers"
     caption = (
-        "Top: training images, what the decoder makes of their embeddings, and of the outliers that come from them; a "
-        "column has one noise. Below, for outliers across a decision boundary: some embeddings along their steps up to "
-        "the boundary, along further steps behind it, and across it by steps of other lengths, a row from one noise. "
+        "Top: training images, what the decoder makes of their embeddings, and of outliers that come from them (across "
+        "a boundary) or are of the same class; a column has one noise. Below, for outliers across a boundary: some "
+        "embeddings along their steps up to it, along further steps behind it, and across it by steps of other sizes; "
+        "a row has one noise. "
         "Bars: probability of the embedding's own class (blue) and the highest of another class (red) by the encoder."
     )
 

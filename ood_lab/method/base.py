@@ -305,7 +305,7 @@ class Method(Measured):
         return sorted({c for bank in banks for c, written in enumerate(bank.written.tolist()) if not written})
 
     def outliers(self) -> Outliers | None:
-        """A batch of points of the finished network for scores, figures and costs; None without a source of some."""
+        """A batch of outliers of the finished network for scores and costs; None without a source of points."""
         if self.parts.synthesizer is None or self.image_source is not None or not self._can_draw():
             return None
         kept = {name: memory.values for name, memory in self._memories.items()}

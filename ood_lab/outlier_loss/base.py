@@ -46,7 +46,8 @@ def small_network(width: int, hidden: int, outputs: int) -> nn.Module:
 class Rising(nn.Module):
     """A `small_network` of one number with two outputs, the second of which less the first never falls.
 
-    Weights enter by their absolute values, those of the first output with a minus.
+    Weights enter by their absolute values, those of the first output with a minus. Sums of these grow with the hidden
+    units, where those of weights of both signs do not: the last weights begin smaller by the root of their number.
     """
 
     signs: Tensor
@@ -55,6 +56,8 @@ class Rising(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(1, hidden) if hidden else None
         self.outputs = nn.Linear(hidden or 1, 2)
+        with torch.no_grad():
+            self.outputs.weight.div_((hidden or 1) ** 0.5)
         self.register_buffer("signs", torch.tensor([[-1.0], [1.0]]), persistent=False)
 
     def forward(self, energy_B1: Tensor) -> Tensor:

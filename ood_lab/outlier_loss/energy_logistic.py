@@ -61,8 +61,8 @@ class EnergyLogistic(Term):
         if self.phi_slope() >= 0:
             return ""
         return (
-            "phi calls rows of low log-sum-exp ID: the energies of ID images and outliers are the wrong way round, and "
-            "so is the energy as a detector; outlier_loss.slope=rising prevents it"
+            "phi calls rows of low log-sum-exp ID. If the term has shaped the energies, these are the wrong way round, "
+            "and the energy's AUROC is below 50: outlier_loss.slope=rising prevents it"
         )
 
     def _losses(self, logits_BC: Tensor, label: int) -> Tensor:

@@ -93,7 +93,7 @@ class Boundary(Outliers):
     def walked(
         self, h_ND: Tensor, labels_N: Tensor, further: int, *, alpha: float | None = None, max_steps: int | None = None
     ) -> Tensor:
-        """Embeddings so many steps behind the boundary, or where they are after `max_steps` before it."""
+        """Where embeddings rest: `further` steps behind the boundary; those that don't cross, after `max_steps`."""
         found = walk(
             h_ND, labels_N, self.classifier, further=further,
             step=self.alpha if alpha is None else alpha,

@@ -65,16 +65,18 @@ def bytes_of(experiment: Experiment) -> int | None:
 def stages_of(experiment: Experiment) -> dict[str, Experiment]:
     """The runs of a chain by what they make ("anchors", "encoder", "images", ...), each once; "training" is the last.
 
-    "images" are the outlier images; those that are mixed into ID images are called "pictures". Empty where no set is
+    "images" are the outlier images; those that are mixed into ID images are "pictures", made by a "pictures_generator",
+    say. Empty where no set is
     made for it: a classifier that starts from another one is no chain.
     """
     found: dict[str, Experiment] = {}
 
-    def walk(run: Experiment) -> None:
+    def walk(run: Experiment, of: str = "") -> None:
         for name, other in run.prerequisites.items():
-            walk(other)
+            pictures = "pictures_" if name == "pictures.images" else of
+            walk(other, pictures)
             if all(other.run_id != known.run_id for known in found.values()):
-                found["pictures" if name == "pictures.images" else name.rpartition(".")[2]] = other
+                found["pictures" if name == "pictures.images" else of + name.rpartition(".")[2]] = other
 
     walk(experiment)
     return {**found, "training": experiment} if any(run.produces for run in found.values()) else {}

@@ -20,10 +20,10 @@ from ood_lab.parts import ImageSource
 class GAN(ImageSource):
     """A DCGAN whose generator is also drawn to where the classifier is uncertain.
 
-    A step, as in the authors' code: the discriminator learns to tell the ID images from as many made ones; the
-    generator, with the same noise, learns -log D(G(z)) + `uncertainty` KL(U || p(y | G(z))), where p is the classifier
-    in training mode, which stays as it is; then outliers are made from fresh noise. Both networks work in float32, on
-    images normalised as the classifier's.
+    A step in which the term on outliers takes part, as in the authors' code: the discriminator learns to tell the ID
+    images from as many made ones; the generator, with the same noise, learns -log D(G(z)) + `uncertainty`
+    KL(U || p(y | G(z))), where p is the classifier in training mode, which stays as it is; then outliers are made from
+    fresh noise. Both networks work in float32, on images normalised as the classifier's.
 
     Departs from the code: that has neither normalisation nor augmentation of the ID images, and a classifier without
     batch normalisation. On several devices each plays the same game with the ID images of all.
@@ -56,9 +56,11 @@ class GAN(ImageSource):
             doublings(side)
         except ValueError as error:
             raise RequestError(f"synthesizer.{error}") from None
+        if len(betas) != 2:
+            raise RequestError(f"synthesizer.betas={list(betas)}: expected two numbers between 0 and 1")
         self.noise, self.side, self.uncertainty, self.lr = noise, side, uncertainty, lr
         self.generator, self.discriminator = Generator(noise, width, side), Discriminator(width, side)
-        for name, network in (("theirs", self.discriminator), ("ours", self.generator)):
+        for name, network in (("discriminator", self.discriminator), ("generator", self.generator)):
             self.optimizers[name] = torch.optim.Adam(network.parameters(), lr, (betas[0], betas[1]))
 
     def learn(self, images_B: Tensor, network: Network, rate: float, draw: torch.Generator) -> Mapping[str, Tensor]:
@@ -69,10 +71,10 @@ class GAN(ImageSource):
         with torch.autocast(images_B.device.type, enabled=False):
             made = self._made(noise)
             apart = discriminator_loss(self.discriminator(real), self.discriminator(made.detach()))
-            self._step("theirs", apart)
+            self._step("discriminator", apart)
             fooled = generator_loss(self.discriminator(made))
         uncertain = outlier_exposure(network(_resized(made, shape), mode="train", grad=True).logits)
-        self._step("ours", fooled + self.uncertainty * uncertain)
+        self._step("generator", fooled + self.uncertainty * uncertain)
         return {"discriminator": apart.detach(), "generator": fooled.detach(), "uncertainty": uncertain.detach()}
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ GROUPS = ("near", "far")
 COSTS = {"time": "synthesis_time", "memory": "synthesis_memory"}
 # What rows call the time and the size of the stages of a chain of runs.
 OF_STAGES = {"time": "stage_time/", "memory": "stage_bytes/"}
+STORED_UNITS = {"time": 1.0, "memory": 2.0**20}  # of what is stored of a batch, in seconds or bytes
 LOWER_IS_BETTER = ("fpr95", "time", "memory", "compactness")
 
 
@@ -201,7 +202,8 @@ def _value(
     if column.metric in COSTS:
         unit = column.unit or table.unit
         stored = next((r["value"] for r in rows if r["metric"] == COSTS[column.metric]), None)
-        return None if stored is None else stored / SCALES[column.metric].get(unit, 1.0)
+        scale = SCALES[column.metric].get(unit)
+        return stored if stored is None or scale is None else stored * STORED_UNITS[column.metric] / scale
     if column.metric in ANGLES:
         return _angle(table, column, experiment, rows, shared)
     if column.metric == "accuracy":
@@ -218,8 +220,9 @@ def _stages(column: Column, unit: float, rows: Sequence[Row]) -> float | None:
     """What the stages of a part took or take, in a unit; None where one of them is not stored."""
     mark = OF_STAGES[column.metric]
     stored = {r["metric"].removeprefix(mark): r["value"] for r in rows if r["metric"].startswith(mark)}
+    there = {r["metric"].partition("/")[2] for r in rows}  # a stage whose time is not known has its bytes
     wanted = PARTS[column.metric][column.part or "total"]
-    stages = [name for name in wanted if name in stored or name not in OPTIONAL_STAGES]
+    stages = [name for name in wanted if name in there or name not in OPTIONAL_STAGES]
     return sum(stored[name] for name in stages) / unit if set(stages) <= set(stored) else None
 
 

@@ -149,7 +149,10 @@ def _costs(filled: Filled) -> list[str]:
     of_stages = [column for column in columns if column.part is not None]
     of_batch = [column for column in columns if column.part is None]
     beside = any(cell.paper is not None for row in filled.cells for cell in row)
-    for shown, what in ((of_batch, "of one batch of outliers"), (of_stages, "of each stage")):
+    for shown, what in (
+        (of_batch, "of one batch of outliers"),
+        (of_stages, "of each stage"),
+    ):
         names = tuple((OF_STAGES if column.part is not None else COSTS)[column.metric] for column in shown)
         stored = [row for rows in filled.rows.values() for row in rows if names and row["metric"].startswith(names)]
         ours = ", ".join(sorted({row["hardware"] for row in stored}))

@@ -62,7 +62,7 @@ def cost_rows(features: Features, of_id: Row, stored: Sequence[Row]) -> list[Row
 def stage_rows(experiment: Experiment, of_id: Row) -> Iterator[Row]:
     """Time and bytes of each stage of a chain of runs (BOOD, Tables 4 and 5), as "stage_time/encoder".
 
-    Time is that of the work itself, summed over the processes that shared it, however often it was interrupted.
+    Time is that of the work itself, however often it was interrupted, summed over the devices that shared it.
     """
     for name, run in stages_of(experiment).items():
         others = () if name == "encoder" else (EMBEDDING,)  # of any other classifier detectors take these

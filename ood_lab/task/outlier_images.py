@@ -5,26 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from ood_lab.config.experiment import Experiment
 from ood_lab.evaluation.frechet import frechet_distance
-from ood_lab.files.artifact import Artifact
-from ood_lab.files.storage import write_atomically
 from ood_lab.loss.energy import energy
 from ood_lab.method.base import Method
 from ood_lab.parts import ImageSource
 from ood_lab.random import generator
-from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.build import build_data
 from ood_lab.task.features import trained_method
+from ood_lab.task.run_tensors import RunTensors
 from ood_lab.training.datamodule import DataModule
 
 IMAGES = 512  # whose energies are taken
@@ -34,7 +29,7 @@ CHUNK = 128
 
 
 @dataclass(frozen=True)
-class OutlierImages(Artifact):
+class OutlierImages(RunTensors):
     """Some auxiliary or made images, changed as in training, with their energies, beside those of ID test images.
 
     - "energy/id", "energy/before", "energy/after" [n]: of the network in evaluation mode.
@@ -44,24 +39,11 @@ class OutlierImages(Artifact):
       images before the change and of ID test images.
     """
 
-    experiment: Experiment
+    name: ClassVar = "outlier_images"
 
-    @property
-    def key(self) -> str:
-        return self.experiment.run_id
-
-    @property
-    def path(self) -> Path:
-        return RunFolder(self.experiment.run_dir).path / "features" / "outlier_images.safetensors"
-
-    def load(self) -> dict[str, NDArray[np.generic]]:
-        """What is stored, made first where nothing is."""
-        return self.read(load_file, (SafetensorError,))
-
-    def make(self) -> None:
+    def measured(self) -> dict[str, NDArray[np.generic]]:
         method = trained_method(self.experiment).eval()
-        found = _measured(method, build_data(self.experiment, method.views), self.experiment.seed)
-        write_atomically(self.path, save({name: np.ascontiguousarray(values) for name, values in found.items()}))
+        return _measured(method, build_data(self.experiment, method.views), self.experiment.seed)
 
 
 def _measured(method: Method, data: DataModule, seed: int) -> dict[str, NDArray[np.generic]]:
@@ -101,7 +83,7 @@ def _outliers(data: DataModule, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _made(source: ImageSource, data: DataModule, seed: int) -> tuple[Tensor, Tensor]:
-    """Images of a source that has learned beside the classifier; they have no classes."""
+    """Images of a source that has learned beside the classifier, by its running statistics; they have no classes."""
     draw = generator(seed, "outlier images", device=source.device)
     side = data.reading.side
     return source.make(IMAGES, (side, side), draw), torch.full((IMAGES,), -1)

@@ -64,7 +64,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: DataModule, resumed
     trainer.fit(module, datamodule=data, ckpt_path=str(resumed) if resumed else None)
     if trainer.is_global_zero:
         (clock,) = (callback for callback in trainer.callbacks if isinstance(callback, Clock))  # type: ignore[attr-defined]
-        add_seconds(run_dir, "training", clock.seconds)
+        add_seconds(run_dir, "training", clock.seconds * trainer.world_size)
 
 
 def _quiet_lightning() -> None:

@@ -258,13 +258,13 @@ def test_the_classifier_and_the_global_generator_stay_bit_for_bit(training: bool
 
 def test_each_network_moves_in_its_own_step_and_then_no_other_has_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     source, net, steps = gan(), Classifier().float(), []
-    networks = {"theirs": source.discriminator, "ours": source.generator}
+    networks = {"discriminator": source.discriminator, "generator": source.generator}
 
     def watched(name: str) -> Callable[[], None]:
         step = source.optimizers[name].step
 
         def run() -> None:
-            other = networks["ours" if name == "theirs" else "theirs"]
+            other = networks["generator" if name == "discriminator" else "discriminator"]
             assert all(value.grad is not None for value in networks[name].parameters())
             assert all(value.grad is None for part in (other, net) for value in part.parameters())
             before = [copied(part) for part in (networks[name], other, net)]
@@ -278,7 +278,7 @@ def test_each_network_moves_in_its_own_step_and_then_no_other_has_a_gradient(mon
     for name in networks:
         monkeypatch.setattr(source.optimizers[name], "step", watched(name))
     source.learn(torch.randn(6, 3, 8, 8, generator=draws()), network_of(net), 1.0, draws())
-    assert steps == ["theirs", "ours"]
+    assert steps == ["discriminator", "generator"]
     assert all(value.grad is None for value in (*source.parameters(), *net.parameters()))
 
 

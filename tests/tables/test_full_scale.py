@@ -5,13 +5,12 @@ The values below are the paper's, written out here. What differs from them on pu
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from ood_lab.config import Experiment
-from ood_lab.tables.plan import Place, plan
-from ood_lab.tables.spec import Table, load_table
+from ood_lab.tables.plan import Place
 from tests.cases import each
+from tests.full_scale import composed
 
 TABLES = [f"hamos_t{n}" for n in range(1, 25) if n != 4]  # Table 4 lists settings
 FROM_SCRATCH = {
@@ -69,15 +68,6 @@ PARTS = {
     "RMHMC": (["ce", "cider"], "rmhmc", "equidistant"),
 }
 HAMOS = (["ce", "cider"], "hmc", "equidistant")
-
-
-@cache
-def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
-    """The table and the runs of each place; every row has some."""
-    table = load_table(name)
-    found = plan([table], look=False)
-    assert not found.unavailable
-    return table, dict(found.experiments)
 
 
 def rows_of(name: str) -> list[tuple[Place, str, Experiment]]:

@@ -6,13 +6,11 @@ What differs on purpose, and what neither says, is in docs/FIDELITY.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from ood_lab.config import Experiment
-from ood_lab.tables.plan import Place, plan
-from ood_lab.tables.spec import Table, load_table
 from tests.cases import each
+from tests.full_scale import composed, rows_of
 
 TABLES = [f"bood_t{number}" for number in range(1, 9)]
 CHAIN = ("bood", "dreamood")
@@ -62,20 +60,6 @@ GAN = {
     "outlier_loss.weight": 0.1, "synthesizer.uncertainty": 0.1, "synthesizer.lr": 2e-4, "synthesizer.noise": 100,
     "synthesizer.width": 512,
 }  # fmt: skip
-
-
-@cache
-def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
-    """The table and the runs of each place; every row has some."""
-    table = load_table(name)
-    found = plan([table], look=False)
-    assert not found.unavailable
-    return table, dict(found.experiments)
-
-
-def rows_of(name: str) -> list[tuple[Place, str, Experiment]]:
-    table, experiments = composed(name)
-    return [(place, table.rows[place.row].label, runs[0]) for place, runs in experiments.items()]
 
 
 def maker(experiment: Experiment, group: str) -> Experiment:

@@ -5,15 +5,12 @@ What differs on purpose, and what neither says, is in docs/FIDELITY.md.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
 
-from ood_lab.config import Experiment
-from ood_lab.tables.plan import Place, plan
-from ood_lab.tables.spec import Table, load_table
 from tests.cases import each
+from tests.full_scale import composed, rows_of
 
 TABLES = [f"greg_t{n}" for n in range(1, 7)]
 BACKBONES = {"resnet18", "wrn40_2", "densenet100", "densenet121"}
@@ -75,21 +72,6 @@ SCORERS = {
     "MSP": "msp", "ODIN": "odin", "Energy Score": "energy", "ReAct": "react", "Dice": "dice", "DICE": "dice",
     "LINe": "line", "OE": "msp", "OE + Grad": "msp", "DOS": "absent_class", "OpenMix": "msp",
 }  # fmt: skip
-
-
-@cache
-def composed(name: str) -> tuple[Table, dict[Place, tuple[Experiment, ...]]]:
-    """The table and the runs of each place; every row has some."""
-    table = load_table(name)
-    found = plan([table], look=False)
-    assert not found.unavailable
-    return table, dict(found.experiments)
-
-
-def rows_of(name: str) -> list[tuple[Place, str, Experiment]]:
-    """Each place with the row's label without its source."""
-    table, experiments = composed(name)
-    return [(place, table.rows[place.row].label.partition(" [")[0], runs[0]) for place, runs in experiments.items()]
 
 
 def settings(label: str, dataset: str) -> dict[str, Any]:
