@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## train HamOS on the embedded digits, beside the plain classifier
 	$(BIN)/python -m ood_lab
 
-test: $(READY)  ## the default suite (about 5 minutes on two cores)
+test: $(READY)  ## the default suite (5 to 15 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not data and not engines"
 
 test-data: $(READY)  ## tests on real images: make test-data DATA=folder
