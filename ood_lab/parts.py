@@ -5,7 +5,7 @@ Shape letters: B ID rows, K outliers, C classes, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -357,54 +357,6 @@ class Synthesizer:
     def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
         """Outliers [K, D] and the class each came from; `info` is logged. Carries no gradient."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
-
-
-class ImageSource(nn.Module, Synthesizer):
-    """A source of outlier images with networks of its own, which learn before the classifier does in a step.
-
-    Their parameters are not the classifier's: no gradient of its losses reaches them. They have `optimizers` of their
-    own, by name; on several devices each takes the same steps. A subclass defines `learn` and `make`.
-    """
-
-    space: ClassVar[str] = "images"
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.register_buffer("mean", torch.zeros(3, 1, 1))
-        self.register_buffer("std", torch.ones(3, 1, 1))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.mean.device
-
-    def begin(self, mean: Tensor, std: Tensor) -> None:
-        """Before the first step: by what the classifier's images are normalised."""
-        self.mean.copy_(mean.view(3, 1, 1))
-        self.std.copy_(std.view(3, 1, 1))
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Images of values in [0, 1] as the classifier takes them."""
-        return (images - self.mean) / self.std
-
-    def learn(self, images_B: Tensor, network: Network, rate: float, draw: torch.Generator) -> Mapping[str, Tensor]:
-        """One step of the networks; gives what is logged.
-
-        Args:
-            images_B: the step's ID images of all devices, normalised [B, 3, H, W].
-            network: the classifier, which must stay as it is.
-            rate: the classifier's learning rate as a share of its peak.
-            draw: the same on all devices.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define learn()")
-
-    def make(self, count: int, shape: Sequence[int], draw: torch.Generator) -> Tensor:
-        """Normalised outlier images [K, 3, H, W] of a shape (H, W), without a graph."""
-        raise NotImplementedError(f"{type(self).__name__} must define make()")
 
 
 @dataclass(frozen=True)

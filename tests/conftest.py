@@ -10,6 +10,7 @@ LONGEST_FIRST = (
     "test_two_devices", "test_end_to_end", "test_synthesize", "test_outlier_steps", "test_full_scale",
     "test_full_scale_greg", "test_plan", "test_scoring", "test_image_record", "test_parts", "test_resume",
     "test_strange_names", "test_selection", "test_measures", "test_during_training", "test_cli",
+    "test_decoded_outliers", "test_full_scale_bood", "test_image_source",
 )  # fmt: skip
 
 

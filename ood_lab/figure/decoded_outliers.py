@@ -22,7 +22,7 @@ GRIDS = {
 
 
 class DecodedOutliers(FigureKind):
-    """ID images beside decoded embeddings and outliers (BOOD, Figures 1, 7, 8); grids of k, c and alpha (2, 3)."""
+    """ID images beside decoded embeddings and outliers (BOOD, Figure 1); grids of k, c and alpha (2, 3)."""
 
     title = "Decoded outliers"
     caption = (

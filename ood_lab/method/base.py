@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ood_lab.autograd.twice_differentiable import twice_differentiable
 from ood_lab.errors import RunError
+from ood_lab.image_source import ImageSource
 from ood_lab.memory import Bank
 from ood_lab.method.measured import Measured
 from ood_lab.method.memories import memories_of
@@ -20,7 +21,7 @@ from ood_lab.method.passes import TrainingPasses
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.optimizer import Optimizer, ParameterGroup
-from ood_lab.parts import SHIFTS, ImageSource, Kept, Parts, Rows, Term, View, WholeBatch, turned
+from ood_lab.parts import SHIFTS, Kept, Parts, Rows, Term, View, WholeBatch, turned
 from ood_lab.perturbation.base import Beside, OutlierImages, Perturbation
 from ood_lab.random import derive_seed, generator
 from ood_lab.selector.base import EpochSelector, StepSelector
@@ -433,8 +434,7 @@ class Method(Measured):
         if self.image_source is not None:
             normalise = self.trainer.datamodule.normalise  # type: ignore[attr-defined]
             self.image_source.begin(normalise.mean, normalise.std)
-            for name, state in self._of_optimizers.items():  # now that the weights are on their device
-                self.image_source.optimizers[name].load_state_dict(state)
+            self.image_source.restore(self._of_optimizers)  # now that the weights are on their device
             self._of_optimizers = {}
         for memory in self._memories.values():
             memory.begin(partial(self._class_sums, memory.space))  # which does nothing to one of a checkpoint
@@ -457,8 +457,7 @@ class Method(Measured):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.image_source is not None:
-            optimizers = self.image_source.optimizers
-            checkpoint["image_source"] = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+            checkpoint["image_source"] = self.image_source.optimizer_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

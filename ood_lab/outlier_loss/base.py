@@ -44,7 +44,7 @@ def small_network(width: int, hidden: int, outputs: int) -> nn.Module:
 
 
 class Rising(nn.Module):
-    """A `small_network` of one number with two outputs, the second of which less the first never falls.
+    """A `small_network` [B, 1] -> [B, 2] whose second output less the first never falls (ours; codes leave it free).
 
     Weights enter by their absolute values, those of the first output with a minus. Sums of these grow with the hidden
     units, where those of weights of both signs do not: the last weights begin smaller by the root of their number.

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from ood_lab.config.ranges import NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt
 from ood_lab.dcgan import Discriminator, Generator, doublings
 from ood_lab.errors import RequestError
+from ood_lab.image_source import ImageSource
 from ood_lab.loss.adversarial import discriminator_loss, generator_loss
 from ood_lab.loss.outlier_exposure import outlier_exposure
 from ood_lab.network import Network
-from ood_lab.parts import ImageSource
 
 
 class GAN(ImageSource):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_lab.evaluation.frechet import frechet_distance
+from ood_lab.image_source import ImageSource
 from ood_lab.loss.energy import energy
 from ood_lab.method.base import Method
-from ood_lab.parts import ImageSource
 from ood_lab.random import generator
 from ood_lab.task.build import build_data
 from ood_lab.task.features import trained_method

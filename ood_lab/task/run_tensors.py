@@ -11,27 +11,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ood_lab.config.experiment import Experiment
-from ood_lab.files.artifact import Artifact
 from ood_lab.files.storage import write_atomically
-from ood_lab.runs.run_folder import RunFolder
+from ood_lab.runs.run_artifact import RunArtifact
 
 
 @dataclass(frozen=True)
-class RunTensors(Artifact):
+class RunTensors(RunArtifact):
     """A file of tensors in a run's folder; a subclass defines `measured`."""
 
     name: ClassVar[str]  # of the file
 
-    experiment: Experiment
-
-    @property
-    def key(self) -> str:
-        return self.experiment.run_id
-
     @property
     def path(self) -> Path:
-        return RunFolder(self.experiment.run_dir).path / "features" / f"{self.name}.safetensors"
+        return self.folder.path / "features" / f"{self.name}.safetensors"
 
     def load(self) -> dict[str, NDArray[np.generic]]:
         """What is stored, made first where nothing is."""

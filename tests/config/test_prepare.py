@@ -170,3 +170,9 @@ def test_the_network_of_an_experiment_is_that_of_the_needed_run(tmp_path: Path) 
     experiment = prepare(["experiment=slim"], tmp_path)
     assert experiment.value("backbone.width") == 8
     assert experiment.prerequisites["init"].value("backbone.width") == 8
+
+
+@each("group", ["anchors", "outliers", "decoder"])
+def test_a_stage_of_a_chain_can_not_be_left_out(group: str) -> None:
+    with pytest.raises(RequestError, match=f"{group}=null: this command depends on a run with task="):
+        prepare(["method=bood", "decoder=tiny", f"{group}=null"], look=False)

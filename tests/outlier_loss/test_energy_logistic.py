@@ -224,3 +224,14 @@ def test_a_phi_that_runs_the_wrong_way_is_said(hidden: int) -> None:
     with torch.no_grad():
         weight.copy_(weight.flip(0))
     assert term.remark() == ""
+
+
+@each("hidden", [0, 512])
+def test_a_rising_phi_begins_about_as_steep_whatever_its_hidden_units(hidden: int) -> None:
+    """Sums of absolute values would grow with them: 11 at 512 units."""
+    slopes = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        term = EnergyLogistic(Dimensions(C, 8, 5), energy="plain", hidden=hidden, reduction="joint", slope="rising")
+        slopes.append(term.phi_slope())
+    assert 0.2 < sum(slopes) / len(slopes) < 2

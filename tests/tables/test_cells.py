@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ood_lab.tables.layout import blocks, caption
 from ood_lab.tables.plan import Place, Plan, plan
 from ood_lab.tables.render import as_csv, latex, markdown, terminal
 from ood_lab.tables.spec import Column, Table, TableRow, load_table, row_labels, table_names
+from tests.cases import each
 
 SETS = ("letters", "photos", "gaussian_noise")
 
@@ -241,6 +243,15 @@ def store_measures(run: Experiment, **changes: Any) -> None:
     angles: dict[tuple[str | None, str], float] = {(s, "separation"): 40 + n for n, s in enumerate(SETS)}
     store(run, {**angles, (None, "compactness"): 20, (None, "accuracy"): 0.8}, unit="degrees", scorer=None, **changes)
     store(run, {(None, "synthesis_time"): 0.0125, (None, "synthesis_memory"): 3}, hardware="our processor", **changes)
+
+
+@each(("unit", "expected"), [("MB", 3.0), ("G", 3 / 1024)])
+def test_the_memory_of_a_batch_is_stored_in_mebibytes(unit: str, expected: float, tmp_path: Path) -> None:
+    wanted = measured(tmp_path)
+    wanted = replace(wanted, columns=(*wanted.columns[:-1], Column("memory", None, "digits", "narrow", unit=unit)))
+    planned = plan([wanted])
+    store_measures(runs_of(planned)[0])
+    assert named(fill(wanted, planned))["VOS", "memory", None].mean == pytest.approx(expected)
 
 
 def test_angles_are_degrees_and_a_time_is_in_the_unit_of_its_column(tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def test_a_generator_that_is_trained_elsewhere_leaves_no_cell_empty(tmp_path: Pa
     assert means(fill(table, runs), "DreamOOD") == pytest.approx(expected)
 
 
+def test_a_generator_whose_time_is_not_known_leaves_its_cells_empty(tmp_path: Path) -> None:
+    """Its bytes tell that the chain has one."""
+    table, runs = planned("bood_t4", tmp_path)
+    store(run_of(table, runs, "BOOD"), TIMES, {n: s for n, s in SECONDS.items() if n != "generator"})
+    store(run_of(table, runs, "BOOD"), SIZES, {"generator": 5 * MIB})
+    found = means(fill(table, runs), "BOOD")
+    assert [part for part, value in found.items() if value is None] == ["ood_image_generation", "total"]
+
+
 def test_a_stage_that_is_in_no_part_is_in_no_sum(tmp_path: Path) -> None:
     """As of what a classifier is fine-tuned from."""
     table, runs = planned("bood_t4", tmp_path)
