@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -30,9 +30,17 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, 
         ood_lab.config.RequestError: the request is wrong; nothing was started.
         ood_lab.config.RunError: the run stopped; what it had reported done stays valid.
     """
-    from ood_lab.command import carry_out, config_folder
+    from ood_lab.command import carry_out
+    from ood_lab.config.groups import config_folder
 
     return carry_out(overrides, config_folder(config_dir), multirun)
+
+
+def evaluate(train: Any, test: Any, ood: Mapping[str, Any], **options: Any) -> Results:
+    """Every detector and metric for features that any network has given; see `ood_lab.task.given_features.evaluate`."""
+    from ood_lab.task import given_features
+
+    return given_features.evaluate(train, test, ood, **options)
 
 
 def load_detector(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ood_lab.command import carry_out, config_folder
+from ood_lab.command import carry_out
 from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, check_values, parse
 from ood_lab.config.compose import compose
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import config_dir, groups
+from ood_lab.config.groups import config_dir, config_folder, groups
 from ood_lab.config.objective import described
 from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ood_lab.config import RequestError, prepare
+from ood_lab.config import prepare
+from ood_lab.config.features_request import asks_for_features, features_request
 from ood_lab.config.prepare import expand_all
-from ood_lab.config.quoting import as_typed, check_utf8
+from ood_lab.config.quoting import as_typed
 from ood_lab.reader.scope import one_command
 from ood_lab.results.store import Results
 from ood_lab.sweep.command import read_command, run_tables
 from ood_lab.sweep.grid import run_grid
+
+FIRST_RUN = "experiment=first_run"  # what a command without any override does
 
 
 @one_command()
@@ -19,7 +22,7 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     """Check a command and do what it asks.
 
     Args:
-        overrides: as typed (see `as_typed`).
+        overrides: as typed (see `as_typed`); none stands for `FIRST_RUN`.
         folder: of the user's own YAML files.
         multirun: make every combination of the values named.
 
@@ -30,7 +33,15 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
         RequestError: the experiment is wrong; nothing was started.
         RunError: a run stopped; what it had reported done stays valid.
     """
+    if not overrides and not multirun:
+        print(f"no override given: {FIRST_RUN}", flush=True)
+        overrides = [FIRST_RUN]
     hydra_overrides = [expand_all(as_typed(text, multirun), folder) for text in overrides]
+    if asks_for_features(hydra_overrides):
+        request = features_request(hydra_overrides, folder, multirun)
+        from ood_lab.task.given_features import run
+
+        return run(request)
     command = read_command(hydra_overrides, multirun)
     if command.tables:
         return run_tables(command, folder)
@@ -41,18 +52,3 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     from ood_lab.task import execute  # imports torch only where something is to be computed
 
     return execute(experiment)
-
-
-def config_folder(path: str | Path | None) -> Path | None:
-    """The folder of a user's own YAML files, as `--config-dir` names it.
-
-    Raises:
-        RequestError: there is no such folder.
-    """
-    if path is None:
-        return None
-    check_utf8(str(path), "--config-dir")
-    folder = Path(path).expanduser()
-    if not str(path) or not folder.is_dir():
-        raise RequestError(f"--config-dir={path}: no such folder; give one that holds YAML files in group folders")
-    return folder.absolute()

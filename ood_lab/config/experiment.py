@@ -136,6 +136,7 @@ class Experiment:
     anchors: Part | None = None
     outliers: Part | None = None
     decoder: Part | None = None
+    note: str | None = None
     choices: Choices = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
@@ -157,7 +158,7 @@ class Experiment:
         def parts(group: str) -> dict[str, Part]:
             return {str(name): Part.of(group, str(name), node) for name, node in (values.get(group) or {}).items()}
 
-        found: dict[str, Any] = {name: values[name] for name in ROOT}
+        found: dict[str, Any] = {name: values[name] for name in ROOT} | {"note": values.get("note")}
         found |= {name: _section(kind, values[name]) for name, kind in SECTIONS.items()}
         found["tuning"] = None if values.get("tuning") is None else _section(Tuning, values["tuning"])
         found |= {group: part(group, ImageSetPart) for group in ("dataset", *TRAINED_ON)}
@@ -174,7 +175,7 @@ class Experiment:
         single = {group: part.node if (part := getattr(self, group)) is not None else None for group in groups}
         several = {group: {name: part.node for name, part in getattr(self, group).items()} for group in LIST_GROUPS}
         return {
-            **{name: getattr(self, name) for name in ROOT},
+            **{name: getattr(self, name) for name in (*ROOT, "note")},
             **{name: asdict(getattr(self, name)) for name in SECTIONS},
             "protocol": protocol,
             "tuning": None if self.tuning is None else asdict(self.tuning),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from ood_lab.config.quoting import check_utf8
 from ood_lab.errors import RequestError
 
 # The groups of a method's parts, in the order in which terms are summed.
@@ -27,6 +28,21 @@ MAKERS = {**SET_MAKERS, "train_generator": "generator"}
 # A data set in another role: `auxiliary=x` is Hydra's `dataset@auxiliary=x`.
 ROLES = dict.fromkeys(TRAINED_ON, "dataset")
 PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def config_folder(path: str | Path | None) -> Path | None:
+    """The folder of a user's own YAML files, as `--config-dir` names it.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    if path is None:
+        return None
+    check_utf8(str(path), "--config-dir")
+    folder = Path(path).expanduser()
+    if not str(path) or not folder.is_dir():
+        raise RequestError(f"--config-dir={path}: no such folder; give one that holds YAML files in group folders")
+    return folder.absolute()
 
 
 @cache

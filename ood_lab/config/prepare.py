@@ -73,7 +73,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
             )
     check_groups(parsed, folder)
     known = groups(folder)
-    chosen = compose([line(o) for o in parsed if _keeps_default(o, known)], folder=folder)
+    chosen = compose([line(o) for o in parsed if keeps_default(o, known)], folder=folder)
     check_keys(parsed, chosen, folder)
     composed = compose(overrides, folder=folder)
     if OmegaConf.select(composed.cfg, "dataset.recipe") is None:
@@ -122,7 +122,7 @@ def with_prerequisites(experiment: Experiment, commands: Mapping[str, Sequence[s
             raise RequestError(f"{name} depends on itself: {' '.join(command)}")
         token = _above.set((*above, tuple(command)))
         try:
-            found[name] = prepare(command, experiment.config_dir, look=False)
+            found[name] = replace(prepare(command, experiment.config_dir, look=False), note=None)
         except RequestError as error:
             raise error if name == INIT else RequestError(f"{name}: {error}") from None
         finally:
@@ -251,7 +251,8 @@ def line(override: Override) -> str:
     return override.input_line or ""
 
 
-def _keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
+def keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
+    """Whether an override chooses a group's file, or a place on the disk, and changes no other default."""
     return override.key_or_group in known or override.key_or_group in ("paths.data", "paths.output", "paths.cache")
 
 

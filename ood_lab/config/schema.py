@@ -23,7 +23,8 @@ class Root:
 
     Each detector's threshold lets `id_rate` of the ID validation images pass. `bootstrap` resamplings of the test
     images give every metric an interval. Of the detectors in `local_radius` it is estimated how far each test image may
-    move before their verdict changes. `index` searches nearest neighbours for detectors.
+    move before their verdict changes. `index` searches nearest neighbours for detectors. `features` is a file that
+    task=evaluate reads instead of a run's. `note` is said under the run's table.
     """
 
     seed: Annotated[NonNegativeInt, WEIGHTS]
@@ -33,6 +34,8 @@ class Root:
     index: Annotated[Literal["torch", "faiss"], NOTHING]
     paths: Annotated[dict, NOTHING]
     benchmark: Annotated[str, NOTHING]
+    features: Annotated[str | None, NOTHING] = None
+    note: Annotated[str | None, NOTHING] = None
 
 
 @dataclass(frozen=True)

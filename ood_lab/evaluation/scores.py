@@ -59,7 +59,7 @@ class Scores(Artifact):
         detector: whose.
         source: of the features that it is fitted on ("train", and "val" where the run has such a part) and scores.
         sets: the names of the sets.
-        head: the classifier on the penultimate features.
+        head: the classifier on the penultimate features; None where there is none.
         run_dir: the folder of the run.
         synthesized: the run's outliers, which are scored for pictures by the detectors that need no images.
         scored: is called after each set.
@@ -68,7 +68,7 @@ class Scores(Artifact):
     detector: RunDetector
     source: Source
     sets: Sequence[str]
-    head: LinearHead
+    head: LinearHead | None
     run_dir: Path
     synthesized: Extracted | None = None
     scored: Callable[[str], None] | None = None
@@ -113,7 +113,7 @@ def score_all(
     detectors: Iterable[RunDetector],
     source: Source,
     sets: Sequence[str],
-    head: LinearHead,
+    head: LinearHead | None,
     run_dir: Path,
     synthesized: Extracted | None = None,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
@@ -143,7 +143,7 @@ def _advance(meter: Meter, detector: str, ood_set: str) -> None:
     meter.advance(note=f"{detector} on {ood_set}")
 
 
-def fit(scorer: Scorer, source: Source, head: LinearHead, val: bool) -> Scorer:
+def fit(scorer: Scorer, source: Source, head: LinearHead | None, val: bool) -> Scorer:
     """The detector fitted on "train"; with `val`, the run has a validation part."""
     views = {name: source.of(name, scorer).features(scorer.space) for name in ("train", "val")[: 1 + val]}
     return scorer.fit(views["train"], head=head, val=views.get("val"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ from ood_lab.results.material import Array, Material
 ID_COLOUR = "#0072B2"
 OOD_COLOURS = ("#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
 OUTLIER_COLOUR = "#B2182B"
+# OOD sets are told apart without colour, too.
+DASHES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
 ACROSS = 6  # panels beside each other: more can't be read on a screen
 
 
@@ -32,6 +35,59 @@ class FigureKind:
     def draw(self, material: Material) -> Figure | None:
         """The picture, or None where the material has nothing to show."""
         raise NotImplementedError(f"{type(self).__name__} must define draw()")
+
+    def panels(self, material: Material) -> list[tuple[str, Figure]]:
+        """The picture in parts that a page puts beside or below each other, each with what it shows; none where it is
+        one whole."""
+        return []
+
+
+class DetectorPanels(FigureKind):
+    """A picture with a panel for each run and detector; a subclass draws one panel.
+
+    `of` says what of a detector a panel is given, `shared` is for `Figure.subplots`. With `own_legends` each panel has
+    a legend, or else all have one together.
+    """
+
+    size: ClassVar[tuple[float, float]]  # of a panel in inches
+    of: ClassVar[Literal["scores", "radii"]] = "scores"
+    shared: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    own_legends: ClassVar[bool] = False
+
+    def panel(self, axes: Axes, values: Mapping[str, Array], palette: Mapping[str, str]) -> None:
+        """Draw what a detector gives, by set ("test" is ID).
+
+        Args:
+            palette: a colour for each OOD set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define panel()")
+
+    def draw(self, material: Material) -> Figure | None:
+        grid = score_panels(material, self.size, self.of, **self.shared)
+        if grid is None:
+            return None
+        figure, panels = grid
+        for axes, values in panels:
+            if values:
+                self.panel(axes, values, colours(material.groups))
+                if self.own_legends:
+                    axes.legend(loc="lower right", fontsize=6.5, frameon=False)
+        if not self.own_legends:
+            shared_legend(figure)
+        return figure
+
+    def panels(self, material: Material) -> list[tuple[str, Figure]]:
+        found = []
+        for run in material.runs:
+            for scorer, values in getattr(run, self.of).items():
+                figure = Figure(figsize=(3.3, 3.5), layout="constrained")
+                axes = figure.subplots()
+                axes.set_title(f"{scorer}\n{run.label}", fontsize=9)
+                tidy(axes)
+                self.panel(axes, values, colours(material.groups))
+                shared_legend(figure, columns=2)
+                found.append((f"{self.title}: {scorer} on {run.label}", figure))
+        return found
 
 
 def colours(ood_sets: Iterable[str]) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,6 +14,8 @@ from ood_lab.config.ranges import MapPoints, NonNegativeInt
 from ood_lab.errors import RunError
 from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, shared_legend, tidy
 from ood_lab.results.material import SYNTHESIZED, Array, Material, RunMaterial
+
+DISTINCT = 20  # classes that colours tell apart
 
 
 def flatten(points: Array, projection: Literal["tsne", "pca", "umap"], seed: int) -> Array:
@@ -93,13 +96,24 @@ class FeatureMap(FigureKind):
             x, y = plane[start : start + len(part)].T
             start += len(part)
             if name == "test":
-                hues = "tab20" if labels.max() < 20 else "viridis"
-                axes.scatter(x, y, c=labels, cmap=hues, s=12, alpha=0.55, lw=0, label="_ID test")  # not in the legend
+                self._id_points(axes, plane[start - len(part) : start], labels, run.classes)
             elif name == SYNTHESIZED:
                 axes.scatter(x, y, color=OUTLIER_COLOUR, marker="x", s=22, lw=1.1, label="synthesized outliers")
             else:
                 axes.scatter(x, y, color=palette[name], marker="^", s=20, alpha=0.8, lw=0, label=name)
-        axes.scatter([], [], color="0.6", s=14, label="ID test (by class)")
+
+    def _id_points(self, axes: Axes, plane: Array, labels: np.ndarray, classes: Sequence[str]) -> None:
+        """Dots coloured by class; the legend names the classes as long as they can be told apart."""
+        if not len(labels) or labels.max() >= DISTINCT:
+            axes.scatter(plane[:, 0], plane[:, 1], c=labels, cmap="viridis", s=12, alpha=0.55, lw=0, label="_ID test")
+            axes.scatter([], [], color="0.6", s=14, label="ID test (by class)")
+            return
+        hues = colormaps["tab20"].colors  # type: ignore[attr-defined]
+        for number in np.unique(labels):
+            mine, name = labels == number, classes[number] if 0 <= number < len(classes) else str(number)
+            axes.scatter(
+                plane[mine, 0], plane[mine, 1], color=hues[number], s=12, alpha=0.55, lw=0, label=f"ID: {name}"
+            )
 
     def _choose(self, run: RunMaterial, ood_sets: list[str]) -> tuple[dict[str, Array], np.ndarray]:
         random = np.random.default_rng(self.seed)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import ID_COLOUR, FigureKind, colours, score_panels, shared_legend
-from ood_lab.results.material import Material
+from ood_lab.figure.base import ID_COLOUR, DetectorPanels
+from ood_lab.results.material import Array
 
 SHOWN = 95  # percentile of the radii at which the axis ends
 
 
-class LocalRadius(FigureKind):
+class LocalRadius(DetectorPanels):
     """A panel for each run and each detector in `local_radius`: the share of a set's images with a larger radius.
 
     Args:
@@ -26,29 +29,25 @@ class LocalRadius(FigureKind):
         "right verdicts. A first-order estimate, not a certificate: no Lipschitz bound is taken."
     )
 
+    size = (3.3, 2.6)
+    of = "radii"
+    shared = MappingProxyType({"sharey": True})
+
     def __init__(self, *, points: PositiveInt) -> None:
         self.points = points
 
-    def draw(self, material: Material) -> Figure | None:
-        grid = score_panels(material, (3.3, 2.6), of="radii", sharey=True)
-        if grid is None:
-            return None
-        figure, panels = grid
-        for axes, radii in panels:
-            if not radii:
-                continue
-            finite = np.concatenate([values[np.isfinite(values)] for values in radii.values()])
-            end = np.percentile(finite, SHOWN) if len(finite) else 0
-            at = np.linspace(0, end if end > 0 else 1, self.points)
-            axes.set_ylim(-0.02, 1.02)
-            axes.set_xlabel("radius", fontsize=8)
-            if "test" in radii:
-                axes.plot(at, _share_above(radii["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
-            for name, colour in colours(material.groups).items():
-                if name in radii:
-                    axes.plot(at, _share_above(radii[name], at), color=colour, lw=1.3, label=name)
-        shared_legend(figure)
-        return figure
+    def panel(self, axes: Axes, values: Mapping[str, Array], palette: Mapping[str, str]) -> None:
+        finite = np.concatenate([radii[np.isfinite(radii)] for radii in values.values()])
+        end = np.percentile(finite, SHOWN) if len(finite) else 0
+        at = np.linspace(0, end if end > 0 else 1, self.points)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("radius", fontsize=8)
+        axes.set_ylabel(axes.get_ylabel() or "share of images", fontsize=8)
+        if "test" in values:
+            axes.plot(at, _share_above(values["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
+        for name, colour in palette.items():
+            if name in values:
+                axes.plot(at, _share_above(values[name], at), color=colour, lw=1.3, label=name)
 
 
 def _share_above(radii: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import FigureKind, colours, score_panels, shared_legend
-from ood_lab.results.material import Array, Material
+from ood_lab.figure.base import DASHES, DetectorPanels
+from ood_lab.results.material import Array
 
 
 def roc_curve(id_scores: Array, ood_scores: Array, points: int) -> tuple[Array, Array]:
@@ -19,8 +22,15 @@ def roc_curve(id_scores: Array, ood_scores: Array, points: int) -> tuple[Array, 
     return np.append(0, flagged), np.append(0, caught)
 
 
-class ROC(FigureKind):
-    """A panel for each run and detector.
+def auroc(id_scores: Array, ood_scores: Array) -> float:
+    """P(OOD score > ID score), ties counted half."""
+    ordered = np.sort(id_scores)
+    below = np.searchsorted(ordered, ood_scores, "left") + np.searchsorted(ordered, ood_scores, "right")
+    return float(below.mean() / (2 * len(ordered)))
+
+
+class ROC(DetectorPanels):
+    """A panel for each run and detector; the legend has the AUROC in percent.
 
     Args:
         points: thresholds a curve.
@@ -28,25 +38,26 @@ class ROC(FigureKind):
 
     title = "ROC curves"
     caption = (
-        "Share of OOD images caught (up) against ID images flagged (right), OOD as the positive class. The dotted "
-        "lines mark 95 % of OOD caught, where FPR95 (OOD+) is read, and 5 % of ID flagged, where FPR95 (ID+) is."
+        "Share of OOD images caught (up) against ID images flagged (right), OOD as the positive class; behind each set "
+        "its AUROC in percent. The dotted lines mark 95 % of OOD caught, where FPR95 (OOD+) is read, and 5 % of ID "
+        "flagged, where FPR95 (ID+) is."
     )
+    size = (2.9, 2.9)
+    shared = MappingProxyType({"sharex": True, "sharey": True})
+    own_legends = True
 
     def __init__(self, *, points: PositiveInt) -> None:
         self.points = points
 
-    def draw(self, material: Material) -> Figure | None:
-        grid = score_panels(material, (2.7, 2.6), sharex=True, sharey=True)
-        if grid is None:
-            return None
-        figure, panels = grid
-        for axes, scores in panels:
-            axes.axhline(0.95, color="0.7", lw=0.8, ls=":")
-            axes.axvline(0.05, color="0.7", lw=0.8, ls=":")
-            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-            for name, colour in colours(material.groups).items():
-                if name in scores:
-                    curve = roc_curve(scores["test"], scores[name], self.points)
-                    axes.plot(*curve, color=colour, lw=1.3, label=name)
-        shared_legend(figure)
-        return figure
+    def panel(self, axes: Axes, values: Mapping[str, Array], palette: Mapping[str, str]) -> None:
+        axes.axhline(0.95, color="0.7", lw=0.8, ls=":")
+        axes.axvline(0.05, color="0.7", lw=0.8, ls=":")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set_xlabel("ID images flagged", fontsize=8)
+        run = axes.get_ylabel()  # the first panel of a row is marked with its run
+        axes.set_ylabel(f"{run}\nOOD images caught" if run else "OOD images caught", fontsize=8)
+        for number, (name, colour) in enumerate(palette.items()):
+            if name in values:
+                curve = roc_curve(values["test"], values[name], self.points)
+                label = f"{name} {100 * auroc(values['test'], values[name]):.1f}"
+                axes.plot(*curve, color=colour, ls=DASHES[number % len(DASHES)], lw=1.3, label=label)

@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import ID_COLOUR, OUTLIER_COLOUR, FigureKind, colours, score_panels, shared_legend
-from ood_lab.results.material import SYNTHESIZED, Material
+from ood_lab.figure.base import DASHES, ID_COLOUR, OUTLIER_COLOUR, DetectorPanels
+from ood_lab.results.material import SYNTHESIZED, Array
+
+SHOWN = (0.5, 99.5)  # percentiles of the images' scores between which bins lie
+FARTHEST = 4.0  # widths of the ID scores: what lies farther out is counted in the last bin
 
 
-class ScoreHistogram(FigureKind):
+def bin_edges(scores: Mapping[str, Array], bins: int) -> Array:
+    """Edges over all images' scores, but no farther from those of ID images than `FARTHEST` times their own range.
+
+    A set whose scores are a hundred times as large would leave one bin for all others.
+    """
+    images = np.concatenate([values for name, values in scores.items() if name != SYNTHESIZED])
+    low, high = np.percentile(images, SHOWN)
+    id_low, id_high = np.percentile(scores["test"], SHOWN)
+    width = (id_high - id_low) or 1.0
+    if SYNTHESIZED in scores:
+        low, high = min(low, scores[SYNTHESIZED].min()), max(high, scores[SYNTHESIZED].max())
+    low, high = max(low, id_low - FARTHEST * width), min(high, id_high + FARTHEST * width)
+    edges: Array = np.linspace(low, high if high > low else low + 1, bins + 1)
+    return edges
+
+
+class ScoreHistogram(DetectorPanels):
     """A panel for each run and detector: ID filled, each OOD set a line, as densities over the same bins.
 
     Synthesized outliers are a dashed line (HamOS, Figures 2, 5, 8 and 9).
 
     Args:
-        bins: between the 0.5th and 99.5th percentile of the images' scores, further where outliers lie outside.
+        bins: see `bin_edges`.
     """
 
     title = "Scores"
     caption = (
         "Score densities (higher = more OOD). A detector separates well where the filled ID histogram and the lines "
-        "of the OOD sets share little ground. Dashed: synthesized outliers, where a detector can score points."
+        "of the OOD sets share little ground. Scores far outside those of ID images are counted in the first or last "
+        "bin. Thin, dash-dotted: synthesized outliers, where a detector can score points."
     )
+    size = (3.1, 2.5)
 
     def __init__(self, *, bins: PositiveInt) -> None:
         self.bins = bins
 
-    def draw(self, material: Material) -> Figure | None:
-        grid = score_panels(material, (3.1, 2.3))
-        if grid is None:
-            return None
-        figure, panels = grid
-        for axes, scores in panels:
-            axes.set_yticks([])
-            if not scores:
-                continue
-            images = [values for name, values in scores.items() if name != SYNTHESIZED]
-            low, high = np.percentile(np.concatenate(images), [0.5, 99.5])
-            if SYNTHESIZED in scores:
-                low, high = min(low, scores[SYNTHESIZED].min()), max(high, scores[SYNTHESIZED].max())
-            edges = np.linspace(low, high if high > low else low + 1, self.bins + 1).tolist()
-            axes.hist(scores["test"], edges, density=True, color=ID_COLOUR, alpha=0.45, label="ID test")
-            for name, colour in colours(material.groups).items():
-                if name in scores:
-                    axes.hist(scores[name], edges, density=True, histtype="step", color=colour, lw=1.3, label=name)
-            if SYNTHESIZED in scores:
-                axes.hist(scores[SYNTHESIZED], edges, density=True, histtype="step", color=OUTLIER_COLOUR, lw=1.3,
-                          ls="--", label="synthesized outliers")  # fmt: skip
-        shared_legend(figure)
-        return figure
+    def panel(self, axes: Axes, values: Mapping[str, Array], palette: Mapping[str, str]) -> None:
+        axes.set_yticks([])
+        axes.set_xlabel("score", fontsize=8)
+        edges = bin_edges(values, self.bins)
+
+        def drawn(name: str, **style: Any) -> None:
+            axes.hist(np.clip(values[name], edges[0], edges[-1]), edges.tolist(), density=True, **style)
+
+        drawn("test", color=ID_COLOUR, alpha=0.45, label="ID test")
+        for number, (name, colour) in enumerate(palette.items()):
+            if name in values:
+                dashes = DASHES[number % len(DASHES)]
+                drawn(name, histtype="step", color=colour, lw=1.3, ls=dashes, label=name)
+        if SYNTHESIZED in values:
+            drawn(SYNTHESIZED, histtype="step", color=OUTLIER_COLOUR, lw=1.0, ls="-.", label="synthesized outliers")

@@ -61,8 +61,18 @@ def protocol_lines(
     """The resolved protocol in words: `image_lines`, and what the two FPR95 are."""
     return [
         *image_lines(protocol, groups, partial, own_validation, overlapping=overlapping),
-        f"FPR95 over all sets ({protocol.fpr_rule} threshold; headline {HEADLINES[protocol.fpr95]}).\n"
-        "OOD+: ID flagged at 95 % of OOD caught; ID+: OOD passed at 95 % of ID",
+        *metric_lines(protocol),
+    ]
+
+
+def metric_lines(protocol: Protocol) -> list[str]:
+    """What the two FPR95 are, which of them the protocol's papers print, and where the threshold lies."""
+    rule = {"first": "the first threshold that reaches 95 %", "nearest": "the threshold nearest to 95 %"}
+    where, headline = rule[protocol.fpr_rule], HEADLINES[protocol.fpr95]
+    return [
+        "FPR95 OOD+: share of ID images flagged where 95 % of OOD images are;",
+        "FPR95 ID+: share of OOD images accepted where 95 % of ID images are.",
+        f"Means over all sets, at {where}; tables by this protocol print {headline}",
     ]
 
 

@@ -31,6 +31,7 @@ class RunMaterial(NamedTuple):
     outlier_images: Callable[[], Mapping[str, NDArray[Any]]] | None = None
     # Of a run with decoded outlier images: what its decoder makes of outliers (`ood_lab.task.decoded_outliers`).
     decoded_outliers: Callable[[], Mapping[str, NDArray[Any]]] | None = None
+    classes: Sequence[str] = ()  # the names of the ID classes, where they have some
 
 
 class Material(NamedTuple):

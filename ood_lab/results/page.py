@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ood_lab.results.store import Results, Row
 from ood_lab.results.table import METRICS, STAGES, Line, Selection, lines, percent
 
-COLUMNS = (
-    ("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"),
-    ("all", "fpr95_id_pos"), ("all", "aupr_in"), ("all", "aupr_out"),
-)  # fmt: skip
+COLUMNS = {
+    ("near", "auroc"): "AUROC near",
+    ("far", "auroc"): "AUROC far",
+    ("all", "fpr95_ood_pos"): "FPR95 OOD+",
+    ("all", "fpr95_id_pos"): "FPR95 ID+",
+    ("all", "aupr_in"): "AUPR in",
+    ("all", "aupr_out"): "AUPR out",
+}
 DETAILS = [
     "run", "detector", "space", "OOD set", "group", "images", "AUROC", "FPR95 OOD+", "FPR95 ID+", "AUPR in", "AUPR out",
     "local radius",
@@ -79,30 +84,77 @@ def _detail_rows(results: Results, selection: Selection) -> list[list[str]]:
     return out
 
 
-def render_page(
-    results: Results,
-    selection: Selection,
-    figures: Sequence[Mapping[str, Any]],
-    about: Mapping[str, Any],
-) -> str:
-    """The page as HTML.
+class Fact(NamedTuple):
+    """A line about how a run was made."""
+
+    name: str
+    text: str
+
+
+class Picture(NamedTuple):
+    """A figure of the page: one image, or a panel for each detector, which stand beside or below each other."""
+
+    title: str
+    caption: str
+    panels: Sequence[tuple[str, bytes]]  # what a panel shows, and its PNG
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says besides numbers and figures.
 
     Args:
-        figures: title, caption and PNG bytes of each picture.
-        about: caption (lines), config (text), command.
+        title, subtitle: at its top.
+        facts: when, for how long, on what and from which code the run was made.
+        caption: the lines below the table.
+        command: that makes the run, or evaluates the features.
+        config: the resolved configuration.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-    )
+
+    title: str
+    subtitle: str
+    facts: Sequence[Fact]
+    caption: Sequence[str]
+    command: str
+    config: str
+
+
+def render_page(results: Results, selection: Selection, pictures: Sequence[Picture], about: About) -> str:
+    """The page as HTML."""
     found = lines(results, selection)
-    first = {line.run_id: line for line in found}
-    last = results.rows[-1]
-    return environment.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         run_id=results.run_id,
-        title=f"{last['method']} on {last['dataset']}",
-        subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
-        caption=about["caption"],
-        runs=[
+        about=about,
+        **_summary(found),
+        details=detail_table(results, selection),
+        pictures=[
+            {
+                "title": picture.title,
+                "caption": picture.caption,
+                "panels": [(text, base64.b64encode(png).decode()) for text, png in picture.panels],
+            }
+            for picture in pictures
+        ],
+    )
+
+
+def render_table(lines: Sequence[Line], caption: Sequence[str]) -> str:
+    """The table of the page alone, as HTML for a notebook."""
+    return _template("table.html.j2").render(**_summary(lines), caption=caption)
+
+
+def _template(name: str) -> Template:
+    folder = FileSystemLoader(Path(__file__).parent / "templates")
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template(name)
+
+
+def _summary(lines: Sequence[Line]) -> dict[str, Any]:
+    """What the table of detectors is drawn from."""
+    first = {line.run_id: line for line in lines}
+    return {
+        "columns": list(COLUMNS.values()),
+        "lower_is_better": [name for name in COLUMNS.values() if name.startswith("FPR95")],
+        "runs": [
             {
                 "label": f"{line.method}, {STAGES[line.stage]}",
                 "accuracy": percent(line.accuracy),
@@ -110,13 +162,5 @@ def render_page(
             }
             for line in first.values()
         ],
-        summary=summary_rows(found),
-        details=detail_table(results, selection),
-        figures=[{**f, "png": base64.b64encode(f["png"]).decode()} for f in figures],
-        provenance=(
-            f"{last['hardware']}; commit {last['commit'] or 'unknown'}; "
-            + ", ".join(f"{k} {v}" for k, v in last["versions"].items())
-        ),
-        command=about["command"],
-        config=about["config"],
-    )
+        "summary": summary_rows(lines),
+    }

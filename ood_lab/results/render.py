@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -11,24 +12,31 @@ from rich.text import Text
 
 from ood_lab.results.table import STAGES, Line, percent
 
-KEYS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95_ood_pos"), ("all", "fpr95_id_pos"))
+WIDTH = 80
+KEYS = {
+    ("near", "auroc"): "AUROC\nnear",
+    ("far", "auroc"): "AUROC\nfar",
+    ("all", "fpr95_ood_pos"): "FPR95\nOOD+",
+    ("all", "fpr95_id_pos"): "FPR95\nID+",
+}
 
 
 def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
-    """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; 80 columns.
+    """Detectors down, runs side by side: AUROC near and far, FPR95 in both conventions, in percent; two runs take 80
+    columns.
 
     A detector whose options were searched has a star; the caption says on what.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.caption, table.caption_justify = Text("\n".join(caption), style="table.caption"), "left"
-    table.add_column("\n\ndetector", no_wrap=True)
+    below = [line for text in caption for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False)]
+    table.caption, table.caption_justify = Text("\n".join(below), style="table.caption"), "left"
+    table.add_column("\n\n\ndetector", no_wrap=True)
     runs = [list(part) for _, part in groupby(lines, key=lambda line: line.run_id)]
     for part in runs:
-        first = part[0]
-        table.add_column(f"{first.method}\n{STAGES[first.stage]}\nAUROC near", justify="right", no_wrap=True)
-        table.add_column("\n\nfar", justify="right", no_wrap=True)
-        table.add_column("\nFPR95\nOOD+", justify="right", no_wrap=True)
-        table.add_column("\n\nID+ ", justify="right", no_wrap=True)
+        label = f"{part[0].method}\n{STAGES[part[0].stage]}"
+        for number, heading in enumerate(KEYS.values()):
+            above = "\n" if number else label
+            table.add_column(f"{above}\n{heading}", justify="right", no_wrap=True)
     for scorer in dict.fromkeys(line.scorer for line in lines):
         cells = []
         for part in runs:

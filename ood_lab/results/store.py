@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from ood_lab.files.storage import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ood_lab.results.table import Line
+
+WHAT = ("detector", "OOD set")
 Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "seed", "stage",
@@ -26,7 +30,7 @@ COLUMNS = (
 # What makes two rows the same measurement: a later one replaces the earlier.
 KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")
 
-ROWS, THRESHOLDS = "results.jsonl", "thresholds.jsonl"
+ROWS, THRESHOLDS, PAGE = "results.jsonl", "thresholds.jsonl", "report.html"
 # A threshold lets `id_rate` of `n_id` ID images pass: those of the part that was `held` out ("val", or else "test").
 # `train` and `features` are the keys of the training features and of those of the held-out part.
 THRESHOLD_COLUMNS = (
@@ -36,14 +40,32 @@ THRESHOLD_COLUMNS = (
 THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 
 
-@dataclass
+@dataclass(repr=False)
 class Results:
-    """What a run measured, and beside it what the runs it depends on measured."""
+    """What a run measured, and beside it what the runs it depends on measured.
+
+    `frame()` has every number; `lines` and `caption` are the table that the command has shown, which a notebook draws.
+    """
 
     run_id: str
     run_dir: Path
     rows: list[Row]
     needed: list[Results] = field(default_factory=list)
+    lines: Sequence[Line] = field(default=(), repr=False)
+    caption: Sequence[str] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        """Such as `Results('ce-digits-narrow-s0-de90e708', 4 detectors on 3 OOD sets)`."""
+        counts = [len({row[key] for row in self.rows if row[key] is not None}) for key in ("scorer", "ood_set")]
+        detectors, sets = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, WHAT, strict=True))
+        runs = "" if not self.needed else f", with {len(self.needed)} run{'s' * (len(self.needed) > 1)} it depends on"
+        return f"{type(self).__name__}({self.run_id!r}, {detectors} on {sets}{runs})"
+
+    def _repr_html_(self) -> str:
+        """The table that the command has shown, for notebooks."""
+        from ood_lab.results.page import render_table
+
+        return render_table(self.lines, self.caption) if self.lines else f"<code>{escape(repr(self))}</code>"
 
     def frame(self) -> pd.DataFrame:
         """All rows, those of the needed runs first, as a pandas frame."""

@@ -10,7 +10,8 @@ from typing import Any
 from ood_lab.config import Experiment
 from ood_lab.results.store import Results, Row, options_text, radius_metric
 
-STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
+GIVEN = "given"  # the stage of features that another program has extracted
+STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned", GIVEN: "given features"}
 METRICS = ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out")
 
 
@@ -25,7 +26,7 @@ class Line:
     accuracy: float
     tuned: Mapping[str, Any] | None
     means: dict[tuple[str, str], float]  # (group, metric); group is near, far or all
-    objective: str  # what its run minimised
+    objective: str  # what its run minimised; nothing for features that were given
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _lines(results: Results, selection: Selection, shared: Collection[str]) -> l
                 accuracy,
                 first["tuned"],
                 means,
-                first["objective"] or "not stored",
+                first["objective"] or ("" if first["stage"] == GIVEN else "not stored"),
             )
         )
     return out

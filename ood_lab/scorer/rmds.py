@@ -23,6 +23,7 @@ class RMDS(Scorer):
     """
 
     requires = ("labels",)
+    features_alone = True
 
     def __init__(self, *, space: Literal["method", "penultimate", "projection"]) -> None:
         self.space = space

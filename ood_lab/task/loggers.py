@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Results
+from ood_lab.task.report import Drawn
 
 
 class Session:
@@ -17,7 +18,7 @@ class Session:
 
     loggers: Sequence[Any] = ()
 
-    def publish(self, results: Results, figures: Sequence[Mapping[str, Any]]) -> None:
+    def publish(self, results: Results, figures: Sequence[Drawn]) -> None:
         """Log the finished run's table and pictures."""
 
 
@@ -41,14 +42,14 @@ class WandbSession(Session):
         )
         self.loggers = [WandbLogger(experiment=self.run)]
 
-    def publish(self, results: Results, figures: Sequence[Mapping[str, Any]]) -> None:
+    def publish(self, results: Results, figures: Sequence[Drawn]) -> None:
         import wandb
         from PIL import Image
 
         frame = results.frame()
         frame["versions"] = frame["versions"].astype(str)
         self.run.log({"results": wandb.Table(dataframe=frame)})
-        pictures = {f["title"]: wandb.Image(Image.open(io.BytesIO(f["png"]))) for f in figures}
+        pictures = {f.title: wandb.Image(Image.open(io.BytesIO(f.png))) for f in figures}
         self.run.log({f"figure/{title}": picture for title, picture in pictures.items()})
         for row in results.rows:
             name = "/".join(str(row[k]) for k in ("scorer", "ood_set", "metric") if row[k] is not None)

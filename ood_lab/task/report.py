@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from torch import Tensor
 
-from ood_lab.config.experiment import Experiment
+from ood_lab.config.experiment import Experiment, Part
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.extract import Extracted, features_path, load_features
 from ood_lab.evaluation.radius import local_radius
 from ood_lab.evaluation.scores import load_norms, load_scores
-from ood_lab.figure.base import as_csv, files_of
+from ood_lab.figure.base import FigureKind, as_csv, files_of, picture
+from ood_lab.figure.feature_map import DISTINCT
 from ood_lab.files.storage import short_name, write_atomically
-from ood_lab.progress import track
+from ood_lab.progress import clock, track
 from ood_lab.results.curves import read_curves
 from ood_lab.results.material import SYNTHESIZED, Material, RunMaterial
-from ood_lab.results.page import render_page
-from ood_lab.results.store import THRESHOLD_KEY, Results, read_rows, read_thresholds
+from ood_lab.results.page import About, Fact, Picture, render_page
+from ood_lab.results.store import PAGE, ROWS, THRESHOLD_KEY, Results, Row, read_rows, read_thresholds
 from ood_lab.results.table import STAGES, Selection, lines
 from ood_lab.runs.claim import with_stored_normalisation
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.task.build import build
+from ood_lab.task.build import build, class_names, classes_of
 from ood_lab.task.decoded_outliers import DecodedOutliers
 from ood_lab.task.outlier_images import OutlierImages
 from ood_lab.task.outliers import load_outliers, redrawn
@@ -56,33 +58,76 @@ def run(experiment: Experiment) -> Results:
     return results
 
 
-def write(experiment: Experiment, results: Results) -> list[dict[str, Any]]:
+class Drawn(NamedTuple):
+    """A figure of a report: as one image, and in the panels that the page shows."""
+
+    title: str
+    png: bytes
+    picture: Picture
+
+
+def write(experiment: Experiment, results: Results) -> list[Drawn]:
     """Draw the figures (also kept as PNG, PDF and CSV files) and write report.html.
 
     Returns:
-        title, caption and PNG of each figure.
+        the figures.
     """
     if experiment.logger.name == "csv":
         _write_csv(experiment)
-    material = gather(experiment)
-    figures = []
-    for name, part in track(list(experiment.figure.items()), "draw"):
-        kind = build(part)
-        others = [beside(Path(folder), experiment.groups_of_sets) for folder in kind.beside]
-        drawn = kind.draw(material._replace(runs=[*material.runs[:-1], *others, material.runs[-1]]))
-        if drawn is not None:
-            files = files_of(drawn)
+    drawn = draw_figures(experiment.figure, gather(experiment), experiment.run_dir)
+    about = _about(experiment, results)
+    page = render_page(results, Selection.of(experiment), [figure.picture for figure in drawn], about)
+    write_atomically(experiment.run_dir / PAGE, page.encode())
+    return drawn
+
+
+def draw_figures(parts: Mapping[str, Part], material: Material, run_dir: Path) -> list[Drawn]:
+    """Draw what there is something to show for, and keep each figure as PNG, PDF and CSV files."""
+    found = []
+    for name, part in track(list(parts.items()), "draw"):
+        kind: FigureKind = build(part)
+        others = [beside(Path(folder), material.groups) for folder in kind.beside]
+        shown = material._replace(runs=[*material.runs[:-1], *others, material.runs[-1]])
+        figure = kind.draw(shown)
+        if figure is not None:
+            files = files_of(figure)
             for end, content in files.items():
-                write_atomically(experiment.run_dir / "figures" / f"{name}.{end}", content)
-            figures.append({"title": kind.title, "caption": kind.caption, "png": files["png"]})
-    about = {
-        "caption": [*caption(experiment, results), f"AUPR: {experiment.protocol.aupr_rule.replace('_', ' ')}"],
-        "command": f"python -m ood_lab {shlex.join(experiment.overrides)}",
-        "config": yaml.safe_dump(experiment.values(), sort_keys=False, allow_unicode=True),
-    }
-    page = render_page(results, Selection.of(experiment), figures, about)
-    write_atomically(experiment.run_dir / "report.html", page.encode())
-    return figures
+                write_atomically(run_dir / "figures" / f"{name}.{end}", content)
+            panels = [(text, picture(panel)) for text, panel in kind.panels(shown)]
+            whole = [(kind.title, files["png"])]
+            found.append(Drawn(kind.title, files["png"], Picture(kind.title, kind.caption, panels or whole)))
+    return found
+
+
+def _about(experiment: Experiment, results: Results) -> About:
+    """What the page says of the run besides its numbers."""
+    last = results.rows[-1]
+    return About(
+        title=f"{last['method']} on {last['dataset']}",
+        subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
+        facts=[*_times(experiment), Fact("made on", last["hardware"]), Fact("with", code_of(last))],
+        caption=[*caption(experiment, results), f"AUPR: {experiment.protocol.aupr_rule.replace('_', ' ')}"],
+        command=f"python -m ood_lab {shlex.join(experiment.overrides)}".strip(),
+        config=yaml.safe_dump(experiment.values(), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _times(experiment: Experiment) -> list[Fact]:
+    """When the run was trained and scored, and how long it took where it was made in one go."""
+    folder = RunFolder(experiment.run_dir)
+    trained, scored = folder.weights, folder.path / ROWS
+    times = [
+        (name, path.stat().st_mtime) for name, path in (("trained", trained), ("scored", scored)) if path.is_file()
+    ]
+    facts = [Fact(name, f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M %Z}") for name, time in times]
+    seconds = folder.seconds
+    return facts if seconds is None else [*facts, Fact("took", f"{clock(seconds)} (with its evaluation)")]
+
+
+def code_of(row: Row) -> str:
+    """The commit and the versions that a row was made with."""
+    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    return f"commit {row['commit'] or 'unknown'}; {versions}"
 
 
 def gather(experiment: Experiment) -> Material:
@@ -122,6 +167,7 @@ def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
         auroc=_auroc(rows, set(experiment.detectors)),
         outlier_images=OutlierImages(experiment).load if trains_on_images else None,
         decoded_outliers=DecodedOutliers(experiment).load if experiment.decodes_outliers else None,
+        classes=class_names(experiment) if classes_of(experiment) <= DISTINCT else (),
     )
 
 

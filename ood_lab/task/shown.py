@@ -10,7 +10,7 @@ from ood_lab.progress import stdout
 from ood_lab.results.caption import changed_line, protocol_lines, training_lines, tuning_lines
 from ood_lab.results.curves import read_curves
 from ood_lab.results.render import terminal_table
-from ood_lab.results.store import Results, read_rows, read_thresholds
+from ood_lab.results.store import PAGE, Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
 from ood_lab.runs.claim import verify, with_stored_normalisation
 from ood_lab.runs.outstanding import is_made, outstanding
@@ -49,10 +49,11 @@ def stored(experiment: Experiment) -> Results:
 
 def show(experiment: Experiment, results: Results) -> None:
     """The last thing a command prints."""
-    page = experiment.run_dir / "report.html"
+    page = experiment.run_dir / PAGE
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False, markup=False)
-    stdout.print(terminal_table(lines(results, Selection.of(experiment)), caption(experiment, results)))
+    results.lines, results.caption = lines(results, Selection.of(experiment)), caption(experiment, results)
+    stdout.print(terminal_table(results.lines, results.caption))
 
 
 def caption(experiment: Experiment, results: Results) -> list[str]:
@@ -74,6 +75,7 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *tuning_lines(protocol.validation, chosen),
         *training_lines(experiment, {key for row in read_curves(RunFolder(experiment.run_dir).curves) for key in row}),
         *caveats(experiment),
+        *([] if experiment.note is None else [experiment.note]),
     ]
 
 

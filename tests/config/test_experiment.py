@@ -36,6 +36,8 @@ VALUES: dict[str, Any] = {
     "figure": {"roc": {}},
     "local_radius": ["msp"],
     "tuning": None,
+    "features": None,
+    "note": "mine",
     "auxiliary": None,
     "experiment": None,
 }

@@ -122,7 +122,8 @@ def test_an_empty_range_is_refused() -> None:
 
 def test_scorer_all_is_every_scorer_that_works_on_every_network() -> None:
     assert prepare(["scorer=all"]).choices["scorer"] == sorted(
-        {*groups()["scorer"]} - {"absent_class", "attacked", "csi", "csi_joint", "godin", "pood", "weighted_energy"}
+        {*groups()["scorer"]}
+        - {"absent_class", "attacked", "csi", "csi_joint", "godin", "mcm", "pood", "weighted_energy"}
     )
 
 

@@ -43,10 +43,12 @@ def test_outliers_are_shown_where_there_are_any() -> None:
     shown = kind.draw(material())
     assert shown is not None
     assert [t.get_text() for t in shown.legends[0].get_texts()] == [
+        "ID: 0",
+        "ID: 1",
+        "ID: 2",
         "near",
         "far",
         "synthesized outliers",
-        "ID test (by class)",
     ]
     without = kind.draw(material(outliers=False))
     assert without is not None
@@ -70,7 +72,7 @@ def test_runs_beside_it_have_panels_of_their_own() -> None:
     )
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["vos-digits", "hamos (fine-tuned)"]
-    assert len(figure.legends[0].get_texts()) == 4  # once for both
+    assert len(figure.legends[0].get_texts()) == 6  # once for both
 
 
 def test_outliers_of_any_length_are_drawn_among_unit_features() -> None:

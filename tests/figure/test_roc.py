@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ood_lab.figure.roc import ROC, roc_curve
+from ood_lab.figure.roc import ROC, auroc, roc_curve
 from tests.cases import each
 from tests.figure.material import material
 
@@ -27,7 +27,33 @@ def test_a_line_for_each_set_in_each_panel() -> None:
     assert figure is not None
     assert len(figure.axes) == 4
     for axes in figure.axes:
-        assert {"near", "far"} <= {line.get_label() for line in axes.lines}
+        assert {"near", "far"} <= {str(line.get_label()).partition(" ")[0] for line in axes.lines}
+        assert axes.get_xlabel() == "ID images flagged"
+        assert axes.get_ylabel().endswith("OOD images caught")
+
+
+def test_the_legend_has_the_auroc_in_percent() -> None:
+    shown = material()
+    figure = ROC(points=50).draw(shown)
+    assert figure is not None
+    scores = shown.runs[0].scores["msp"]
+    expected = roc_auc_score(np.r_[np.zeros(200), np.ones(100)], np.r_[scores["test"], scores["far"]])
+    assert f"far {100 * expected:.1f}" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+@each("tied", [False, True])
+def test_auroc_agrees_with_scikit_learn(tied: bool) -> None:
+    random = np.random.default_rng(2)
+    ids, oods = random.normal(size=300), random.normal(0.5, 1, 200)
+    if tied:
+        ids, oods = ids.round(), oods.round()
+    assert auroc(ids, oods) == pytest.approx(roc_auc_score(np.r_[np.zeros(300), np.ones(200)], np.r_[ids, oods]))
+
+
+def test_a_page_has_a_panel_of_its_own_for_each_run_and_detector() -> None:
+    shown = material()
+    texts = [text for text, _ in ROC(points=20).panels(shown)]
+    assert texts == [f"ROC curves: {name} on {run.label}" for run in shown.runs for name in ("msp", "knn")]
 
 
 def test_many_detectors_stand_in_rows_of_six_and_each_run_begins_a_new_one() -> None:
@@ -40,4 +66,5 @@ def test_many_detectors_stand_in_rows_of_six_and_each_run_begins_a_new_one() -> 
     assert len(grid) == 2 * 12
     visible = [axes for axes in grid if axes.get_visible()]
     assert [axes.get_title() for axes in visible] == names * 2
-    assert [axes.get_ylabel() for axes in grid[::6]] == [few.runs[0].label] * 2 + [few.runs[1].label] * 2
+    labels = [few.runs[0].label] * 2 + [few.runs[1].label] * 2
+    assert [axes.get_ylabel().splitlines()[0] for axes in grid[::6]] == labels

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from matplotlib.patches import Polygon
 
-from ood_lab.figure.score_histogram import ScoreHistogram
+from ood_lab.figure.score_histogram import ScoreHistogram, bin_edges
+from ood_lab.results.material import SYNTHESIZED
 from tests.figure.material import material
 
 
@@ -30,15 +32,35 @@ def test_nothing_to_draw_without_scores() -> None:
     assert ScoreHistogram(bins=20).draw(empty._replace(runs=runs)) is None
 
 
-def test_outliers_are_a_dashed_line_where_a_detector_has_scored_them_and_all_of_them_are_seen() -> None:
+def test_outliers_are_a_line_of_their_own_where_a_detector_has_scored_them() -> None:
     shown = material()
     last = shown.runs[-1]
-    points = {**last.scores["knn"], "synthesized": last.scores["knn"]["far"] + 20}
+    points = {**last.scores["knn"], SYNTHESIZED: last.scores["knn"]["far"] + 5}
     run = last._replace(scores={**last.scores, "knn": points})
     figure = ScoreHistogram(bins=20).draw(shown._replace(runs=[shown.runs[0], run]))
     assert figure is not None
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "synthesized outliers"
-    dashed = [p for axes in figure.axes for p in axes.patches if p.get_linestyle() != "solid"]
-    dashed = [p for p in dashed if isinstance(p, Polygon)]
-    assert len(dashed) == 1
-    assert dashed[0].get_xy()[:, 0].max() >= points["synthesized"].max()
+    lines = [p for axes in figure.axes for p in axes.patches if isinstance(p, Polygon)]
+    marked = [p for p in lines if p.get_label() == "synthesized outliers"]
+    assert len(marked) == 1
+    assert marked[0].get_xy()[:, 0].max() >= points[SYNTHESIZED].max()
+
+
+def test_a_set_with_enormous_scores_leaves_the_others_legible_and_is_counted_in_the_last_bin() -> None:
+    random = np.random.default_rng(0)
+    scores = {"test": random.normal(size=400), "near": random.normal(1, 1, 300), "far": 1e6 + random.normal(size=300)}
+    edges = bin_edges(scores, 40)
+    low, high = np.percentile(scores["test"], [0.5, 99.5])
+    assert edges[-1] <= high + 4 * (high - low)
+    assert ((edges >= low) & (edges <= high)).sum() >= 6  # of 40 bins, enough lie where ID images are
+    shown = material()
+    runs = [run._replace(scores={"msp": scores}) for run in shown.runs]
+    figure = ScoreHistogram(bins=40).draw(shown._replace(runs=runs))
+    assert figure is not None
+    far = next(p for p in figure.axes[0].patches if isinstance(p, Polygon) and p.get_label() == "far")
+    heights = far.get_xy()[:, 1]
+    assert heights.max() * (edges[1] - edges[0]) == pytest.approx(1)
+
+
+def test_constant_scores_are_drawn() -> None:
+    assert (np.diff(bin_edges({"test": np.zeros(5), "near": np.zeros(3)}, 10)) > 0).all()

@@ -11,7 +11,16 @@ from rich.console import Console
 
 from ood_lab.config.schema import Protocol
 from ood_lab.results.caption import protocol_lines
-from ood_lab.results.page import detail_table, percent, render_page, summary_rows
+from ood_lab.results.page import (
+    About,
+    Fact,
+    Picture,
+    detail_table,
+    percent,
+    render_page,
+    render_table,
+    summary_rows,
+)
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import COLUMNS, Results, Row
 from ood_lab.results.table import METRICS, Selection, lines
@@ -26,6 +35,14 @@ PROTOCOL = Protocol(
     check="strict", id_val=0, subset=None, draws=10, transform="short_side", transforms={}, folders={}, mean=[0.5],
     std=[0.5], fpr95="id_pos", fpr_rule="first", aupr_rule="trapezoid",
 )  # fmt: skip
+ABOUT = About(
+    title="hamos on digits",
+    subtitle="narrow",
+    facts=[Fact("took", "2:05")],
+    caption=["one line", "another < line"],
+    command="python -m ood_lab <x>",
+    config="seed: 0",
+)
 
 
 def asked(*sets: str, options: str = K50) -> Selection:
@@ -92,9 +109,7 @@ def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
 
 def test_the_page_is_self_contained_and_holds_every_set() -> None:
     found = results()
-    about = {"caption": ["one line", "another < line"], "command": "python -m ood_lab <x>", "config": "seed: 0"}
-    figures = [{"title": "A & B", "caption": "c", "png": b"png"}]
-    page = render_page(found, asked(), figures, about)
+    page = render_page(found, asked(), [Picture("A & B", "c", [("A", b"png"), ("<B>", b"other")])], ABOUT)
     heading, *rows = detail_table(found, asked())
     assert len(rows) == 6
     assert {len(row) for row in rows} == {len(heading)}
@@ -106,6 +121,32 @@ def test_the_page_is_self_contained_and_holds_every_set() -> None:
     assert "&lt;x&gt;" in page
     assert "one line" in page
     assert "another &lt; line" in page
+    assert "<dt>took</dt><dd>2:05</dd>" in page
+    assert 'alt="&lt;B&gt;"' in page
+    assert page.count('<th scope="row">knn</th>') == 1
+    assert all(f">{name}</button>" in page for name in ("AUROC near", "AUROC far", "FPR95 OOD+", "AUPR out"))
+
+
+def test_names_with_html_are_text_on_the_page_and_in_a_notebook() -> None:
+    found = results()
+    for row in found.all_rows():
+        row["method"] = "<script>alert(1)</script>"
+    page = render_page(found, asked(), [], replace(ABOUT, title="<img src=x>"))
+    table = render_table(lines(found, asked()), ["<b>caption</b>"])
+    for html in (page, table):
+        assert "<script>alert" not in html
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<img src=x>" not in page
+    assert "&lt;b&gt;caption&lt;/b&gt;" in table
+
+
+def test_results_are_one_line_as_text_and_the_shown_table_as_html() -> None:
+    found = results()
+    assert repr(found) == "Results('hamos-x', 1 detector on 3 OOD sets, with 1 run it depends on)"
+    assert found._repr_html_().startswith("<code>Results(")
+    found.lines, found.caption = lines(found, asked()), ["where from"]
+    assert "AUROC near" in found._repr_html_()
+    assert "where from" in found._repr_html_()
 
 
 def test_rows_of_other_options_stay_out_of_the_means() -> None:
@@ -124,7 +165,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
     assert "left out of every mean: photos, noise" in text
     assert "not the stated images: letters 80 of 800" in text
-    assert "headline ID+" in text
+    assert "tables by this protocol print ID+" in text
     assert "whole ID test set; OOD sets whole" in text
     drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))

@@ -1,0 +1,109 @@
+"""`task=evaluate features=FILE`: what the command line says about features of any network. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ood_lab.config.check import check_groups, check_keys, check_output, check_values, parse
+from ood_lab.config.compose import compose
+from ood_lab.config.detectors import detectors
+from ood_lab.config.experiment import Part
+from ood_lab.config.groups import groups
+from ood_lab.config.peers import PEERS, check_peers
+from ood_lab.config.prepare import expand_all, keeps_default, line
+from ood_lab.config.schema import Protocol
+from ood_lab.errors import RequestError
+
+KEY = "features"
+SUFFIXES = (".npz", ".safetensors")
+# What such a request may name: the rest is about a network or about images.
+READ = ("task", KEY, "scorer", "figure", "id_rate", "bootstrap", "index", "protocol", "paths.output")
+
+
+@dataclass(frozen=True)
+class FeaturesRequest:
+    """What is asked of a file of features.
+
+    Args:
+        path: of the file.
+        detectors: by name the node of each.
+        figures: by name.
+        protocol: whose conventions count; its image sets don't.
+        id_rate, bootstrap: see `ood_lab.config.schema.Root`.
+        output: the folder that runs are written to.
+        overrides: the command line.
+        config: the values above as YAML.
+    """
+
+    path: Path
+    detectors: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, Part]
+    protocol: Protocol
+    id_rate: float
+    bootstrap: int
+    output: Path
+    overrides: tuple[str, ...]
+    config: str
+
+
+def asks_for_features(overrides: Sequence[str]) -> bool:
+    """Whether a command line names a file of features."""
+    return any(text.lstrip("+").partition("=")[0] == KEY for text in overrides)
+
+
+def features_request(overrides: Sequence[str], folder: Path | None = None, multirun: bool = False) -> FeaturesRequest:
+    """Check a command line that names a file of features.
+
+    Raises:
+        RequestError: names the value, what was expected, and the remedy.
+    """
+    overrides = [expand_all(text, folder) for text in overrides]
+    parsed = parse(overrides)
+    if multirun:
+        raise RequestError("features=FILE is one evaluation; leave -m out")
+    check_groups(parsed, folder)
+    for override in parsed:
+        key = override.key_or_group
+        if not any(key == known or key.startswith(f"{known}.") for known in READ):
+            raise RequestError(
+                f"{line(override)!r} has no effect on features that are there already; leave it out. features=FILE "
+                f"goes with {', '.join(READ)}"
+            )
+        if key.startswith(("protocol.near", "protocol.far")):
+            raise RequestError(
+                f"{line(override)!r}: the OOD sets are those of the file; a near one is called near/NAME there"
+            )
+    known = groups(folder)
+    check_keys(parsed, compose([line(o) for o in parsed if keeps_default(o, known)], folder=folder), folder)
+    composed = compose(overrides, folder=folder)
+    check_values(composed)
+    if composed.choices["task"] != "evaluate":
+        raise RequestError(f"features=FILE goes with task=evaluate, not with task={composed.choices['task']}")
+    path = Path(str(composed.plain(KEY))).expanduser()
+    if path.suffix not in SUFFIXES:
+        raise RequestError(f"features={path}: expected a file ending in {' or '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise RequestError(f"features={path}: no such file")
+    output = Path(composed.plain("paths.output"))
+    check_output(output)
+    nodes = composed.plain("scorer")
+    if PEERS in nodes:
+        check_peers(nodes[PEERS])
+    values = {key: composed.plain(key) for key in ("scorer", "figure", "id_rate", "bootstrap", "index")}
+    protocol = composed.plain("protocol")
+    return FeaturesRequest(
+        path=path,
+        detectors=detectors(nodes, {}, ()),
+        figures={name: Part.of("figure", name, node) for name, node in (composed.plain("figure") or {}).items()},
+        protocol=Protocol(**protocol),
+        id_rate=values["id_rate"],
+        bootstrap=values["bootstrap"],
+        output=output.absolute(),
+        overrides=tuple(overrides),
+        config=yaml.safe_dump({KEY: str(path), **values}, sort_keys=False, allow_unicode=True),
+    )

@@ -1,0 +1,267 @@
+"""Features that another program has extracted, checked, as evaluation reads those of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ood_lab.config.groups import nearest
+from ood_lab.errors import RequestError
+from ood_lab.evaluation.extract import Extracted
+from ood_lab.scorer.base import InputScorer, Scorer
+from ood_lab.types import FeatureSet, LinearHead
+
+WHAT = ("features", "logits", "labels")
+
+
+class GivenFeatures:
+    """Features, logits and labels of an ID training set, an ID test set and OOD sets, and the head between them.
+
+    A set is features [N, D]; a pair of these and labels [N]; a `FeatureSet`; or a mapping with "features" and, where
+    there are any, "logits" [N, C] and "labels" [N]. Without logits they are those of the head, where there is one.
+    Arrays, tensors and nested lists will do; features and logits are kept as float32.
+
+    Args:
+        train, test: ID sets. Class labels of `train` are what some detectors are fitted with; those of `test` give the
+            ID accuracy.
+        ood: OOD sets by name.
+        head: the classifier on the features: a `LinearHead`, a `torch.nn.Linear`, a pair of weight [C, D] and bias [C],
+            or the weight alone. Of an image-text model the weight is the text embeddings of the class names.
+        val: ID images that thresholds are taken from, where there are any.
+
+    Raises:
+        RequestError: a set is empty, has another width than `train`, holds NaN or infinities, or labels that are no
+            class; or the head does not fit.
+    """
+
+    def __init__(self, train: Any, test: Any, ood: Mapping[str, Any], head: Any = None, val: Any = None) -> None:
+        given = {"train": train, **({} if val is None else {"val": val}), "test": test, **_named(ood)}
+        self.head = None if head is None else as_head(head)
+        sets = {name: _read(name, value) for name, value in given.items()}
+        self.width = sets["train"]["features"].shape[1]
+        self._check_widths(sets)
+        if self.head is not None:
+            for tensors in sets.values():
+                if "logits" not in tensors:
+                    tensors["logits"] = tensors["features"] @ self.head.weight.T + self.head.bias
+        self.classes = _classes(sets, self.head)
+        _check_labels(sets, self.classes)
+        for name, tensors in sets.items():
+            if "labels" not in tensors or name in ood:
+                tensors["labels"] = torch.full((len(tensors["features"]),), -1)
+        self.sets = {name: Extracted(tensors, _key(tensors)) for name, tensors in sets.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """The sets that are scored: "val" where there is one, "test", and the OOD sets."""
+        return [name for name in self.sets if name != "train"]
+
+    def of(self, name: str, scorer: Scorer | None = None) -> Extracted:
+        """One set, the same for every detector."""
+        return self.sets[name]
+
+    def lacks(self, scorer: Scorer) -> str | None:
+        """Why a detector can't be given these features; None where it can."""
+        tensors = self.sets["train"].tensors
+        if isinstance(scorer, InputScorer) and scorer.epsilon > 0:
+            return "it changes images, and there are none"
+        if {"method": "features", "penultimate": "features"}.get(scorer.space, scorer.space) not in tensors:
+            return f"it reads {scorer.space}, which only networks of this program give"
+        if "head" in scorer.requires and self.head is None:
+            return "it needs the classifier's head"
+        if "labels" in scorer.requires and (tensors["labels"] < 0).all():
+            return "it needs class labels of the training set"
+        if not scorer.features_alone and "logits" not in tensors:
+            return "it needs logits, or a head that gives them"
+        return None
+
+    def accuracy(self) -> float | None:
+        """Share of the labelled ID test images whose largest logit is the right one; None without labels or logits."""
+        tensors = self.sets["test"].tensors
+        known = tensors["labels"] >= 0
+        if "logits" not in tensors or not known.any():
+            return None
+        return float((tensors["logits"].argmax(1) == tensors["labels"])[known].double().mean())
+
+    def _check_widths(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Every set must fit the training set and the head, and give logits if that does."""
+        train = sets["train"]
+        for name, tensors in sets.items():
+            width = tensors["features"].shape[1]
+            if width != self.width:
+                raise RequestError(
+                    f"{name}: features of width {width}, and those of train have {self.width}; take all from one layer"
+                )
+            if self.head is None and ("logits" in tensors) != ("logits" in train):
+                have, lack = (name, "train") if "logits" in tensors else ("train", name)
+                raise RequestError(f"{lack} has no logits, and {have} has; give them for every set or none, or a head")
+            if "logits" in tensors and "logits" in train and tensors["logits"].shape[1] != train["logits"].shape[1]:
+                counts = f"{tensors['logits'].shape[1]} logits a row, and train has {train['logits'].shape[1]}"
+                raise RequestError(f"{name}: {counts}; take all from one network")
+        if self.head is None:
+            return
+        if self.head.weight.shape[1] != self.width:
+            raise RequestError(
+                f"head: its weight is {_shape(self.head.weight)}, for features of width {self.head.weight.shape[1]}; "
+                f"the features given have {self.width}"
+            )
+        if "logits" in train and train["logits"].shape[1] != len(self.head.weight):
+            raise RequestError(
+                f"head: its weight is {_shape(self.head.weight)}, of {len(self.head.weight)} classes; the logits given "
+                f"have {train['logits'].shape[1]}"
+            )
+
+
+def as_head(given: Any) -> LinearHead:
+    """A classifier's weight [C, D] and bias [C] in float32, from any of the forms of `GivenFeatures`.
+
+    Raises:
+        RequestError: the shapes are no linear layer's, or a value is not finite.
+    """
+    bias: Any = None
+    if isinstance(given, nn.Linear):
+        weight, bias = given.weight, given.bias
+    elif isinstance(given, Mapping):
+        unknown = sorted(set(given) - {"weight", "bias"})
+        if unknown or "weight" not in given:
+            raise RequestError(f"head: expected weight and bias, found {', '.join(map(str, given)) or 'nothing'}")
+        weight, bias = given["weight"], given.get("bias")
+    elif isinstance(given, tuple):
+        if len(given) != 2:
+            raise RequestError(f"head: a tuple of {len(given)}; expected weight [C, D] and bias [C]")
+        weight, bias = given
+    else:
+        weight = given
+    weight_CD = _floats("head weight", weight, 2)
+    bias_C = weight_CD.new_zeros(len(weight_CD)) if bias is None else _floats("head bias", bias, 1)
+    if len(bias_C) != len(weight_CD):
+        raise RequestError(f"head: a weight of {len(weight_CD)} classes and a bias of {len(bias_C)}; they must agree")
+    return LinearHead(weight_CD, bias_C)
+
+
+def _named(ood: Mapping[str, Any]) -> dict[str, Any]:
+    """The OOD sets; there must be some, and none may have the name of an ID set."""
+    if not isinstance(ood, Mapping) or not ood:
+        raise RequestError("ood: expected OOD sets by name, such as {'svhn': features}; there must be one at least")
+    for name in ood:
+        if name in ("train", "val", "test", "head"):
+            raise RequestError(f"ood: an OOD set can't be called {name!r}, which is an ID set or the head; rename it")
+    return dict(ood)
+
+
+def _read(name: str, given: Any) -> dict[str, Tensor]:
+    """The tensors of one set by what they are, each checked by itself."""
+    tensors = {what: value for what, value in _parts(name, given).items() if value is not None}
+    read: dict[str, Tensor] = {
+        what: _floats(f"{name} {what}", tensors[what], 2) for what in ("features", "logits") if what in tensors
+    }
+    rows = len(read["features"])
+    if not rows:
+        raise RequestError(f"{name} features: no rows; expected one a picture")
+    if "labels" in tensors:
+        read["labels"] = _labels(name, tensors["labels"])
+    for what, values in read.items():
+        if len(values) != rows:
+            raise RequestError(f"{name}: {rows} rows of features and {len(values)} of {what}; they must agree")
+    return read
+
+
+def _parts(name: str, given: Any) -> dict[str, Any]:
+    if isinstance(given, FeatureSet):
+        return dict(zip(WHAT, given, strict=True))
+    if isinstance(given, Mapping):
+        for what in given:
+            if what not in WHAT:
+                raise RequestError(f"{name}: holds {what!r}; expected features, logits, labels.{nearest(what, WHAT)}")
+        if "features" not in given:
+            raise RequestError(f"{name}: no features; found {', '.join(given) or 'nothing'}")
+        return dict(given)
+    if isinstance(given, tuple):
+        if len(given) != 2:
+            raise RequestError(f"{name}: a tuple of {len(given)}; expected features [N, D] and labels [N]")
+        return {"features": given[0], "labels": given[1]}
+    return {"features": given}
+
+
+def _floats(name: str, given: Any, dimensions: int) -> Tensor:
+    """A float32 tensor of so many dimensions."""
+    values = _tensor(name, given)
+    if values.dim() != dimensions:
+        expected = "[N, D]; pool maps of features first" if name.endswith("features") else f"{dimensions} dimensions"
+        raise RequestError(f"{name}: shape {_shape(values)}; expected {expected}")
+    if values.dtype == torch.bool or values.is_complex():
+        raise RequestError(f"{name}: values of type {str(values.dtype).removeprefix('torch.')}; expected numbers")
+    values = values.float()
+    lost = (~values.flatten(1).isfinite().all(1) if dimensions > 1 else ~values.isfinite()).nonzero().flatten()
+    if len(lost):
+        raise RequestError(
+            f"{name}: {len(lost)} of {len(values)} rows hold NaN or infinities, row {int(lost[0])} first; extract them "
+            "again in float32, or leave these images out"
+        )
+    return values
+
+
+def _labels(name: str, given: Any) -> Tensor:
+    """Class numbers as int64."""
+    values = _tensor(f"{name} labels", given)
+    if values.dim() != 1:
+        raise RequestError(f"{name} labels: shape {_shape(values)}; expected [N], the number of each row's class")
+    whole = values.long()
+    if values.is_floating_point() and not torch.equal(whole.to(values.dtype), values):
+        raise RequestError(f"{name} labels: not whole numbers; expected the number of each row's class")
+    return whole
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        return given.detach().cpu()
+    try:
+        array = np.asarray(given)
+        if array.dtype == object:
+            raise ValueError("rows of different lengths, or values that are no numbers")
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{name}: no array of numbers ({' '.join(str(error).split())[:120]})") from None
+
+
+def _classes(sets: Mapping[str, Mapping[str, Tensor]], head: LinearHead | None) -> int | None:
+    """How many classes there are, as far as head, logits or labels tell."""
+    train = sets["train"]
+    if head is not None:
+        return len(head.weight)
+    if "logits" in train:
+        return train["logits"].shape[1]
+    return int(train["labels"].max()) + 1 if "labels" in train else None
+
+
+def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None) -> None:
+    """Labels of ID sets must be classes; -1 stands for unknown in test sets."""
+    for name in ("train", "val", "test"):
+        labels = sets.get(name, {}).get("labels")
+        if labels is None or classes is None:
+            continue
+        lowest = 0 if name == "train" and (labels >= 0).any() else -1
+        wrong = ((labels < lowest) | (labels >= classes)).nonzero().flatten()
+        if len(wrong):
+            raise RequestError(
+                f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected 0 to {classes - 1}, since "
+                f"there are {classes} classes"
+            )
+
+
+def _shape(values: Tensor) -> str:
+    return str(list(values.shape))
+
+
+def _key(tensors: Mapping[str, Tensor]) -> str:
+    """Twelve digits of the content of a set."""
+    digest = hashlib.sha256()
+    for what in sorted(tensors):
+        digest.update(what.encode())
+        digest.update(np.ascontiguousarray(tensors[what].numpy()).tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""Files of features: the names say what is what, and a wrong file is refused with one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ood_lab.errors import RequestError
+from ood_lab.evaluation.features_file import read_features_file
+from tests.cases import each
+
+ARRAYS = {
+    "train/features": np.ones((4, 2), np.float32),
+    "train/labels": np.array([0, 1, 0, 1]),
+    "test/features": np.ones((3, 2), np.float32),
+    "near/cifar100/features": np.ones((2, 2), np.float32),
+    "far/svhn/features": np.ones((2, 2), np.float32),
+    "my/folder/features": np.ones((2, 2), np.float32),
+    "head/weight": np.ones((2, 2), np.float32),
+}
+
+
+def written(folder: Path, arrays: dict[str, Any], end: str = "npz") -> Path:
+    path = folder / f"features.{end}"
+    if end == "npz":
+        np.savez(path, **arrays)
+    else:
+        save_file({name: torch.tensor(value) for name, value in arrays.items()}, path)
+    return path
+
+
+@each("end", ["npz", "safetensors"])
+def test_names_say_what_is_what(tmp_path: Path, end: str) -> None:
+    found = read_features_file(written(tmp_path, ARRAYS, end))
+    assert list(found.ood) == ["cifar100", "svhn", "my/folder"] or set(found.ood) == {"cifar100", "svhn", "my/folder"}
+    assert found.near == ["cifar100"]
+    assert set(found.sets["train"]) == {"features", "labels"}
+    assert set(found.head) == {"weight"}
+
+
+def without(*names: str, **more: Any) -> dict[str, Any]:
+    return {**{name: value for name, value in ARRAYS.items() if name not in names}, **more}
+
+
+@each(
+    ("arrays", "words"),
+    [
+        (without("train/features", "train/labels"), "no train/features; expected"),
+        (without("test/features"), "no test/features"),
+        (without("near/cifar100/features", "far/svhn/features", "my/folder/features"), "no OOD set"),
+        ({**ARRAYS, "train/feature": np.ones(2)}, "holds 'train/feature'; expected"),
+        ({**ARRAYS, "features": np.ones(2)}, "holds 'features'"),
+        ({**ARRAYS, "far/cifar100/features": np.ones((2, 2))}, "cifar100/features is there twice"),
+        ({**ARRAYS, "far/x/features": np.array([object()])}, "can't be read as npz"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError) as error:
+        read_features_file(written(tmp_path, arrays))
+    assert words in str(error.value)
+
+
+@each("end", ["npz", "safetensors"])
+def test_a_damaged_file_is_refused(tmp_path: Path, end: str) -> None:
+    path = written(tmp_path, ARRAYS, end)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RequestError, match=f"can't be read as {end}"):
+        read_features_file(path)
