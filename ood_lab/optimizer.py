@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from ood_lab.config.ranges import Fraction, Moment, NonNegativeFloat, OpenFraction, PositiveFloat
+from ood_lab.config.ranges import Fraction, Moment, NonNegativeFloat, OpenFraction, PositiveFloat, PositiveFraction
 from ood_lab.moment import first_step
 
 
@@ -30,7 +30,13 @@ class Optimizer:
         warmup: share of all steps in which the rate rises linearly.
         schedule: after that a half cosine to zero, "milestones" (steps down by `gamma`), or "constant".
         milestones: whole numbers are epochs, fractions shares of the run.
+
+    By `layer_decay` the learning rate falls from layer to layer, from the head towards the image; without
+    `decay_vectors` norms, biases, and what the network names have no weight decay.
     """
+
+    layer_decay: float = 1.0
+    decay_vectors: bool = True
 
     def __init__(
         self,
@@ -108,3 +114,22 @@ class Adam(Optimizer):
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         beta1, beta2 = self.betas
         return torch.optim.Adam(groups, lr=self.lr, betas=(beta1, beta2), weight_decay=self.weight_decay)
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019).
+
+    Args:
+        layer_decay: factor of the learning rate from one layer to the next, from the head towards the image (BEiT; Bao
+            et al. 2022); 1 for the same rate everywhere.
+        decay_vectors: whether norms and biases decay, too.
+        settings: see `Adam`.
+    """
+
+    def __init__(self, *, layer_decay: PositiveFraction = 1.0, decay_vectors: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.layer_decay, self.decay_vectors = layer_decay, decay_vectors
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        beta1, beta2 = self.betas
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(beta1, beta2), weight_decay=self.weight_decay)

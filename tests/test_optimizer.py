@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from ood_lab.config import RequestError, prepare
 from ood_lab.optimizer import SGD, Adam, Optimizer, ParameterGroup
+from ood_lab.task.build import build_method
 from tests.cases import each
 
 
@@ -230,3 +232,36 @@ def test_a_group_without_decay_keeps_a_weight_that_has_no_gradient(make: type[Op
     made.step()
     assert decayed.item() < 1.0
     assert kept.item() == 1.0
+
+
+def test_layer_decay_lowers_the_rate_from_the_head_to_the_image_and_vectors_do_not_decay() -> None:
+    experiment = prepare(["method=ce", "optimizer=adamw", "optimizer.layer_decay=0.5", "backbone=narrow"])
+    method = build_method(experiment)
+    of_parameter = {p: (group.rate, group.decay) for group in method.parameter_groups() for p in group.parameters}
+    assert of_parameter[method.backbone.fc.weight] == (1.0, 1.0)
+    assert of_parameter[method.backbone.fc.bias] == (1.0, 0.0)
+    for depth, block in enumerate([*reversed(method.backbone.stages), method.backbone.stem], 1):
+        for parameter in block.parameters():
+            assert of_parameter[parameter] == (pytest.approx(0.5**depth), 0.0 if parameter.dim() <= 1 else 1.0)
+    assert len(of_parameter) == len(list(method.parameters()))
+
+
+def test_without_layer_decay_every_parameter_has_one_rate_and_decays() -> None:
+    method = build_method(prepare(["method=ce"]))
+    assert {(group.rate, group.decay) for group in method.parameter_groups()} == {(1.0, 1.0)}
+
+
+def test_an_optimizer_by_name_replaces_the_methods_own() -> None:
+    own, chosen = (prepare(["method=ce", *more]) for more in ([], ["optimizer=adamw", "optimizer.lr=0.003"]))
+    assert own.method.options["optimizer"]["_target_"] == "ood_lab.optimizer.SGD"
+    assert chosen.method.options["optimizer"]["_target_"] == "ood_lab.optimizer.AdamW"
+    assert chosen.method.options["optimizer"]["lr"] == 0.003
+    assert "momentum" not in chosen.method.options["optimizer"]
+    assert own.run_id != chosen.run_id
+    assert prepare(["method=ce", "optimizer=sgd", "optimizer.warmup=0.05"]).run_id == own.run_id
+
+
+def test_a_network_whose_layers_are_not_told_apart_has_no_layer_decay() -> None:
+    method = build_method(prepare(["method=ce", "optimizer=adamw", "backbone=wrn40_2"]))
+    with pytest.raises(RequestError, match="layer_decay: the layers of WideResNet are not told apart"):
+        method.parameter_groups()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,29 @@ class Backbone(nn.Module):
         raise RequestError(
             f"method.trainable=layer4_mlp: {type(self).__name__} has no such stage; use a ResNet, or whole"
         )
+
+    @staticmethod
+    def channel_constants(options: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, on 0..1, of a network that has an option `own_normalisation`."""
+        raise NotImplementedError("a network with the option own_normalisation must define channel_constants()")
+
+    def load_published(self) -> None:
+        """Take over published weights, where an option of the network asks for some."""
+
+    def layer_depths(self) -> dict[nn.Parameter, int]:
+        """How many layers lie between each parameter and the logits, 1 for the last layer of features.
+
+        Raises:
+            RequestError: the network has no layers that are told apart.
+        """
+        raise RequestError(
+            f"method.optimizer.layer_decay: the layers of {type(self).__name__} are not told apart; use 1, a ResNet or "
+            "backbone=timm"
+        )
+
+    def undecayed(self) -> set[nn.Parameter]:
+        """Parameters that should have no weight decay besides norms and biases (embeddings of positions)."""
+        return set()
 
     def public_names(self) -> dict[str, str]:
         """The names that modules have in public implementations, to ours; none where these differ among each other."""

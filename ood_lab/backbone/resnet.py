@@ -109,6 +109,10 @@ class ResNet(Backbone):
         for module in (self.stem, self.stages[: -self.depths[-1]]):
             module.requires_grad_(False)
 
+    def layer_depths(self) -> dict[nn.Parameter, int]:
+        layers = [*reversed(self.stages), self.stem]
+        return {parameter: depth for depth, layer in enumerate(layers, 1) for parameter in layer.parameters()}
+
     def public_names(self) -> dict[str, str]:
         """torchvision's and timm's names, and OpenOOD's for what these call otherwise."""
         names = {"conv1": "stem.0.0", "bn1": "stem.0.1", "fc": "fc", "linear": "fc"}

@@ -248,6 +248,8 @@ class Experiment:
     def normalisation(self) -> Normalisation | None:
         """By what images are normalised; None as long as nothing states or has measured it."""
         mean, std = self.protocol.mean, self.protocol.std
+        if self.backbone.get("own_normalisation"):
+            return self.measured
         if mean is not None and std is not None:
             return Normalisation(mean, std)
         return None if self.measured is None else Normalisation(mean or self.measured.mean, std or self.measured.std)

@@ -17,7 +17,7 @@ LIST_GROUPS = ("id_loss", "regularizer", "scorer", "figure")
 # Groups that a request may leave out: group=null.
 OPTIONAL = (
     "experiment", "synthesizer", "selector", "perturbation", "outlier_loss", "mixing", "auxiliary", "pictures",
-    "tuning", "producer", "generator", "anchors", "outliers", "decoder",
+    "tuning", "producer", "generator", "anchors", "outliers", "decoder", "optimizer",
 )  # fmt: skip
 # Sets besides the ID set that training reads: images used as outliers, and pictures mixed into ID images.
 TRAINED_ON = ("auxiliary", "pictures")

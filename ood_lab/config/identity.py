@@ -46,6 +46,8 @@ def run_id(experiment: Experiment) -> str:
     if file:
         known = Path(file).is_file()
         described["checkpoint"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if known else None
+    if digests := _contents(experiment.backbone):
+        described["files"] = digests
     if init.key is not None:
         described["key"] = init.key
     if init.projector:
@@ -170,8 +172,11 @@ def order_of(group: str, node: Mapping[str, Any]) -> str:
 
 
 def part_name(group: str, path: str) -> str:
-    """What a class is called in its group: the name of its file there; the import path of a class of one's own."""
-    names = _names(ROLES.get(group, group))
+    """What a class is called in its group: the name of its file there; the import path of a class of one's own.
+
+    An optimizer, which was no group at first, keeps the name of its class.
+    """
+    names = _names(ROLES.get(group, group)) if group != "optimizer" else {}
     if path in names:
         return names[path]
     return path.rpartition(".")[2] if path.startswith(f"{PACKAGE.name}.") else path
@@ -285,6 +290,8 @@ def backbone_name(experiment: Experiment) -> str:
 
     The file of the family itself comes last: `resnet` is called resnet18.
     """
+    if (named_by := experiment.backbone.declared.get("named_by")) is not None:
+        return re.sub(r"[^\w.-]+", "_", str(experiment.backbone.get(named_by)))
     node = _canonical(experiment.backbone.node)
     alike = {}
     for name, values in _built_in_backbones().items():

@@ -36,6 +36,7 @@ from ood_lab.config.prerequisites import INIT, as_entries, prerequisites_of
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.config.scorers import check_scorers
 from ood_lab.config.signature import signature
+from ood_lab.config.timm_names import check_timm
 from ood_lab.errors import RequestError
 
 UNNAMED = "synthesized"  # the name of a set that a run makes, where it is given no other
@@ -98,6 +99,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         check_scorers(experiment)
         check_figures(experiment)
         check_during_training(experiment)
+        check_timm(experiment.backbone)
     if experiment.task.name == "data":  # about what is not there; nothing is run
         return replace(experiment, image_sets=tuple(image_sets(experiment)))
     if look:
@@ -257,9 +259,12 @@ def keeps_default(override: Override, known: dict[str, list[str]]) -> bool:
 
 
 def expand_all(text: str, folder: Path | None) -> str:
-    """`scorer=all` stands for every scorer that is not `by_name_only`, and `action=x` for task.action=x."""
+    """`scorer=all` stands for every scorer that is not `by_name_only`, `action=x` for task.action=x, and
+    `optimizer.x` for method.optimizer.x."""
     if text == "scorer=all":
         return f"scorer=[{','.join(name for name in groups(folder)['scorer'] if not _by_name_only(name, folder))}]"
+    if text.startswith("optimizer."):
+        return f"method.{text}"
     return f"task.{text}" if text.startswith("action=") else text
 
 

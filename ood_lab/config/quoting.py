@@ -16,7 +16,7 @@ PATHS = (
     "paths.data", "paths.output", "paths.cache",
     "dataset.root", "dataset.train", "dataset.val", "dataset.test", "auxiliary.root",
     "pictures.root",
-    "init.checkpoint", "init.weights.file", "producer.weights", "features",
+    "init.checkpoint", "init.weights.file", "producer.weights", "features", "backbone.file",
 )  # fmt: skip
 # Lists in which an entry may be a folder.
 LISTS_OF_SETS = ("protocol.near", "protocol.far", "protocol.validation")

@@ -33,6 +33,8 @@ def complete(cfg: DictConfig, choices: Mapping[str, Any], folder: Path | None) -
         stated = of_file("experiment", str(choices["experiment"]), folder) if choices.get("experiment") else {}
         cfg.method.setdefault("_target_", METHOD)
         _set_outliers_a_step(cfg, stated)
+        if (optimizer := cfg.pop("optimizer", None)) is not None:
+            cfg.method.optimizer = optimizer
         _check_mapping("method.values", values)
         for key, by_name in values.items():
             group = str(key)

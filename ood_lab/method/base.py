@@ -477,10 +477,15 @@ class Method(Measured):
         """Parameters with the factors of their learning rate and weight decay, the network's first."""
         factors = {p: t.lr_factor for t in self._terms.values() for p in t.parameters()}
         undecayed = {p for n, p in self.head.named_parameters() if n.startswith(self.head.undecayed)}
+        settings = self.optimizer_settings
+        depths = self.backbone.layer_depths() if settings.layer_decay != 1 else {}
+        if not settings.decay_vectors:
+            undecayed |= self.backbone.undecayed() | {p for p in self.parameters() if p.dim() <= 1}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, 1.0): []}
         theirs = set() if self.image_source is None else set(self.image_source.parameters())
         for parameter in (parameter for parameter in self.parameters() if parameter not in theirs):
-            own = factors.get(parameter, 1.0), 0.0 if parameter in undecayed else 1.0
+            rate = factors.get(parameter, 1.0) * settings.layer_decay ** depths.get(parameter, 0)
+            own = rate, 0.0 if parameter in undecayed else 1.0
             groups.setdefault(own, []).append(parameter)
         return [ParameterGroup(parameters, *own) for own, parameters in groups.items()]
 

@@ -131,6 +131,10 @@ def load_detector(
     if not isinstance(config, dict) or "head" not in config:
         raise RequestError(f"{folder} was made before methods were rows of parts; make the run again with this version")
     experiment = Experiment.of({str(key): value for key, value in config.items()})
+    if experiment.backbone.get("own_normalisation"):  # stored with the run where a protocol's would be
+        assert experiment.protocol.mean is not None
+        assert experiment.protocol.std is not None
+        experiment = experiment.normalised(experiment.protocol.mean, experiment.protocol.std)
     weights = load_file(RunFolder(folder).weights)
     method = build_method(experiment)
     method.load_state_dict(weights, strict=False)

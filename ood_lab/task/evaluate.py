@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.identity import id_set_name, method_name
+from ood_lab.config.identity import backbone_name, id_set_name, method_name
 from ood_lab.config.objective import part_columns
 from ood_lab.errors import RunError
 from ood_lab.evaluation.evaluator import Scoring, accuracy, metric_rows, threshold
@@ -190,11 +190,12 @@ def _columns(experiment: Experiment, features: Features) -> _Columns:
 
 
 def _of_run(experiment: Experiment) -> Row:
+    declared = experiment.backbone.declared
     return {
         "run_id": experiment.run_id,
         "method": method_name(experiment),
         "dataset": id_set_name(experiment),
-        "backbone": experiment.choices["backbone"],
+        "backbone": backbone_name(experiment) if "named_by" in declared else experiment.choices["backbone"],
         **part_columns(experiment),
         "seed": experiment.seed,
         "stage": experiment.method.options["stage"],

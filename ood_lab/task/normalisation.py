@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import torch
+from hydra.utils import get_class
 
+from ood_lab.backbone.base import Backbone
 from ood_lab.config.experiment import Experiment
 from ood_lab.files.storage import write_atomically
 from ood_lab.images.pixels import Decoded, Pixels
@@ -21,17 +23,24 @@ SAMPLE = 20_000  # images of a set that is too large to be kept decoded
 
 
 def with_normalisation(experiment: Experiment) -> Experiment:
-    """The experiment with mean and standard deviation of its training images, where it states none."""
+    """The experiment with mean and standard deviation of its training images, where it states none; those of the
+    network's own configuration where that asks for it."""
     found = with_stored_normalisation(experiment)
     if found is not None:
         return found
+    if experiment.backbone.get("own_normalisation"):
+        network: type[Backbone] = get_class(experiment.backbone.target)
+        return _stored(experiment, *network.channel_constants(experiment.backbone.options))
     listing = build(experiment.dataset).listing("train")
     reading, name = build_reading(experiment), f"{experiment.dataset.name} train"
     pixels = reading.open(listing, name)
     if not isinstance(pixels, Decoded) and len(listing) > SAMPLE:
         rows = torch.randperm(len(listing), generator=generator("normalisation"))[:SAMPLE].sort().values
         pixels = reading.open(listing.take(rows.numpy()), name)
-    mean, std = channel_statistics(pixels)
+    return _stored(experiment, *channel_statistics(pixels))
+
+
+def _stored(experiment: Experiment, mean: list[float], std: list[float]) -> Experiment:
     path = RunFolder(experiment.run_dir).normalisation
     write_atomically(path, json.dumps({"mean": mean, "std": std}).encode())
     return experiment.normalised(mean, std)

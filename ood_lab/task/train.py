@@ -228,6 +228,7 @@ def load_initial(method: Method, experiment: Experiment) -> None:
             no projector of this shape.
     """
     published, backbone = experiment.init.published(), method.backbone
+    backbone.load_published()
     path = Path(published.file) if published is not None else initial_weights(experiment)
     if path is None:
         return

@@ -146,7 +146,7 @@ def fitted(
     By name where they have ours or the public ones, below any prefix; else by order and shape (see `by_order`).
 
     Args:
-        public: public names of modules to ours (see `Backbone.public_names`).
+        public: public names of modules and tensors to ours (see `Backbone.public_names`).
         in_order: whether the checkpoint keeps the order in which the tensors were defined; safetensors does not.
 
     Raises:
@@ -172,7 +172,7 @@ def _public(ours: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str,
     """Public names of tensors to ours."""
     named: dict[str, str] = {}
     for public, own in modules.items():
-        named |= {f"{public}{name[len(own) :]}": name for name in ours if name.startswith(f"{own}.")}
+        named |= {f"{public}{name[len(own) :]}": name for name in ours if name == own or name.startswith(f"{own}.")}
     return named
 
 

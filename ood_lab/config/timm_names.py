@@ -1,0 +1,58 @@
+"""The networks of timm by name, read from its source: importing it would import torch."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ood_lab.config.experiment import Part
+from ood_lab.config.groups import nearest
+from ood_lab.errors import RequestError
+
+TARGET = "ood_lab.backbone.timm.Timm"
+_REGISTERED = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
+
+
+def check_installed() -> Path:
+    """The folder of timm.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    spec = find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        raise RequestError("backbone=timm needs timm: pip install 'ood-lab[timm]'")
+    return Path(spec.submodule_search_locations[0])
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every network that timm registers."""
+    files = (check_installed() / "models").glob("*.py")
+    return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(errors="replace")))
+
+
+def check_timm(backbone: Part) -> None:
+    """Refuse a network that timm does not have, and two places for its weights.
+
+    Raises:
+        RequestError: see above; the nearest name is given.
+    """
+    if backbone.target != TARGET:
+        return
+    name = str(backbone.get("name"))
+    if name == "???":
+        raise RequestError("backbone=timm: name the network, for example backbone.name=resnet50")
+    architecture = name.partition(".")[0]
+    if architecture not in names():
+        close = nearest(architecture, names())
+        if not close.startswith(" Did"):
+            close = " timm.list_models() has them all"
+        raise RequestError(f"backbone.name={name}: timm has no such network.{close}")
+    file = backbone.get("file")
+    if file is not None and backbone.get("pretrained"):
+        raise RequestError(f"backbone.pretrained=true and backbone.file={file}: two weights to begin with; give one")
+    if file is not None and not Path(file).expanduser().is_file():
+        raise RequestError(f"backbone.file={file}: no such file")
