@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from ood_lab import __version__
 from ood_lab.command import carry_out
 from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, check_values, parse
+from ood_lab.config.complete import complete, script
 from ood_lab.config.compose import compose
+from ood_lab.config.describe import describe_choice, describe_group
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import config_dir, config_folder, groups
 from ood_lab.config.objective import described
 from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed
+from ood_lab.config.suggest import nearest
 from ood_lab.sweep.command import read_command
 
 USAGE = """\
 usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
 
-  python -m ood_lab                                   HamOS on the embedded digits
+  python -m ood_lab                                   a first run on embedded digits, 2 minutes
+  python -m ood_lab method=hamos                      HamOS on the same digits
   python -m ood_lab method=cider dataset=cifar10 paths.data=FOLDER
   python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
   python -m ood_lab table=hamos_t17 [scale=tiny] [dry_run=true] [workers=2] [hydra/launcher=ray]
                                                       a paper's table, ours beside theirs
-  python -m ood_lab --help method=NAME                what a method is made of
+  python -m ood_lab task=evaluate features=FILE scorer=all
+                                                      detectors on features of any network
+  python -m ood_lab --help GROUP=NAME                 what a choice is and can; --help GROUP lists its choices
+  python -m ood_lab --completion bash                 tab completion of the command ood-lab: bash, zsh, fish
+  python -m ood_lab --version
   python -m ood_lab --cfg job [overrides]             print the configuration
 """
-HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--hydra-help", "--version")
+PIPE_CLOSED = 141  # what a shell gives for a program that SIGPIPE ended
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--hydra-help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0, 1 (a run failed) or 2 (the request was wrong)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if "--help" in arguments or "-h" in arguments:
-            _, folder, overrides, _ = _split([word for word in arguments if word not in ("--help", "-h")])
-            print(_help(overrides, folder))
+        if (said := _said(arguments)) is not None:
+            print(said, flush=True)
             return 0
         multirun, folder, overrides, rest = _split(arguments)
         if rest:
@@ -52,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ood_lab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has gone (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return PIPE_CLOSED
     except OSError as error:  # a full disk, a file taken away
         print(f"ood_lab: {error}. What was done is kept; the same command goes on from there.", file=sys.stderr)
         return 1
@@ -80,15 +93,40 @@ def _split(arguments: Sequence[str]) -> tuple[bool, Path | None, list[str], list
     return multirun, config_folder(folder), overrides, rest
 
 
-def _help(overrides: Sequence[str], folder: Path | None) -> str:
-    """The usage and the choices of each group; of `method=NAME` the parts of that recipe."""
-    if any(text.startswith("method=") for text in overrides):
-        check_groups(parse(overrides), folder)
-        composed = compose(list(overrides), folder=folder)
-        check_values(composed)
-        return described(Experiment.of(composed.whole, composed.choices, config_dir=folder))
-    names = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
-    return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in names.items())
+def _said(arguments: Sequence[str]) -> str | None:
+    """What --help, --version, --completion and --complete print; None for any other command."""
+    if "--version" in arguments:
+        return f"ood_lab {__version__}"
+    if arguments[:1] == ["--complete"]:
+        return "\n".join(complete(arguments[1:-1], arguments[-1]) if len(arguments) > 1 else [])
+    if arguments[:1] == ["--completion"]:
+        return script(arguments[1] if len(arguments) > 1 else "")
+    if "--help" not in arguments and "-h" not in arguments:
+        return None
+    asked = [word for word in arguments if word not in ("--help", "-h")]
+    named = [word for word in asked if "=" not in word and word in groups()]
+    _, folder, overrides, _ = _split([word for word in asked if word not in named])
+    return _help(named, overrides, folder)
+
+
+def _help(named: Sequence[str], overrides: Sequence[str], folder: Path | None) -> str:
+    """The usage and the choices of each group; of GROUP its choices; of GROUP=NAME what that choice is."""
+    known = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
+    texts = [describe_group(group, folder) for group in named]
+    for override in parse(overrides):
+        group, value = override.key_or_group, override.value()
+        if group not in known:
+            raise RequestError(f"--help {override.input_line}: no such group.{nearest(group, known)}")
+        if group == "method":
+            check_groups([override], folder)
+            composed = compose([str(override.input_line)], folder=folder)
+            check_values(composed)
+            texts.append(described(Experiment.of(composed.whole, composed.choices, config_dir=folder)))
+            continue
+        texts += [describe_choice(group, str(name), folder) for name in (value if isinstance(value, list) else [value])]
+    if texts:
+        return "\n\n".join(texts)
+    return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in known.items())
 
 
 def _print_config(arguments: Sequence[str], overrides: Sequence[str], folder: Path | None, rest: Sequence[str]) -> None:

@@ -122,3 +122,19 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(tmp_path: Path) -> No
     assert shown["backbone"]["width"] == 8
     assert shown["seed"] == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ood_lab {version('ood-lab')}\n"
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word(tmp_path: Path) -> None:
+    # More than a pipe holds is written after `true` has ended.
+    program = f"{sys.executable} -m ood_lab --help scorer method dataset 2> errors | true; echo ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() in ("0", "141")
+    assert (tmp_path / "errors").read_text() == ""

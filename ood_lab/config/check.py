@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ood_lab.config.annotation import accepts, describe
-from ood_lab.config.compose import OPEN, Composed
+from ood_lab.config.compose import OPEN, Composed, compose
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, TRAINED_ON, groups, nearest, taken_names
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PART_GROUPS, ROLES, TRAINED_ON, groups, taken_names
 from ood_lab.config.options import SECTIONS
 from ood_lab.config.quoting import PATHS, check_utf8
 from ood_lab.config.signature import Signature, signature
+from ood_lab.config.suggest import nearest, options_like
 from ood_lab.errors import RequestError
+from ood_lab.plural import counted
 
 # What stands for several files of a group (see `expand_all`).
 EVERY = {"scorer": ["all"]}
@@ -59,7 +61,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
         if key not in known:
             first = key.split(".")[0]
             if first not in {*known, *SECTIONS, *signature("ood_lab.config.schema.Root").parameters}:
-                raise RequestError(f"unknown option {key!r}.{nearest(first, [*known, 'seed', 'paths'])}")
+                raise RequestError(f"unknown option {key!r}.{_meant(key, first, known, folder)}")
             continue
         value = override.value()
         if override.is_delete() and key not in OPTIONAL:
@@ -75,9 +77,17 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
                 instead = f"write {key}=[]" if key in MAY_BE_EMPTY else f"a run needs a {key}"
                 raise RequestError(f"{key}=null: {instead}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
+                options = [*known[key], *EVERY.get(key, [])]
                 raise RequestError(
-                    f"{key}={choice}: no such {key}.{nearest(str(choice), [*known[key], *EVERY.get(key, [])])}"
+                    f"{key}={choice}: no such {key}.{nearest(str(choice), options, ROLES.get(key, key))}"
                 )
+
+
+def _meant(key: str, first: str, known: Mapping[str, Sequence[str]], folder: Path | None) -> str:
+    """What an option may have meant whose first part is neither a group nor a section."""
+    values = compose([], folder=folder).whole
+    exact, near = options_like(key, values, close=False), nearest(first, [*known, "seed", "paths"])
+    return exact or (near if near.startswith(" Did") else options_like(key, values) or near)
 
 
 def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | None = None) -> None:
@@ -102,7 +112,10 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
                 chosen = base.choices.get(walked[0]) if walked else None
                 at = f" ({walked[0]}={chosen})" if chosen else ""
                 options = [name for name in names if name != "_target_"]
-                raise RequestError(f"unknown option {key!r}: {where}{at} has no {part!r}.{nearest(part, options)}")
+                meant = nearest(part, options)
+                if not meant.startswith(" Did") and part == key.rpartition(".")[2]:
+                    meant = options_like(key, base.whole, close=False) or meant
+                raise RequestError(f"unknown option {key!r}: {where}{at} has no {part!r}.{meant}")
             walked.append(part)
             try:
                 node = node[part]
@@ -244,7 +257,7 @@ def check_machine(experiment: Experiment) -> None:
                 "multiple"
             )
     if trainer.accelerator == "gpu" and cuda_devices() < trainer.devices:
-        raise RequestError(f"trainer.devices={trainer.devices}: this machine shows {cuda_devices()} GPUs")
+        raise RequestError(f"trainer.devices={trainer.devices}: this machine shows {counted(cuda_devices(), 'GPU')}")
 
 
 def check_weights(experiment: Experiment) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import nearest
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 
@@ -28,7 +28,7 @@ def check_during_training(experiment: Experiment) -> None:
         missing = "OOD validation set (protocol.validation)" if protocol.id_val else "ID validation image"
         raise RequestError(
             f"trainer.evaluate_every={trainer.evaluate_every}: protocol={experiment.choices['protocol']} declares no "
-            f"{missing}; add trainer.evaluate_test=true to look at the test sets, by which nothing may be chosen"
+            f"{missing}; add trainer.evaluate_test=true to look at the test sets, and choose nothing by them"
         )
     if trainer.evaluate_every > trainer.max_epochs > 0:
         raise RequestError(

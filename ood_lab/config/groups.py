@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -92,12 +90,3 @@ def config_file(group: str, name: str, folder: Path | None = None) -> Path | Non
     """`<group>/<name>.yaml`, a user's before the built-in one; None where there is neither."""
     paths = (root / group / f"{name}.yaml" for root in (folder, config_dir()) if root)
     return next((path for path in paths if path.is_file()), None)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?", or the choices when nothing is near."""
-    options = sorted(set(known))
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean {close[0]!r}?"
-    return f" Choose from: {', '.join(options)}." if options else ""

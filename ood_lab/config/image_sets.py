@@ -10,10 +10,11 @@ from typing import Any
 from ood_lab.config.check import check_groups, parse
 from ood_lab.config.compose import compose, surroundings
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import TRAINED_ON, groups, nearest
+from ood_lab.config.groups import TRAINED_ON, groups
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.own_folder import UNNAMED, folder_set, is_own
 from ood_lab.config.quoting import quote
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError, RunError
 from ood_lab.reader.base import same_name
 from ood_lab.reader.id_splits import held_out_per_class, read_id_split, training_classes

@@ -6,10 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import MAKERS, groups, nearest
+from ood_lab.config.groups import MAKERS, groups
 from ood_lab.config.options import affected_by
 from ood_lab.config.prerequisites import groups_handed_down
 from ood_lab.config.pretrained import check_model
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 from ood_lab.reader.shards import MANIFEST
 

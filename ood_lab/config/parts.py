@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ood_lab.config.compose import target
 from ood_lab.config.experiment import Experiment, Part
-from ood_lab.config.groups import groups, nearest
+from ood_lab.config.groups import groups
 from ood_lab.config.identity import read_by, reads_projections
 from ood_lab.config.recipe import METHOD
 from ood_lab.config.signature import signature
 from ood_lab.config.sources import GIVES, check_images, check_sources, head_declares
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 TERM_GROUPS = ("id_loss", "outlier_loss", "regularizer")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ood_lab.config.groups import nearest
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 PEERS = "pood"

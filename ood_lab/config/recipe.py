@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file, groups, nearest
+from ood_lab.config.groups import LIST_GROUPS, PART_GROUPS, config_file, groups
 from ood_lab.config.signature import signature
+from ood_lab.config.suggest import nearest
 from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 

@@ -9,11 +9,12 @@ from typing import Any
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.compose import choices_of, target
 from ood_lab.config.experiment import Experiment, Part
-from ood_lab.config.groups import groups, nearest
+from ood_lab.config.groups import groups
 from ood_lab.config.identity import read_by, reads_projections
 from ood_lab.config.parts import TERM_GROUPS
 from ood_lab.config.peers import PEERS, check_peers
 from ood_lab.config.signature import signature
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 EVERYWHERE = ("method", "penultimate", "projection")  # spaces of every network

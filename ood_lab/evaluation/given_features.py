@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ood_lab.config.groups import nearest
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.extract import Extracted
+from ood_lab.plural import counted
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.types import FeatureSet, LinearHead
 
@@ -111,9 +112,10 @@ class GivenFeatures:
                 f"the features given have {self.width}"
             )
         if "logits" in train and train["logits"].shape[1] != len(self.head.weight):
+            classes = counted(len(self.head.weight), "class")
             raise RequestError(
-                f"head: its weight is {_shape(self.head.weight)}, of {len(self.head.weight)} classes; the logits given "
-                f"have {train['logits'].shape[1]}"
+                f"head: its weight is {_shape(self.head.weight)}, of {classes}; the logits given have "
+                f"{train['logits'].shape[1]}"
             )
 
 
@@ -140,7 +142,9 @@ def as_head(given: Any) -> LinearHead:
     weight_CD = _floats("head weight", weight, 2)
     bias_C = weight_CD.new_zeros(len(weight_CD)) if bias is None else _floats("head bias", bias, 1)
     if len(bias_C) != len(weight_CD):
-        raise RequestError(f"head: a weight of {len(weight_CD)} classes and a bias of {len(bias_C)}; they must agree")
+        raise RequestError(
+            f"head: a weight of {counted(len(weight_CD), 'class')} and a bias of {len(bias_C)}; they must agree"
+        )
     return LinearHead(weight_CD, bias_C)
 
 
@@ -167,7 +171,9 @@ def _read(name: str, given: Any) -> dict[str, Tensor]:
         read["labels"] = _labels(name, tensors["labels"])
     for what, values in read.items():
         if len(values) != rows:
-            raise RequestError(f"{name}: {rows} rows of features and {len(values)} of {what}; they must agree")
+            raise RequestError(
+                f"{name}: {counted(rows, 'row')} of features and {len(values)} of {what}; they must agree"
+            )
     return read
 
 
@@ -200,8 +206,8 @@ def _floats(name: str, given: Any, dimensions: int) -> Tensor:
     lost = (~values.flatten(1).isfinite().all(1) if dimensions > 1 else ~values.isfinite()).nonzero().flatten()
     if len(lost):
         raise RequestError(
-            f"{name}: {len(lost)} of {len(values)} rows hold NaN or infinities, row {int(lost[0])} first; extract them "
-            "again in float32, or leave these images out"
+            f"{name}: {len(lost)} of {counted(len(values), 'row')} with NaN or infinities, row {int(lost[0])} first; "
+            "extract them again in float32, or leave these images out"
         )
     return values
 
@@ -250,7 +256,7 @@ def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None)
         if len(wrong):
             raise RequestError(
                 f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected 0 to {classes - 1}, since "
-                f"there are {classes} classes"
+                f"there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}"
             )
 
 

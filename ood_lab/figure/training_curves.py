@@ -18,7 +18,7 @@ class TrainingCurves(FigureKind):
         "Terms of the objective before their weights, accuracy on augmented training images and on validation "
         "images, and what the sampler reports: acceptance, share of proposals blocked by the margin, mean OOD-ness. "
         "With trainer.evaluate_every, AUROC of ID validation images beside validation sets; where test sets are shown, "
-        "nothing may be chosen by them."
+        "choose nothing by them."
     )
 
     def draw(self, material: Material) -> Figure | None:

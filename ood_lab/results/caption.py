@@ -8,6 +8,7 @@ from typing import Any
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Protocol
+from ood_lab.plural import counted
 
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
@@ -43,7 +44,11 @@ def image_lines(
         out.append(f"shared with the auxiliary set, left out of every mean: {told}")
     held = f"{protocol.id_val:,} ID test images kept for validation" if protocol.id_val else "whole ID test set"
     held = held if own_validation is None else f"{own_validation:,} ID validation images"
-    drawn = f"means over {protocol.draws} draws of {protocol.subset:,} images" if protocol.subset else "whole"
+    drawn = (
+        f"means over {counted(protocol.draws, 'draw')} of {counted(protocol.subset, 'image')}"
+        if protocol.subset
+        else "whole"
+    )
     out.append(f"{held}; OOD sets {drawn}; means over sets")
     constants = "the training images' own"
     if protocol.mean is not None and protocol.std is not None:
@@ -111,7 +116,7 @@ def training_lines(experiment: Experiment, curves: Collection[str]) -> list[str]
     """
     lines = []
     if any(key.startswith("test/") for key in curves):
-        lines.append("OOD test sets were scored while training, too: nothing may be chosen by these curves")
+        lines.append("OOD test sets were scored while training, too: choose nothing by these curves")
     if experiment.trainer.select != "last":
         lines.append("weights of the epoch with the best accuracy on ID validation images")
     return lines

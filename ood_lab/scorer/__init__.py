@@ -23,8 +23,8 @@ def build_scorer(name: str, *, config_dir: Path | None = None, **options: Any) -
     from ood_lab.config.check import check_groups, parse
     from ood_lab.config.compose import compose
     from ood_lab.config.detectors import as_declared
-    from ood_lab.config.groups import nearest
     from ood_lab.config.signature import signature
+    from ood_lab.config.suggest import nearest
     from ood_lab.errors import RequestError
 
     name, _, peer = name.partition(".")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ood_lab.config.check import cuda_devices
 from ood_lab.config.experiment import Experiment
-from ood_lab.config.groups import nearest
+from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 from ood_lab.files.storage import write_atomically
+from ood_lab.plural import counted
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results, read_rows
 from ood_lab.sweep.estimate import estimate
@@ -203,7 +204,7 @@ def _show_plan(tables: Sequence[Table], planned: Plan, workers: int) -> None:
     reasons = {(place.table, place.row): short(reason) for place, reason in planned.unavailable.items()}
     unavailable = Counter(reasons.values())
     names = ", ".join(table.id for table in tables)
-    counts = f"{len(planned.run_ids)} runs, {len(planned.done)} done. {estimate(planned.runs, workers)}"
+    counts = f"{counted(len(planned.run_ids), 'run')}, {len(planned.done)} done. {estimate(planned.runs, workers)}"
     stdout.print(
         f"{names}: {counts if planned.runs else 'none of its runs can be made here'}", highlight=False, markup=False
     )

@@ -17,6 +17,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import TRAINED_ON
 from ood_lab.config.prepare import expand_sweep, on_disk, prepare
 from ood_lab.errors import RequestError
+from ood_lab.plural import counted
 from ood_lab.progress import stdout
 from ood_lab.results.caption import HEADLINES, image_lines
 from ood_lab.results.search import validation_auroc
@@ -59,7 +60,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
     _check_apart(experiments)
     output = experiments[0].run_dir.parent
     engine = engine_for(command, experiments, output)
-    stdout.print(f"{len(experiments)} runs. {estimate(experiments, engine.number)}", highlight=False)
+    stdout.print(f"{counted(len(experiments), 'run')}. {estimate(experiments, engine.number)}", highlight=False)
     if command.dry_run:
         return []
     failures = sweep(experiments, engine, output)
@@ -151,13 +152,14 @@ def summary(settings: Sequence[Setting]) -> Table:
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
     protocols = [(s.experiment.protocol, s.experiment.groups_of_sets) for s in settings]
     below = list(dict.fromkeys(image_lines(protocol, groups, {})[0] for protocol, groups in protocols))
-    seeds = " to ".join(map(str, counts)) or "no"
-    below.append(f"mean ± population std of {seeds} seeds, on test images: nothing may be chosen by it")
+    most = counted(max(counts, default=0), "seed")
+    seeds = f"{counts[0]} to {most}" if len(counts) > 1 else most
+    below.append(f"mean ± population std of {seeds}, on test images: choose no setting by these numbers")
     if best:
         sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol.validation))
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
     else:
-        below.append("tuning=validation adds what may be chosen by: AUROC on the protocol's validation sets")
+        below.append("tuning=validation adds numbers to choose by: AUROC on the protocol's validation sets")
     table.caption, table.caption_justify = Text("\n".join(below), style="table.caption"), "left"
     return table
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RequestError, RunError
+from ood_lab.plural import counted
 from ood_lab.progress import Meter
 from ood_lab.sweep.order import Work, in_waves
 from ood_lab.sweep.ticket import LOG, Ticket
@@ -61,7 +62,7 @@ class Failures:
         """
         if self.runs:
             lines = [f"  {one.run_id}: {one.reason}\n    its output: {one.log}" for one in self.runs]
-            head = f"{len(self.runs)} of {self.to_do} runs failed; the same command repeats them alone"
+            head = f"{len(self.runs)} of {counted(self.to_do, 'run')} failed; the same command repeats them alone"
             raise RunError("\n".join([head, *lines]))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from ood_lab.config.check import parse
-from ood_lab.config.groups import config_file, groups, nearest
+from ood_lab.config.groups import config_file, groups
+from ood_lab.config.suggest import nearest
 from ood_lab.config.yaml_file import read_yaml
 from ood_lab.errors import RequestError
 

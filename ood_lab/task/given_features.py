@@ -23,6 +23,7 @@ from ood_lab.evaluation.features_file import read_features_file
 from ood_lab.evaluation.given_features import GivenFeatures
 from ood_lab.evaluation.scores import RunDetector, fit_key, score_all
 from ood_lab.files.storage import write_atomically
+from ood_lab.plural import counted
 from ood_lab.progress import stdout, track
 from ood_lab.results.caption import metric_lines
 from ood_lab.results.material import Material, RunMaterial
@@ -223,10 +224,10 @@ class Evaluation:
         """Which rows the numbers are of, and what was left out."""
         named = {g: ", ".join(n for n, own in self.groups.items() if own == g) or "none" for g in ("near", "far")}
         train, test = (len(self.given.sets[name].tensors["features"]) for name in ("train", "test"))
-        classes = "" if self.given.classes is None else f", {self.given.classes} classes"
+        classes = "" if self.given.classes is None else f", {counted(self.given.classes, 'class')}"
         below = [
             f"percent; means over sets. near: {named['near']}; far: {named['far']}",
-            f"features of width {self.given.width}{classes}; {train:,} training and {test:,} ID test rows",
+            f"features of width {self.given.width}{classes}; {train:,} training and {counted(test, 'ID test row')}",
             *self.caption,
         ]
         return [*below, *self._of_left_out()]

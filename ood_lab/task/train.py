@@ -24,6 +24,7 @@ from ood_lab.config.prerequisites import INIT
 from ood_lab.errors import RequestError
 from ood_lab.files.storage import write_atomically
 from ood_lab.method.base import Method
+from ood_lab.plural import counted
 from ood_lab.results.store import Results, read_rows
 from ood_lab.runs.claim import claim, enter_training_images, verify
 from ood_lab.runs.outstanding import outstanding
@@ -191,9 +192,9 @@ def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
 
 def _announce_training(experiment: Experiment, method: Method, data: DataModule, resumed: Path | None) -> None:
     epochs, devices = experiment.trainer.max_epochs, experiment.trainer.devices
-    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     print(
-        f"{experiment.run_id}: {length}, {data.steps_per_epoch * epochs} steps of {data.batch_size} images"
+        f"{experiment.run_id}: {counted(epochs, 'epoch')}, {counted(data.steps_per_epoch * epochs, 'step')} of "
+        f"{counted(data.batch_size, 'image')}"
         + (f" x {method.views} views" if method.views > 1 else "")
         + (f" on {devices} devices" if devices > 1 else "")
         + (f", resuming {resumed.name}" if resumed else ""),
@@ -207,7 +208,7 @@ def _report_outlier_steps(method: Method, steps: int) -> None:
     for term in method.parts.terms.values():
         if term.group != "outlier_loss":
             continue
-        message = f"{term.name} took part in {int(method.outlier_steps)} of {steps} steps"
+        message = f"{term.name} took part in {int(method.outlier_steps)} of {counted(steps, 'step')}"
         late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
         hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
         if missing := method.classes_without_rows():

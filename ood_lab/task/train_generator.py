@@ -13,6 +13,7 @@ from ood_lab.augmentation.crop_flip import CropFlip
 from ood_lab.config.experiment import Experiment
 from ood_lab.files.storage import write_atomically
 from ood_lab.generator.base import GeneratorTraining
+from ood_lab.plural import counted
 from ood_lab.progress import stdout
 from ood_lab.results.store import Results
 from ood_lab.runs.claim import claim, enter_training_images, verify
@@ -75,7 +76,9 @@ class GeneratorWeights(RunWeights):
         resumed = newest(folder.checkpoints)
         steps = data.steps_per_epoch * training.epochs
         goes_on = f", resuming {resumed.name}" if resumed else ""
-        print(f"{experiment.run_id}: {steps} steps of {data.batch_size} images{goes_on}", flush=True)
+        print(
+            f"{experiment.run_id}: {counted(steps, 'step')} of {counted(data.batch_size, 'image')}{goes_on}", flush=True
+        )
         trainer = trainer_of(experiment, training.epochs, Curves(folder.curves, experiment.trainer.log_every_n_steps))
         fit(trainer, training, data, resumed, folder.path)
         weights = {name: value.contiguous() for name, value in training.averaged.state_dict().items()}

@@ -9,7 +9,7 @@ import pytest
 
 from ood_lab.config import RequestError, check, prepare
 from ood_lab.config.check import parse
-from ood_lab.config.groups import nearest
+from ood_lab.config.suggest import nearest
 from tests.cases import each
 
 

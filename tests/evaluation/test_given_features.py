@@ -67,7 +67,7 @@ BROKEN = TRAIN.copy()
 BROKEN[7, 2] = np.nan
 WRONG = {
     "another width": ({"ood": {"noise": OOD[:, :3]}}, "noise: features of width 3, and those of train have 4"),
-    "NaN": ({"train": (BROKEN, LABELS)}, "train features: 1 of 30 rows hold NaN or infinities, row 7 first"),
+    "NaN": ({"train": (BROKEN, LABELS)}, "train features: 1 of 30 rows with NaN or infinities, row 7 first"),
     "label above": ({"train": (TRAIN, LABELS + 1)}, "train labels: 3 in row 2; expected 0 to 2"),
     "label below": ({"train": (TRAIN, LABELS - 2)}, "train labels: -2 in row 0; expected 0 to 2"),
     "test label": ({"test": (TEST, LABELS[:12] + 9)}, "test labels: 9 in row 0"),

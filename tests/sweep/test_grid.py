@@ -70,7 +70,7 @@ def test_seeds_are_averaged_and_settings_stay_apart(tmp_path: Path) -> None:
     at = next(i for i, line in enumerate(lines) if line.startswith("max_epochs=1"))
     assert said([lines[at + 1]]) == "msp 90.0 ±0.0 65.0 ±5.0 65.0 ±5.0 50.0 ±0.0 50.0 ±0.0"
     assert "of 2 seeds" in said(lines)
-    assert "nothing may be chosen by it" in said(lines)
+    assert "choose no setting by these numbers" in said(lines)
     assert "◂" not in said(lines)
 
 
@@ -79,7 +79,7 @@ def test_runs_without_results_are_counted(tmp_path: Path) -> None:
     store(experiments[0], 0.6, 0.9)
     lines = said(shown(singles, experiments))
     assert "no results" in lines
-    assert "of 1 seeds" in lines
+    assert "of 1 seed," in lines
 
 
 def test_the_choice_is_by_validation_data_and_not_by_test_data(tmp_path: Path) -> None:
