@@ -43,6 +43,13 @@ def evaluate(train: Any, test: Any, ood: Mapping[str, Any], **options: Any) -> R
     return given_features.evaluate(train, test, ood, **options)
 
 
+def load_results(run: str | Path) -> Results:
+    """The stored results of a finished run, by its folder, within a second; see `ood_lab.runs.stored_run`."""
+    from ood_lab.runs import stored_run
+
+    return stored_run.load_results(run)
+
+
 def load_detector(
     run: str | Path,
     scorer: str = "knn",

@@ -11,6 +11,7 @@ from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed
 from ood_lab.reader.scope import one_command
 from ood_lab.results.store import Results
+from ood_lab.runs.stored_run import with_stored_run
 from ood_lab.sweep.command import read_command, run_tables
 from ood_lab.sweep.grid import run_grid
 
@@ -37,6 +38,7 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
         print(f"no override given: {FIRST_RUN}", flush=True)
         overrides = [FIRST_RUN]
     hydra_overrides = [expand_all(as_typed(text, multirun), folder) for text in overrides]
+    hydra_overrides = with_stored_run(hydra_overrides)
     if asks_for_features(hydra_overrides):
         request = features_request(hydra_overrides, folder, multirun)
         from ood_lab.task.given_features import run

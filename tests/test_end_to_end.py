@@ -14,18 +14,21 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ood_lab
 from ood_lab.__main__ import main
 from ood_lab.config import RequestError, RunError
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.evaluation.extract import load_features
+from ood_lab.results.store import read_rows
 from ood_lab.scorer import build_scorer
 from ood_lab.task import evaluate, features, train
 from ood_lab.task.build import build
 from ood_lab.types import LinearHead
 from tests.cases import each
 from tests.trees import plant
+from tests.wandb_file import read_back
 
 SMALL = [
     "backbone.width=4",
@@ -159,7 +162,8 @@ def test_a_diverging_run_stops_with_step_and_terms(tmp_path: Path, capsys: pytes
 
 
 def test_a_sweep_runs_every_job_and_wandb_works_without_a_key(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ood_lab", "-m", "seed=0,1", "method=ce", "logger=wandb", *small(tmp_path)]
+    command = [sys.executable, "-m", "ood_lab", "-m", "seed=0,1", "method=ce", "logger=wandb", "logger.group=mine"]
+    command += small(tmp_path)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "WANDB_SILENT": "true"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -171,6 +175,32 @@ def test_a_sweep_runs_every_job_and_wandb_works_without_a_key(tmp_path: Path) ->
         media = log.parent / "files" / "media"
         assert len(list(media.glob("images/figure/*.png"))) == 4, "every figure"
         assert list(media.glob("table/results*.json")), "the table"
+        read, summary = read_back(log)
+        assert (read.run_id, read.run_group, read.job_type) == (run.name, "mine", "ce")
+        assert {"dataset=digits", "id_loss=ce", "head=linear"} <= set(read.tags)
+        rows = {(r["scorer"], r["ood_set"], r["metric"]): r["value"] for r in read_rows(run)}
+        for scorer, ood_set, metric in rows:
+            if metric in ("auroc", "fpr95_ood_pos"):
+                name = f"{metric.partition('_')[0]}/{ood_set}/{scorer}"
+                assert summary[name] == pytest.approx(rows[scorer, ood_set, metric])
+        assert summary["accuracy/id"] == pytest.approx(rows[None, None, "accuracy"])
+
+
+def test_tensorboard_has_the_curves_the_metrics_and_the_pictures(tmp_path: Path) -> None:
+    assert main(small(tmp_path, "method=ce", "logger=tensorboard", "scorer=[msp]")) == 0
+    (run,) = tmp_path.glob("ce-*")
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"epoch/ce_mean", "epoch/val_accuracy", "fpr95/photos/msp", "accuracy/id"} <= scalars
+    assert "figure/Scores" in events.Tags()["images"]
+    row = next(r for r in read_rows(run) if (r["ood_set"], r["metric"]) == ("photos", "fpr95_ood_pos"))
+    assert events.Scalars("fpr95/photos/msp")[-1].value == pytest.approx(row["value"])
+
+
+def test_a_rerun_says_that_nothing_is_made_again(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(small(output)) == 0
+    assert "finished before (trained 20" in capsys.readouterr().out
 
 
 def test_the_report_does_without_features_that_were_removed(output: Path) -> None:

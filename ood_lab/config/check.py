@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,8 @@ def check_machine(experiment: Experiment) -> None:
         raise RequestError(
             f"{maker.path}.precision=float16 needs a GPU: trainer=gpu, or {maker.path}.precision=float32, which is slow"
         )
+    if experiment.logger.name == "tensorboard" and find_spec("tensorboard") is None:
+        raise RequestError("logger=tensorboard needs TensorBoard: pip install 'ood-lab[tensorboard]'")
     if trainer.accelerator == "gpu" and cuda_devices() == 0:
         raise RequestError(
             "trainer=gpu: no CUDA device is visible on this machine. "

@@ -193,7 +193,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Logger:
-    """Where training curves go besides the run directory."""
+    """Where training curves go besides the run directory. In Weights & Biases a run belongs to a `group`; those of a
+    table to one of its name.
+    """
 
-    name: Literal["csv", "wandb"]
+    name: Literal["csv", "wandb", "tensorboard"]
     project: str
+    group: str | None = None

@@ -10,6 +10,8 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Protocol
 from ood_lab.plural import counted
 
+AT_CHANCE = 1.5  # times the accuracy of guessing
+LOST = 0.01  # of the ID accuracy, below which fine-tuning is said to have lost none
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
 
@@ -120,6 +122,23 @@ def training_lines(experiment: Experiment, curves: Collection[str]) -> list[str]
     if experiment.trainer.select != "last":
         lines.append("weights of the epoch with the best accuracy on ID validation images")
     return lines
+
+
+def accuracy_lines(accuracy: float, classes: int | None, before: float | None = None) -> list[str]:
+    """What an ID accuracy says about the run: at chance, or lower than that of the classifier that it began with.
+
+    Args:
+        accuracy: as a fraction; nan where it is not stored.
+        before: of the classifier that was fine-tuned.
+    """
+    if classes is not None and classes > 1 and accuracy <= AT_CHANCE / classes:
+        return [
+            f"ID accuracy {100 * accuracy:.1f} is at chance for {classes} classes: the network has learned nothing "
+            "that detectors could use. Lower method.optimizer.lr, train longer, or look at the images (task=data)"
+        ]
+    if before is not None and accuracy < before - LOST:
+        return [f"fine-tuning lost ID accuracy: {100 * before:.1f} before, {100 * accuracy:.1f} after"]
+    return []
 
 
 def _transforms(protocol: Protocol) -> str:

@@ -58,6 +58,19 @@ class Selection:
         radius = radius_metric(experiment.id_rate)
         return Selection(options, experiment.groups_of_sets, conventions, experiment.convention(), stated, radius)
 
+    @staticmethod
+    def of_rows(rows: Sequence[Row]) -> Selection:
+        """Every detector and set that rows have, each as it was stored last."""
+        scored = [row for row in rows if row["scorer"] is not None and row["ood_set"] is not None]
+        groups = {row["ood_set"]: row["group"] for row in scored}
+        of_id = [row["convention"] for row in rows if row["metric"] == "accuracy"]
+        return Selection(
+            {row["scorer"]: row["options"] for row in scored},
+            dict(sorted(groups.items(), key=lambda item: item[1] == "far")),
+            {row["ood_set"]: row["convention"] for row in scored},
+            of_id[-1] if of_id else "",
+        )
+
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""
         options = self.options[scorer]

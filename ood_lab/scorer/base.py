@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from ood_lab.types import FeatureSet, LinearHead
@@ -29,17 +30,31 @@ class Scorer:
     requires: ClassVar[tuple[str, ...]] = ()
     _fitted = False
 
-    def fit(self, train: FeatureSet, head: LinearHead | None = None, val: FeatureSet | None = None) -> Self:
+    def fit(
+        self,
+        train: FeatureSet | Any,
+        head: LinearHead | None = None,
+        val: FeatureSet | None = None,
+        *,
+        logits: Any = None,
+        labels: Any = None,
+    ) -> Self:
         """Take what the detector needs from the training features; for some, nothing.
+
+        Args:
+            train: a `FeatureSet`, or features [N, D] alone, as a tensor or an array, with `logits` [N, C] and `labels`
+                [N] where the detector needs them. With a head, logits that are not given are its own.
 
         Raises:
             ValueError: no rows, or rows that aren't finite; labels or a head that the detector needs are missing or
                 don't fit.
         """
         name = type(self).__name__
+        self._given_head = head
+        train = self._as_set(train, logits, labels)
         check(train, f"{name}: the training set", least=1)
         if "labels" in self.requires and train.labels is None:
-            raise ValueError(f"{name} needs the training labels; the feature set has none")
+            raise ValueError(f"{name} needs the training labels; call fit(features, labels=...)")
         if "head" in self.requires:
             if head is None:
                 raise ValueError(f"{name} needs the classifier's head; call fit(train, head=LinearHead(...))")
@@ -57,8 +72,8 @@ class Scorer:
         """Whether it takes anything from training features or from the classifier's head."""
         return bool(self.requires) or type(self)._fit is not Scorer._fit
 
-    def score(self, data: FeatureSet) -> Tensor:
-        """Scores [N].
+    def score(self, data: FeatureSet | Any, logits: Any = None) -> Tensor:
+        """Scores [N] of a `FeatureSet`, or of features [N, D] alone (see `fit`).
 
         Raises:
             NotFittedError: the detector learns from training features and has not seen any.
@@ -67,12 +82,37 @@ class Scorer:
         if self.learns and not self._fitted:
             raise NotFittedError(self)
         name = type(self).__name__
+        data = self._as_set(data, logits)
         check(data, f"{name}: the set to score")
         scores = self._score(data)
         lost = int(scores.isnan().sum())
         if lost:
             raise ValueError(f"{name} gives no number for {lost} of {len(scores)} rows")
         return scores
+
+    def _as_set(self, data: FeatureSet | Any, logits: Any = None, labels: Any = None) -> FeatureSet:
+        """Features alone as a set, with logits of the head where none are given.
+
+        Raises:
+            ValueError: the detector reads logits, and there are none.
+        """
+        if isinstance(data, FeatureSet):
+            return data
+        features = torch.as_tensor(data).float()
+        if features.dim() != 2:
+            raise ValueError(f"{type(self).__name__}: features of shape {list(features.shape)}; expected [N, D]")
+        head = getattr(self, "_given_head", None)
+        if logits is not None:
+            outputs = torch.as_tensor(logits).float()
+        elif head is not None:
+            outputs = features @ head.weight.T + head.bias
+        elif self.features_alone:
+            outputs = features.new_empty(len(features), 0)
+        else:
+            raise ValueError(
+                f"{type(self).__name__} reads logits, too; give them (logits=...), a FeatureSet, or fit with head=..."
+            )
+        return FeatureSet(features, outputs, None if labels is None else torch.as_tensor(labels).long())
 
     def _fit(self, train: FeatureSet, val: FeatureSet | None) -> None:
         """Learn from the training features; `val` holds those of the validation part, where there is one."""

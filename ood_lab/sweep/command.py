@@ -154,7 +154,10 @@ def run_tables(command: Command, folder: Path | None = None) -> TableResults:
         RunError: some runs failed; the rest is made and shown.
     """
     scale = load_scale(command.scale, folder)
-    tables = [adapt(load_table(name, folder), scale, command.overrides, folder) for name in command.tables]
+    overrides = command.overrides
+    if "logger=wandb" in overrides and not any(text.startswith("logger.group=") for text in overrides):
+        overrides = (*overrides, f"logger.group={'+'.join(command.tables)}")
+    tables = [adapt(load_table(name, folder), scale, overrides, folder) for name in command.tables]
     settings = [table for table in tables if table.kind == "config"]  # these are composed, not run
     measured = [table for table in tables if table not in settings]
     planned, composed = plan(measured, folder, machine=command.here), plan(settings, folder, look=False)

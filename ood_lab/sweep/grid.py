@@ -25,6 +25,7 @@ from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
 from ood_lab.sweep.command import Command, engine_for
 from ood_lab.sweep.estimate import estimate
+from ood_lab.sweep.plot import draw_sweep
 from ood_lab.sweep.sweep import sweep
 from ood_lab.tables.spec import key_of
 
@@ -65,8 +66,12 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         return []
     failures = sweep(experiments, engine, output)
     if experiments[0].task.name in ("train", "evaluate", "report"):
+        found = settings(singles, experiments)
         stdout.print()
-        stdout.print(summary(settings(singles, experiments)), highlight=False)
+        stdout.print(summary(found), highlight=False)
+        picture = draw_sweep(found, output / "sweeps")
+        if picture is not None:
+            stdout.print(f"as a picture: {picture}", highlight=False, markup=False)
     failures.complain()
     return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in experiments]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from ood_lab.evaluation.extract import (
 from ood_lab.evaluation.scores import score
 from ood_lab.images.transform import Transform
 from ood_lab.method.base import Method
-from ood_lab.reader.picture import to_rgb
+from ood_lab.reader.pictures import pictures
 from ood_lab.results.store import read_thresholds
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
@@ -48,6 +47,7 @@ class Detector:
         transform, normalise: as in the run.
         threshold: the score that the given share of ID validation images stays below.
         precision: in which the network runs, as in the run's evaluation.
+        name: of the run.
     """
 
     def __init__(
@@ -58,22 +58,24 @@ class Detector:
         normalise: Normalise,
         threshold: float,
         precision: Precision,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.method, self.scorer, self.transform = method.eval(), scorer, transform
         self.normalise, self.threshold, self.precision = normalise, threshold, precision
 
     @torch.inference_mode()
-    def score(self, images: Iterable[Image.Image], batch_size: int = 250) -> Tensor:
-        """Scores [N] in float64 of PIL images of any size, made RGB as files are (see `to_rgb`).
+    def score(self, images: Any, batch_size: int = 250) -> Tensor:
+        """Scores [N] in float64 of pictures of any size: paths, PIL images, arrays, tensors, or a list of these (see
+        `ood_lab.reader.pictures`).
 
         Raises:
-            RunError: a 32-bit or float picture; its place in `images` is named.
+            RunError: no picture, one that can't be read, or a 32-bit one; its place in `images` is named.
         """
-        pictures = list(images)
         parts = []
-        for start in range(0, len(pictures), batch_size):
-            numbered = enumerate(pictures[start : start + batch_size], start)
-            squares = [np.array(self.transform(to_rgb(picture, f"image {i}"))) for i, picture in numbered]
+        given = pictures(images)
+        while chosen := list(islice(given, batch_size)):
+            squares = [np.array(self.transform(picture)) for picture in chosen]
             pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
             x = self.normalise(pixels)
             if isinstance(self.scorer, InputScorer) and self.scorer.epsilon > 0:
@@ -87,9 +89,13 @@ class Detector:
             parts.append(score(self.scorer, Extracted({**outputs, "labels": labels}).features(self.scorer.space)))
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
-    def is_ood(self, images: Iterable[Image.Image]) -> Tensor:
+    def is_ood(self, images: Any) -> Tensor:
         """Whether each image scores above the threshold, bool [N]."""
         return self.score(images) > self.threshold
+
+    def __repr__(self) -> str:
+        """Such as `Detector(KNN on ce-digits-narrow-s0-de90e708, OOD above 0.41)`."""
+        return f"Detector({type(self.scorer).__name__} on {self.name}, OOD above {self.threshold:.4g})"
 
 
 def load_detector(
@@ -127,6 +133,8 @@ def load_detector(
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
     if isinstance(fitted, InputScorer) and not fitted.changes_id:
         raise RequestError(f"scorer={scorer} measures how robust a detector is, and is none to be used; take its own")
+    if not RunFolder(folder).config.is_file():
+        raise RequestError(f"{folder} holds results of given features and no network; give the folder of a run")
     config = OmegaConf.to_container(OmegaConf.load(RunFolder(folder).config), resolve=True)
     if not isinstance(config, dict) or "head" not in config:
         raise RequestError(f"{folder} was made before methods were rows of parts; make the run again with this version")
@@ -151,7 +159,7 @@ def load_detector(
         raise RequestError(f"scorer={scorer} on {folder}: {error}") from error
     recipe = experiment.dataset.recipe
     transform = Transform("short_side", recipe.resize, recipe.side)
-    return Detector(method, fitted, transform, build_normalise(experiment), limit, last["precision"])
+    return Detector(method, fitted, transform, build_normalise(experiment), limit, last["precision"], folder.name)
 
 
 def _features(folder: Path, split: str, key: str) -> Extracted:

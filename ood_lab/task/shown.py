@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from datetime import datetime
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
+from ood_lab.config.prerequisites import INIT
 from ood_lab.progress import stdout
-from ood_lab.results.caption import changed_line, protocol_lines, training_lines, tuning_lines
+from ood_lab.results.caption import accuracy_lines, changed_line, protocol_lines, training_lines, tuning_lines
 from ood_lab.results.curves import read_curves
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import PAGE, Results, read_rows, read_thresholds
@@ -28,6 +30,8 @@ def finished(experiment: Experiment) -> Results | None:
         return None
     experiment = with_stored_normalisation(experiment) or experiment
     results = stored(experiment)
+    made = datetime.fromtimestamp(RunFolder(experiment.run_dir).weights.stat().st_mtime).astimezone()
+    print(f"{experiment.run_id}: finished before (trained {made:%Y-%m-%d %H:%M}); nothing is made again", flush=True)
     show(experiment, results)
     return results
 
@@ -74,9 +78,18 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *changed_line(*_changed(experiment, results)),
         *tuning_lines(protocol.validation, chosen),
         *training_lines(experiment, {key for row in read_curves(RunFolder(experiment.run_dir).curves) for key in row}),
+        *accuracy_lines(selection.accuracy(results.rows), *_compared(experiment, results)),
         *caveats(experiment),
         *([] if experiment.note is None else [experiment.note]),
     ]
+
+
+def _compared(experiment: Experiment, results: Results) -> tuple[int | None, float | None]:
+    """The number of ID classes, and the ID accuracy of the classifier that the run began with, where it is known."""
+    below = experiment.prerequisites.get(INIT)
+    before = next((r for r in results.needed if below is not None and r.run_id == below.run_id), None)
+    accuracy = None if before is None or below is None else Selection.of(below).accuracy(before.rows)
+    return experiment.dataset.recipe.num_classes, accuracy
 
 
 def _changed(experiment: Experiment, results: Results) -> tuple[dict[str, tuple[int, int]], list[str]]:

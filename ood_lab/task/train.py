@@ -40,8 +40,8 @@ from ood_lab.task.features import check_weights
 from ood_lab.task.loggers import session
 from ood_lab.task.normalisation import with_normalisation
 from ood_lab.task.overlap import announce
+from ood_lab.task.trainer import announce_resumed, trainer_of
 from ood_lab.task.trainer import fit as trainer_fit
-from ood_lab.task.trainer import trainer_of
 from ood_lab.training.checkpoint import newest
 from ood_lab.training.datamodule import DataModule
 from ood_lab.training.weights import fitted, keeps_order, read_weights
@@ -78,6 +78,8 @@ def _finish(experiment: Experiment, below: list[Results], began: float | None) -
     folder = RunFolder(experiment.run_dir)
     for note in (note for use in experiment.image_sets for note in use.notes()):
         print(f"note: {note}", file=sys.stderr, flush=True)
+    if folder.is_trained:
+        print(f"{experiment.run_id}: trained before; what is missing of its evaluation is made", flush=True)
     torch.set_num_threads(experiment.trainer.threads)
     with session(experiment) as log:
         with _nothing_left_of_a_refusal(folder):
@@ -196,10 +198,10 @@ def _announce_training(experiment: Experiment, method: Method, data: DataModule,
         f"{experiment.run_id}: {counted(epochs, 'epoch')}, {counted(data.steps_per_epoch * epochs, 'step')} of "
         f"{counted(data.batch_size, 'image')}"
         + (f" x {method.views} views" if method.views > 1 else "")
-        + (f" on {devices} devices" if devices > 1 else "")
-        + (f", resuming {resumed.name}" if resumed else ""),
+        + (f" on {devices} devices" if devices > 1 else ""),
         flush=True,
     )
+    announce_resumed(resumed, data.steps_per_epoch * epochs, data.steps_per_epoch)
     print(f"minimises {objective(experiment)}", flush=True)
 
 

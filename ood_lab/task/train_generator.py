@@ -22,7 +22,7 @@ from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_weights import RunWeights
 from ood_lab.task.build import build, build_part, build_reading, device
 from ood_lab.task.callbacks import Curves
-from ood_lab.task.trainer import fit, trainer_of
+from ood_lab.task.trainer import announce_resumed, fit, trainer_of
 from ood_lab.training.checkpoint import newest
 from ood_lab.training.datamodule import DataModule, Normalise, Sizes
 
@@ -75,10 +75,9 @@ class GeneratorWeights(RunWeights):
         training: GeneratorTraining = build_part(experiment, experiment.generator, classes)
         resumed = newest(folder.checkpoints)
         steps = data.steps_per_epoch * training.epochs
-        goes_on = f", resuming {resumed.name}" if resumed else ""
-        print(
-            f"{experiment.run_id}: {counted(steps, 'step')} of {counted(data.batch_size, 'image')}{goes_on}", flush=True
-        )
+        images = counted(data.batch_size, "image")
+        print(f"{experiment.run_id}: {counted(steps, 'step')} of {images}", flush=True)
+        announce_resumed(resumed, steps, data.steps_per_epoch)
         trainer = trainer_of(experiment, training.epochs, Curves(folder.curves, experiment.trainer.log_every_n_steps))
         fit(trainer, training, data, resumed, folder.path)
         weights = {name: value.contiguous() for name, value in training.averaged.state_dict().items()}

@@ -14,7 +14,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.runs.cost import add_seconds
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.callbacks import Bar, Checkpoints, Clock, Curves
-from ood_lab.training.checkpoint import NamedByDigest
+from ood_lab.training.checkpoint import NamedByDigest, step_of
 from ood_lab.training.datamodule import DataModule
 
 
@@ -42,13 +42,14 @@ def trainer_of(
         precision=precision,
         max_epochs=max_epochs,
         callbacks=[
-            Bar(experiment.run_id),
+            Bar(experiment.run_id, options.log_every_n_steps),
             Clock(),
             curves,
             *callbacks,
             Checkpoints(folder.checkpoints, options.checkpoint_minutes),
         ],
         logger=list(loggers),
+        log_every_n_steps=1,  # `Curves` logs, and by its own interval
         plugins=[NamedByDigest()],
         deterministic="warn",
         enable_checkpointing=False,
@@ -57,6 +58,13 @@ def trainer_of(
         num_sanity_val_steps=0,
         default_root_dir=str(folder.path),
     )
+
+
+def announce_resumed(resumed: Path | None, steps: int, per_epoch: int) -> None:
+    """Say from where training that was stopped goes on; nothing for one that begins."""
+    if resumed is not None:
+        done = step_of(resumed)
+        print(f"goes on from step {done:,} of {steps:,} (epoch {done // per_epoch + 1})", flush=True)
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, data: DataModule, resumed: Path | None, run_dir: Path) -> None:

@@ -50,3 +50,8 @@ def newest(folder: Path) -> Path | None:
         if hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST] == path.stem.rpartition("-")[2]:
             return path
     return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of steps after which a checkpoint was saved."""
+    return int(checkpoint.stem.partition("-")[0].removeprefix("step"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import prepare
-from ood_lab.results.caption import training_lines
+from ood_lab.results.caption import accuracy_lines, training_lines
 
 LOGGED = {"step", "epoch", "loss/total", "val/msp/auroc/uniform_noise"}
 
@@ -24,3 +24,11 @@ def test_what_was_looked_at_while_training_is_what_the_curves_hold(
         assert line.startswith("OOD test sets were scored while training, too")
     chosen = prepare(["method=ce", "trainer.select=best_val_accuracy"])
     assert training_lines(chosen, LOGGED) == ["weights of the epoch with the best accuracy on ID validation images"]
+
+
+def test_an_accuracy_at_chance_and_one_that_fine_tuning_lost_are_said() -> None:
+    assert "at chance for 10 classes" in accuracy_lines(0.11, 10)[0]
+    assert "at chance" in accuracy_lines(0.11, 10, 0.98)[0]
+    assert accuracy_lines(0.98, 10, 0.938 + 0.05) == []
+    assert accuracy_lines(0.938, 10, 0.984) == ["fine-tuning lost ID accuracy: 98.4 before, 93.8 after"]
+    assert accuracy_lines(0.9, None) == accuracy_lines(float("nan"), 10, 0.9) == []

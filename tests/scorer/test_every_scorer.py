@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +137,31 @@ def test_a_k_above_the_bank_is_the_bank(name: str) -> None:
     alpha = {"alpha": 1.0} if name == "nnguide" else {}
     all_of_it, more = (build_scorer(name, k=k, **alpha).fit(few).score(TEST) for k in (6, 60))
     assert torch.equal(all_of_it, more)
+
+
+def test_features_alone_will_do_where_a_detector_reads_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    train, test, labels = random.normal(size=(40, 6)), random.normal(size=(9, 6)), np.arange(40) % 4
+    head = LinearHead(torch.randn(4, 6), torch.zeros(4))
+    x, y = (torch.tensor(a).float() for a in (train, test))
+    whole = [FeatureSet(a, a @ head.weight.T + head.bias, b) for a, b in ((x, torch.tensor(labels)), (y, None))]
+    for name, more in {
+        "knn": {},
+        "mahalanobis": {"labels": labels},
+        "vim": {"head": head},
+        "msp": {"head": head},
+    }.items():
+        alone = build_scorer(name).fit(train, **more).score(test)
+        torch.testing.assert_close(alone, build_scorer(name).fit(whole[0], head=head).score(whole[1]))
+    given = build_scorer("msp").fit(train, logits=whole[0].logits).score(test, logits=whole[1].logits)
+    torch.testing.assert_close(given, build_scorer("msp").fit(whole[0]).score(whole[1]))
+
+
+def test_what_a_detector_lacks_is_said() -> None:
+    train = torch.randn(10, 3)
+    with pytest.raises(ValueError, match=r"Mahalanobis needs the training labels; call fit\(features, labels=...\)"):
+        build_scorer("mahalanobis").fit(train)
+    with pytest.raises(ValueError, match="MSP reads logits, too; give them"):
+        build_scorer("msp").fit(train)
+    with pytest.raises(ValueError, match=r"KNN: features of shape \[3\]; expected \[N, D\]"):
+        build_scorer("knn").fit(train[0])

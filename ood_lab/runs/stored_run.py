@@ -1,0 +1,84 @@
+"""A finished run by its folder: the command that makes it again, and its results, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ood_lab.config.quoting import as_override, quote
+from ood_lab.errors import RequestError
+from ood_lab.results.store import Results, Row, read_rows
+from ood_lab.results.table import Selection, lines
+from ood_lab.runs.run_folder import RunFolder
+
+KEY = "run"
+
+
+def with_stored_run(overrides: Sequence[str]) -> list[str]:
+    """`task=report run=FOLDER` as the command that made the run, with every detector that it has results of.
+
+    Raises:
+        RequestError: the folder is no run's, or something else is asked for, too.
+    """
+    named = [text for text in overrides if text.partition("=")[0] == KEY]
+    if not named:
+        return list(overrides)
+    path = Path(named[-1].partition("=")[2].strip("'\"")).expanduser().absolute()
+    rest = [text for text in overrides if text not in named and text.partition("=")[0] != "paths.output"]
+    if "task=report" not in rest or any(not text.startswith(("task=", "figure", "paths.")) for text in rest):
+        raise RequestError(
+            "run=FOLDER shows what is stored of a run: task=report run=FOLDER, with figure= and paths.data="
+        )
+    about, rows = _about(path), read_rows(path)
+    if not rows:
+        raise RequestError(f"run={path}: nothing is measured yet; run its command: {_command(about['overrides'])}")
+    made = [text for text in about["overrides"] if not text.startswith(("scorer", "task=", "paths.output=", "tuning="))]
+    return [*made, *_detectors(rows), f"paths.output={quote(str(path.parent))}", *rest]
+
+
+def load_results(folder: str | Path) -> Results:
+    """What a finished run has stored, with that of the runs it depends on; every detector, as it was scored last.
+
+    Args:
+        folder: of the run, outputs/<run id>; or that of an evaluation of given features.
+
+    Raises:
+        RequestError: nothing is stored there.
+    """
+    path = Path(folder).expanduser().absolute()
+    rows = read_rows(path)
+    if not rows:
+        _about(path)
+        raise RequestError(f"{path}: nothing is measured yet")
+    needs = _about(path)["needs"] if RunFolder(path).identity.is_file() else ()
+    below = [load_results(path.parent / name) for name in needs if read_rows(path.parent / name)]
+    results = Results(path.name, path, rows, below)
+    results.lines = lines(results, Selection.of_rows(rows))
+    results.caption = [f"as stored in {path}; percent, means over {', '.join(Selection.of_rows(rows).groups)}"]
+    return results
+
+
+def _about(path: Path) -> dict[str, Any]:
+    identity = RunFolder(path).identity
+    if not identity.is_file():
+        raise RequestError(
+            f"{path}: no run is stored there; give the folder that a command has printed, outputs/<run id>"
+        )
+    found: dict[str, Any] = json.loads(identity.read_text())
+    return found
+
+
+def _detectors(rows: Sequence[Row]) -> list[str]:
+    """The detectors of stored rows with their options, as overrides; pytorch-ood's are left out."""
+    options = {
+        row["scorer"]: json.loads(row["options"]) for row in rows if row["scorer"] is not None and not row["tuned"]
+    }
+    own = {name: node for name, node in options.items() if "." not in name}
+    values = [f"scorer.{name}.{key}={as_override(value)}" for name, node in own.items() for key, value in node.items()]
+    return [f"scorer=[{','.join(own)}]", *values]
+
+
+def _command(overrides: Sequence[str]) -> str:
+    return f"python -m ood_lab {' '.join(overrides)}"

@@ -1,0 +1,107 @@
+"""A sweep as a picture: what varied against AUROC and FPR95, a line a detector, with the spread over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING
+
+from ood_lab.files.storage import write_atomically
+from ood_lab.results.caption import HEADLINES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ood_lab.sweep.grid import Setting
+
+
+def draw_sweep(settings: Sequence[Setting], folder: Path) -> Path | None:
+    """Write the picture as PNG, PDF and CSV.
+
+    The value that varies first lies along the axis, as numbers where all are; those of the others are rows of panels.
+
+    Returns:
+        the path of the PNG; None where nothing varied besides the seed, or nothing is measured.
+    """
+    names = list(settings[0].varied) if settings else []
+    if not names or not any(setting.of_scorer for setting in settings):
+        return None
+    from ood_lab.figure.base import files_of  # matplotlib, which only pictures need
+
+    digest = hashlib.sha256(repr([setting.varied for setting in settings]).encode()).hexdigest()[:8]
+    path = folder / f"{'-'.join(name.rpartition('.')[2] for name in names)}-{digest}.png"
+    for end, content in files_of(_figure(settings, names)).items():
+        write_atomically(path.with_suffix(f".{end}"), content)
+    return path
+
+
+def _figure(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    from ood_lab.figure.base import shared_legend, tidy
+
+    first, others = names[0], names[1:]
+    blocks: dict[tuple[str, ...], list[Setting]] = {}
+    for setting in settings:
+        blocks.setdefault(tuple(setting.varied[name] for name in others), []).append(setting)
+    headline = settings[0].experiment.protocol.fpr95
+    metrics = {
+        ("near", "auroc"): "AUROC near (%)",
+        ("far", "auroc"): "AUROC far (%)",
+        ("all", f"fpr95_{headline}"): f"FPR95 {HEADLINES[headline]} (%)",
+    }
+    shown = {key: title for key, title in metrics.items() if _is_measured(settings, key)}
+    figure = Figure(figsize=(3.4 * len(shown), 2.8 * len(blocks) + 0.5), layout="constrained")
+    grid = figure.subplots(len(blocks), len(shown), squeeze=False, sharex=True, sharey="col")
+    for row, (values, block) in zip(grid, blocks.items(), strict=True):
+        what = ", ".join(f"{n.rpartition('.')[2]}={v}" for n, v in zip(others, values, strict=True))
+        for axes, (key, title) in zip(row, shown.items(), strict=True):
+            tidy(axes)
+            axes.set_title(title, fontsize=9)
+            axes.set_label(f"{what} {title}".strip())
+            axes.set_xlabel(first, fontsize=8)
+            _lines(axes, block, first, key)
+        row[0].set_ylabel(what, fontsize=9)
+    shared_legend(figure)
+    return figure
+
+
+def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]) -> None:
+    from ood_lab.figure.base import DASHES, ID_COLOUR, OOD_COLOURS
+
+    palette = (ID_COLOUR, *OOD_COLOURS)
+    texts = [setting.varied[name] for setting in block]
+    numbers = [_number(text) for text in texts]
+    at = numbers if None not in numbers else list(range(len(texts)))
+    scorers = list(dict.fromkeys(scorer for setting in block for scorer in setting.of_scorer))
+    for number, scorer in enumerate(scorers):
+        points = []
+        for x, setting in zip(at, block, strict=True):
+            values = [100 * line.means[key] for line in setting.of_scorer.get(scorer, ())]
+            if values and not any(map(isnan, values)):
+                points.append((x, fmean(values), pstdev(values)))
+        points.sort()
+        if points:
+            xs, means, spreads = zip(*points, strict=True)
+            style = {"color": palette[number % len(palette)], "ls": DASHES[number % len(DASHES)]}
+            axes.errorbar(xs, means, spreads, marker="o", ms=4, lw=1.3, capsize=3, label=scorer, **style)
+    if None in numbers:
+        axes.set_xticks(at, texts, rotation=30 if max(map(len, texts)) > 6 else 0, ha="right", fontsize=8)
+    elif min(at) > 0 and max(at) / min(at) >= 20:
+        axes.set_xscale("log")
+
+
+def _is_measured(settings: Sequence[Setting], key: tuple[str, str]) -> bool:
+    lines = [line for setting in settings for found in setting.of_scorer.values() for line in found]
+    return any(not isnan(line.means[key]) for line in lines)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
