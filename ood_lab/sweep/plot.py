@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ood_lab.files.storage import write_atomically
 from ood_lab.results.caption import HEADLINES
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ood_lab.sweep.grid import Setting
+
+
+WIDE = 9.9  # the largest value over the smallest, from which the axis is logarithmic
 
 
 def draw_sweep(settings: Sequence[Setting], folder: Path) -> Path | None:
@@ -30,13 +33,38 @@ def draw_sweep(settings: Sequence[Setting], folder: Path) -> Path | None:
     names = list(settings[0].varied) if settings else []
     if not names or not any(setting.of_scorer for setting in settings):
         return None
-    from ood_lab.figure.base import files_of  # matplotlib, which only pictures need
+    from ood_lab.figure.base import as_csv, picture  # matplotlib, which only pictures need
 
     digest = hashlib.sha256(repr([setting.varied for setting in settings]).encode()).hexdigest()[:8]
     path = folder / f"{'-'.join(name.rpartition('.')[2] for name in names)}-{digest}.png"
-    for end, content in files_of(_figure(settings, names)).items():
-        write_atomically(path.with_suffix(f".{end}"), content)
+    metrics, figure = _metrics(settings), _figure(settings, names)
+    write_atomically(path.with_suffix(".pdf"), picture(figure, "pdf"))
+    write_atomically(path.with_suffix(".csv"), as_csv(_rows(settings, metrics)))
+    write_atomically(path, picture(figure))
     return path
+
+
+def _metrics(settings: Sequence[Setting]) -> dict[tuple[str, str], str]:
+    """What is drawn, as far as it is measured, with its title."""
+    headline = settings[0].experiment.protocol.fpr95
+    metrics = {
+        ("near", "auroc"): "AUROC near (%)",
+        ("far", "auroc"): "AUROC far (%)",
+        ("all", f"fpr95_{headline}"): f"FPR95 {HEADLINES[headline]} (%)",
+    }
+    return {key: title for key, title in metrics.items() if _is_measured(settings, key)}
+
+
+def _rows(settings: Sequence[Setting], metrics: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+    """The numbers: a row for each setting, detector and metric."""
+    return [
+        {**setting.varied, "detector": scorer, "metric": title, "seeds": len(lines), "mean": fmean(values),
+         "std": pstdev(values)}
+        for setting in settings
+        for scorer, lines in setting.of_scorer.items()
+        for key, title in metrics.items()
+        if (values := [100 * line.means[key] for line in lines]) and not any(map(isnan, values))
+    ]  # fmt: skip
 
 
 def _figure(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
@@ -48,13 +76,7 @@ def _figure(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
     blocks: dict[tuple[str, ...], list[Setting]] = {}
     for setting in settings:
         blocks.setdefault(tuple(setting.varied[name] for name in others), []).append(setting)
-    headline = settings[0].experiment.protocol.fpr95
-    metrics = {
-        ("near", "auroc"): "AUROC near (%)",
-        ("far", "auroc"): "AUROC far (%)",
-        ("all", f"fpr95_{headline}"): f"FPR95 {HEADLINES[headline]} (%)",
-    }
-    shown = {key: title for key, title in metrics.items() if _is_measured(settings, key)}
+    shown = _metrics(settings)
     figure = Figure(figsize=(3.4 * len(shown), 2.8 * len(blocks) + 0.5), layout="constrained")
     grid = figure.subplots(len(blocks), len(shown), squeeze=False, sharex=True, sharey="col")
     for row, (values, block) in zip(grid, blocks.items(), strict=True):
@@ -75,8 +97,8 @@ def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]
 
     palette = (ID_COLOUR, *OOD_COLOURS)
     texts = [setting.varied[name] for setting in block]
-    numbers = [_number(text) for text in texts]
-    at = numbers if None not in numbers else list(range(len(texts)))
+    numbers = _numbers(texts)
+    at = list(map(float, range(len(texts)))) if numbers is None else numbers
     scorers = list(dict.fromkeys(scorer for setting in block for scorer in setting.of_scorer))
     for number, scorer in enumerate(scorers):
         points = []
@@ -87,11 +109,13 @@ def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]
         points.sort()
         if points:
             xs, means, spreads = zip(*points, strict=True)
-            style = {"color": palette[number % len(palette)], "ls": DASHES[number % len(DASHES)]}
-            axes.errorbar(xs, means, spreads, marker="o", ms=4, lw=1.3, capsize=3, label=scorer, **style)
-    if None in numbers:
+            axes.errorbar(
+                xs, means, spreads, marker="o", ms=4, lw=1.3, capsize=3, label=scorer,
+                color=palette[number % len(palette)], ls=DASHES[number % len(DASHES)],
+            )  # fmt: skip
+    if numbers is None:
         axes.set_xticks(at, texts, rotation=30 if max(map(len, texts)) > 6 else 0, ha="right", fontsize=8)
-    elif min(at) > 0 and max(at) / min(at) >= 20:
+    elif min(at) > 0 and max(at) / min(at) >= WIDE:
         axes.set_xscale("log")
 
 
@@ -100,8 +124,9 @@ def _is_measured(settings: Sequence[Setting], key: tuple[str, str]) -> bool:
     return any(not isnan(line.means[key]) for line in lines)
 
 
-def _number(text: str) -> float | None:
+def _numbers(texts: Sequence[str]) -> list[float] | None:
+    """The values as numbers; None where one is none."""
     try:
-        return float(text)
+        return [float(text) for text in texts]
     except ValueError:
         return None
