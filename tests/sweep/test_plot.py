@@ -45,7 +45,7 @@ def test_names_stand_side_by_side_and_a_second_value_makes_rows() -> None:
     settings = [setting([0.5], method=m, width=w) for w in ("4", "8") for m in ("ce", "cider")]
     figure = _figure(settings, ["method", "width"])
     assert len(figure.axes) == 2 * 3
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["ce", "cider"]
+    assert [text.get_text() for text in figure.axes[3].get_xticklabels()] == ["ce", "cider"]
     assert [figure.axes[0].get_ylabel(), figure.axes[3].get_ylabel()] == ["width=4", "width=8"]
 
 
