@@ -56,7 +56,7 @@ class Network:
                 # A normalisation writes its statistics into copies, which are thrown away.
                 module._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
                 if mode == "held" and isinstance(module, _BatchNorm):
-                    module.__dict__["forward"] = partial(_with_statistics_held, module)  # before that of its class
+                    module.__dict__["forward"] = partial(_held, module)  # before that of its class
             yield
         finally:
             for module, training, buffers, forward in before:
@@ -65,6 +65,15 @@ class Network:
                 module.__dict__.pop("forward", None)
                 if forward is not None:
                     module.__dict__["forward"] = forward
+
+
+def _held(module: _BatchNorm, rows: Tensor) -> Tensor:
+    """A batch normalisation with its statistics held, and what timm's have behind it: dropout and an activation."""
+    rows = _with_statistics_held(module, rows)
+    for name in ("drop", "act"):
+        behind = getattr(module, name, None)
+        rows = behind(rows) if isinstance(behind, nn.Module) else rows
+    return rows
 
 
 def _with_statistics_held(module: _BatchNorm, rows: Tensor) -> Tensor:

@@ -97,11 +97,12 @@ class _OfWeights(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The first of two, when the second is zero."""
+    """The first of two, when the second is zero; y itself and no view, so that an activation may write into it."""
 
     @staticmethod
-    def forward(_ctx: Any, y: Tensor, _zeros: Tensor) -> Tensor:
-        return y.view_as(y)
+    def forward(ctx: Any, y: Tensor, _zeros: Tensor) -> Tensor:
+        ctx.mark_dirty(y)
+        return y
 
     @staticmethod
     def backward(_ctx: Any, *gradients: Any) -> Any:

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -17,21 +18,26 @@ from ood_lab.autograd.convolution import Geometry, convolved
 
 @contextmanager
 def twice_differentiable(modules: nn.Module) -> Iterator[None]:
-    """Within it convolutions, and batch normalisations in training mode, have derivatives of their own.
+    """Within it convolutions, and batch normalisations in training mode, have derivatives of their own; attention is
+    computed from products and a softmax, since torch's fused kernels can't be differentiated twice.
 
-    Values and running statistics are the same.
+    Values and running statistics are the same. A subclass that computes something else in its forward pass (timm's
+    normalisations with an activation) is left as it is.
     """
     found = [(module, forward) for module in modules.modules() if (forward := _forward_of(module)) is not None]
     try:
         for module, forward in found:
             module.__dict__["forward"] = partial(forward, module)  # before that of its class
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         for module, _ in found:
             module.__dict__.pop("forward", None)
 
 
 def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
+    if not is_plain(module):
+        return None
     if isinstance(module, _BatchNorm):
         usual = module.weight is not None and module.momentum is not None and module.track_running_stats
         return _normalise if module.training and usual else None
@@ -39,6 +45,12 @@ def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
         usual = not module.transposed and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return _convolve if usual else None
     return None
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module's forward pass is that of torch's own convolution or batch normalisation."""
+    plain = (_BatchNorm.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
+    return type(module).forward in plain
 
 
 def _normalise(module: _BatchNorm, x_NC: Tensor) -> Tensor:

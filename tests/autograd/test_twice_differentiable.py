@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ood_lab.autograd.twice_differentiable import twice_differentiable
 from ood_lab.backbone.resnet import ResNet
+from ood_lab.backbone.timm import Timm
+from ood_lab.network import Network
 from tests.cases import each
 
 
@@ -103,3 +105,41 @@ def test_bfloat16_rows_keep_statistics_in_float32_and_a_second_derivative() -> N
     assert (y.dtype, norm.running_mean.dtype) == (torch.bfloat16, torch.float32)
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet"])
+def test_networks_of_timm_keep_their_outputs_and_are_differentiated_twice(name: str) -> None:
+    """Attention, and batch normalisations with an activation behind them."""
+    torch.manual_seed(0)
+    network = Timm(3, name=name, side=32).double().train()
+    for module in network.modules():
+        module.p = 0.0 if isinstance(module, nn.Dropout) else getattr(module, "p", 0.0)
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+
+    def penalty(images: torch.Tensor) -> torch.Tensor:
+        logits = network(images).logits
+        (slope,) = torch.autograd.grad(logits.logsumexp(1).sum(), images, create_graph=True)
+        return slope.square().sum()
+
+    usual = network(x).logits.detach()
+    with twice_differentiable(network):
+        torch.testing.assert_close(network(x).logits.detach(), usual)
+        x.requires_grad_()
+        value = penalty(x)
+        (found,) = torch.autograd.grad(value, network.fc.weight)
+        step = torch.randn_like(network.fc.weight)
+        with torch.no_grad():
+            network.fc.weight += 1e-6 * step
+        above = penalty(x)
+        with torch.no_grad():
+            network.fc.weight -= 2e-6 * step
+        below = penalty(x)
+    assert float((above - below) / 2e-6) == pytest.approx(float((found * step).sum()), rel=1e-4)
+
+
+def test_held_statistics_keep_the_activation_of_timms_normalisations() -> None:
+    torch.manual_seed(0)
+    backbone = Timm(3, name="test_efficientnet", side=32).train()
+    network = Network(backbone, backbone)
+    x = torch.randn(6, 3, 32, 32)
+    torch.testing.assert_close(network(x, "held").logits, network(x, "train").logits, rtol=1e-3, atol=1e-4)

@@ -135,3 +135,28 @@ def test_a_wrong_command_is_refused(
     np.savez(tmp_path / "FILE.npz", **FILE)
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_embeddings_of_an_image_text_model_are_matched_with_concepts() -> None:
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    texts = {**small, "vocab_size": 40, "max_position_embeddings": 8, "eos_token_id": 39, "bos_token_id": 38}
+    images = {**small, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    clip = CLIPModel(CLIPConfig(text_config=texts, vision_config=images, projection_dim=12)).eval()
+
+    def pooled(found: Any) -> torch.Tensor:  # a tensor, or since transformers 5 an output that holds one
+        return found if isinstance(found, torch.Tensor) else found.pooler_output
+
+    with torch.inference_mode():
+        concepts = pooled(clip.get_text_features(input_ids=torch.randint(0, 38, (3, 6))))
+        sets = [pooled(clip.get_image_features(pixel_values=torch.randn(n, 3, 16, 16))) for n in (20, 10, 8)]
+    results = ood_lab.evaluate(sets[0], sets[1], {"far": sets[2]}, head=concepts, scorer=["mcm", "knn"])
+    expected = []
+    for embeddings in sets[1:]:
+        cosines = torch.nn.functional.cosine_similarity(embeddings[:, None].double(), concepts[None].double(), dim=2)
+        expected.append(1 - cosines.softmax(1).amax(1).numpy())
+    truth = np.r_[np.zeros(10), np.ones(8)]
+    assert value(results, "mcm", "far") == pytest.approx(roc_auc_score(truth, np.concatenate(expected)))
