@@ -1,14 +1,16 @@
-"""Checking what a run looks at between its epochs."""
+"""Checking how a run trains, and what it looks at between its epochs."""
 
 from __future__ import annotations
 
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.identity import read_by
 from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 
 def check_during_training(experiment: Experiment) -> None:
-    """Refuse an evaluation that has nothing to score, and a selection by test data.
+    """Refuse options of the trainer that exclude each other, an evaluation that has nothing to score, and a selection
+    by test data.
 
     Raises:
         RequestError: see above.
@@ -18,6 +20,21 @@ def check_during_training(experiment: Experiment) -> None:
         raise RequestError(
             "trainer.select=best_val_accuracy: protocol.id_val=0 keeps no ID images for validation, so that it would "
             "select by test images; give protocol.id_val a number, or leave select out"
+        )
+    if trainer.ema is not None and trainer.select != "last":
+        raise RequestError(
+            f"trainer.ema={trainer.ema} ends with averaged weights, and trainer.select={trainer.select} with those of "
+            "an epoch; choose one"
+        )
+    if trainer.accumulate > 1 and experiment.makes_outlier_images:
+        raise RequestError(
+            f"trainer.accumulate={trainer.accumulate}: {experiment.method.choice} trains a GAN beside the classifier "
+            "in every batch; use 1"
+        )
+    if trainer.compile and (twice := [part.path for part in experiment.parts if "images" in read_by(part.target)]):
+        raise RequestError(
+            f"trainer.compile=true: {', '.join(twice)} differentiates gradients, which compiled networks can't; use "
+            "false"
         )
     if not trainer.evaluate_every:
         for name, given in (("evaluate_scorers", trainer.evaluate_scorers), ("evaluate_test", trainer.evaluate_test)):

@@ -70,6 +70,9 @@ class Trainer:
     are scored on ID validation images beside the protocol's validation sets; with `evaluate_test` on the test sets,
     too. The final weights are the last ones, or with `select` those of the epoch with the best accuracy on ID
     validation images. Of the auxiliary set `auxiliary_images` are used, drawn by the seed (null: all).
+
+    The gradients of `accumulate` batches make one step of the optimizer. With `ema` the run ends with a moving average
+    of the weights by that decay. `compile` hands the network to torch.compile.
     """
 
     accelerator: Annotated[Literal["cpu", "gpu"], NOTHING]
@@ -90,6 +93,9 @@ class Trainer:
     evaluate_test: Annotated[bool, NOTHING] = False
     select: Annotated[Literal["last", "best_val_accuracy"], WEIGHTS | COMPARABILITY] = "last"
     auxiliary_images: Annotated[PositiveInt | None, WEIGHTS | COMPARABILITY] = None
+    accumulate: Annotated[PositiveInt, WEIGHTS | COMPARABILITY] = 1
+    ema: Annotated[OpenFraction | None, WEIGHTS | COMPARABILITY] = None
+    compile: Annotated[bool, NOTHING] = False
 
 
 @dataclass(frozen=True)

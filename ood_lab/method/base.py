@@ -471,7 +471,8 @@ class Method(Measured):
     def configure_optimizers(self) -> Any:
         per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         assert self.trainer.max_epochs is not None
-        return self.optimizer_settings.configure(self.parameter_groups(), per_epoch, self.trainer.max_epochs)
+        steps = -(-per_epoch // self.trainer.accumulate_grad_batches)
+        return self.optimizer_settings.configure(self.parameter_groups(), steps, self.trainer.max_epochs)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Parameters with the factors of their learning rate and weight decay, the network's first."""

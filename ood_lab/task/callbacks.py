@@ -30,6 +30,12 @@ def _logged(module: L.LightningModule) -> Logged:
     return cast(Logged, module)
 
 
+def stepped(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the optimizer has taken a step after this batch: after every `trainer.accumulate`-th, and the last."""
+    last = batch_idx + 1 == trainer.num_training_batches
+    return last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 class Curves(L.Callback):
     """Appends one row every `every` steps and one an epoch to `curves.jsonl`, and hands them to the loggers.
 
@@ -49,7 +55,7 @@ class Curves(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 and stepped(trainer, batch_idx):
             losses = {k: v.item() for k, v in outputs.items() if isinstance(v, Tensor) and k != "loss"}
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             info = {f"info/{k}": v.item() for k, v in _logged(pl_module).info.items()}
@@ -87,7 +93,8 @@ class Checkpoints(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # The last batch's state is saved at the epoch's end, after validation and the epoch's summary.
-        if batch_idx + 1 < trainer.num_training_batches and self._due(trainer):
+        # Gradients that are only gathered are in no checkpoint.
+        if batch_idx + 1 < trainer.num_training_batches and stepped(trainer, batch_idx) and self._due(trainer):
             self._save(trainer)
 
     def _due(self, trainer: L.Trainer) -> bool:
@@ -147,7 +154,9 @@ class Bar(L.Callback):
             return
         assert trainer.max_epochs is not None
         total = int(trainer.max_epochs * trainer.num_training_batches)
-        self._meter = Meter(f"train {self.name}", total, trainer.global_step).__enter__()
+        begun = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        done = trainer.current_epoch * int(trainer.num_training_batches) + begun
+        self._meter = Meter(f"train {self.name}", total, done).__enter__()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -33,6 +33,7 @@ from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_weights import RunWeights
 from ood_lab.scorer.base import Scorer
 from ood_lab.task import evaluate, report
+from ood_lab.task.averaged import AveragedWeights
 from ood_lab.task.build import build, build_data, build_method
 from ood_lab.task.callbacks import Curves
 from ood_lab.task.during_training import BestWeights, Evaluation, final_weights
@@ -147,14 +148,17 @@ def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> di
     best = BestWeights() if experiment.trainer.select == "best_val_accuracy" else None
     options, curves = experiment.trainer, Curves(folder.curves, experiment.trainer.log_every_n_steps)
     evaluation = _evaluation(experiment, curves) if options.evaluate_every else None
-    callbacks = [callback for callback in (evaluation, best) if callback is not None]
+    averaged = None if options.ema is None else AveragedWeights(options.ema)
+    callbacks = [callback for callback in (averaged, evaluation, best) if callback is not None]
+    if options.compile:
+        method.backbone.compile()
     trainer = trainer_of(experiment, options.max_epochs, curves, callbacks, loggers, options.precision)
     trainer_fit(trainer, method, data, resumed, folder.path)
     if rank() > 0:
         return {}
     _report_outlier_steps(method, steps)
     if best is None:
-        return final_weights(method)
+        return final_weights(method) if averaged is None else averaged.applied(final_weights(method))
     right = f"{100 * best.accuracy:.1f} % of the ID validation images right"
     print(f"selected the weights of epoch {best.epoch + 1}, with {right}")
     return best.weights
@@ -193,15 +197,17 @@ def _evaluation(experiment: Experiment, curves: Curves) -> Evaluation:
 
 
 def _announce_training(experiment: Experiment, method: Method, data: DataModule, resumed: Path | None) -> None:
-    epochs, devices = experiment.trainer.max_epochs, experiment.trainer.devices
+    epochs, devices, together = (getattr(experiment.trainer, key) for key in ("max_epochs", "devices", "accumulate"))
+    steps = -(-data.steps_per_epoch // together) * epochs
     print(
-        f"{experiment.run_id}: {counted(epochs, 'epoch')}, {counted(data.steps_per_epoch * epochs, 'step')} of "
-        f"{counted(data.batch_size, 'image')}"
+        f"{experiment.run_id}: {counted(epochs, 'epoch')}, {counted(steps, 'step')} of "
+        + (f"{together} x " if together > 1 else "")
+        + counted(data.batch_size, "image")
         + (f" x {method.views} views" if method.views > 1 else "")
         + (f" on {devices} devices" if devices > 1 else ""),
         flush=True,
     )
-    announce_resumed(resumed, data.steps_per_epoch * epochs, data.steps_per_epoch)
+    announce_resumed(resumed, steps, steps // max(1, epochs))
     print(f"minimises {objective(experiment)}", flush=True)
 
 

@@ -41,6 +41,7 @@ def trainer_of(
         use_distributed_sampler=False,
         precision=precision,
         max_epochs=max_epochs,
+        accumulate_grad_batches=1 if experiment.makes_no_classifier else options.accumulate,
         callbacks=[
             Bar(experiment.run_id, options.log_every_n_steps),
             Clock(),
