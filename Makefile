@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ENGINES := $(VENV)/engines/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-data test-engines tables lint format bench wheel clean
+.PHONY: help run test test-data test-engines tables lint format bench docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: $(READY)  ## speed of synthesis, training and its input, detectors and me
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decoded.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/images.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/outliers.py
+
+docs: $(READY)  ## the pages of docs/ as a site, links checked: outputs/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel
