@@ -138,7 +138,7 @@ class Reading:
 
     Args:
         resize, side: of the square that the network sees, see `Transform`.
-        cache: folder of decoded sets; one that can't be written is said so and done without.
+        cache: folder of decoded sets; where it can't be written, a note says so and nothing is cached.
         limit_gb: a decoded set larger than this (GiB) isn't cached but decoded each time.
         workers: decoding processes of a set that isn't cached.
     """
