@@ -124,7 +124,9 @@ def test_two_devices_train_what_one_trains_with_the_whole_batch(tmp_path: Path) 
         assert first.keys() == second.keys() == alone.keys()
         for name, value in first.items():
             assert torch.equal(value, second[name]), f"{case}: {name}"
-            torch.testing.assert_close(value, alone[name], atol=1e-5, rtol=1e-5, msg=f"{case}: {name}")
+            # Adam divides by the gradient's own size: a rounding in a gradient near zero is one of its whole step (2e-4).
+            near = 1e-4 if name.startswith("image_source.") else 1e-5
+            torch.testing.assert_close(value, alone[name], atol=near, rtol=1e-5, msg=f"{case}: {name}")
     first, second = states[2][BATCH_NORM]
     parameters = [k for k in weights(first) if "running" not in k and "num_batches" not in k]
     assert parameters
@@ -136,7 +138,7 @@ def test_a_whole_run_on_two_devices_ends_with_its_table_once(tmp_path: Path) -> 
     command = [sys.executable, "-m", "ood_lab", *experiment]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("ID accuracy") == 1
+    assert sum(line.startswith("ID accuracy   ") for line in done.stdout.splitlines()) == 1
     assert "on 2 devices" in done.stdout
     (run,) = tmp_path.glob("ce-*")
     assert (run / "DONE").is_file()
