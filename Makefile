@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: $(READY)  ## train HamOS on the embedded digits, beside the plain classifier
+run: $(READY)  ## the first run: a classifier of embedded digits, and the same with fractals as outliers
 	$(BIN)/python -m ood_lab
 
 test: $(READY)  ## the default suite (5 to 15 minutes on two cores)

@@ -113,10 +113,17 @@ def _help(named: Sequence[str], overrides: Sequence[str], folder: Path | None) -
     """The usage and the choices of each group; of GROUP its choices; of GROUP=NAME what that choice is."""
     known = {k: v for k, v in groups(folder).items() if not k.startswith("hydra")}
     texts = [describe_group(group, folder) for group in named]
+    for text in overrides:
+        if "=" not in text:
+            homes = [group for group, names in known.items() if text in names and group != "pictures"]
+            meant = f" Did you mean --help {homes[0]}={text}?" if homes else nearest(text, known)
+            raise RequestError(f"--help {text}: no such group.{meant}")
     for override in parse(overrides):
         group, value = override.key_or_group, override.value()
         if group not in known:
             raise RequestError(f"--help {override.input_line}: no such group.{nearest(group, known)}")
+        if override.is_sweep_override() or value is None:
+            raise RequestError(f"--help {override.input_line}: name one choice, or several in brackets: {group}=[a,b]")
         if group == "method":
             check_groups([override], folder)
             composed = compose([str(override.input_line)], folder=folder)

@@ -200,7 +200,7 @@ def test_tensorboard_has_the_curves_the_metrics_and_the_pictures(tmp_path: Path)
 
 def test_a_rerun_says_that_nothing_is_made_again(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(small(output)) == 0
-    assert "finished before (trained 20" in capsys.readouterr().out
+    assert "already finished (trained 20" in capsys.readouterr().out
 
 
 def test_the_report_does_without_features_that_were_removed(output: Path) -> None:

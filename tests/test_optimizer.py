@@ -262,6 +262,6 @@ def test_an_optimizer_by_name_replaces_the_methods_own() -> None:
 
 
 def test_a_network_whose_layers_are_not_told_apart_has_no_layer_decay() -> None:
-    method = build_method(prepare(["method=ce", "optimizer=adamw", "backbone=wrn40_2"]))
-    with pytest.raises(RequestError, match="layer_decay: the layers of WideResNet are not told apart"):
-        method.parameter_groups()
+    with pytest.raises(RequestError, match=r"optimizer.layer_decay=0.75: the layers of backbone=wrn40_2 are not told"):
+        prepare(["method=ce", "optimizer=adamw", "backbone=wrn40_2"])
+    prepare(["method=ce", "optimizer=adamw", "optimizer.layer_decay=1", "backbone=wrn40_2"])

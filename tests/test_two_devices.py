@@ -124,7 +124,7 @@ def test_two_devices_train_what_one_trains_with_the_whole_batch(tmp_path: Path) 
         assert first.keys() == second.keys() == alone.keys()
         for name, value in first.items():
             assert torch.equal(value, second[name]), f"{case}: {name}"
-            # Adam divides by the gradient's own size: a rounding in a gradient near zero is one of its whole step (2e-4).
+            # Adam divides by the gradient's size: a rounding near zero is one of a whole step, 2e-4.
             near = 1e-4 if name.startswith("image_source.") else 1e-5
             torch.testing.assert_close(value, alone[name], atol=near, rtol=1e-5, msg=f"{case}: {name}")
     first, second = states[2][BATCH_NORM]

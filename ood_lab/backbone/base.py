@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ class Backbone(nn.Module):
     feature_dim: int
     fc: nn.Linear
     layout: torch.memory_format = torch.contiguous_format
+    layered: ClassVar[bool] = False  # whether `layer_depths` tells layers apart
 
     def arrange(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and activations.

@@ -73,6 +73,8 @@ class ResNet(Backbone):
         ValueError: not four depths.
     """
 
+    layered = True
+
     def __init__(
         self,
         num_classes: int,

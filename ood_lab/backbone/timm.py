@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Timm(Backbone):
 
     files = ("file",)
     named_by = "name"  # in ids and results
+    layered = True
 
     def __init__(
         self,
@@ -48,7 +50,8 @@ class Timm(Backbone):
         drop_path_rate: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        self.name, self.side, self.pretrained, self.file = name, side, pretrained, file
+        self.name, self.side, self.pretrained = name, side, pretrained
+        self.file = None if file is None else str(Path(file).expanduser())
         rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
         self._options: dict[str, Any] = {key: value for key, value in rates.items() if value}
         if _configuration(name).fixed_input_size:
@@ -76,7 +79,7 @@ class Timm(Backbone):
         overlay = {"pretrained_cfg_overlay": {"file": self.file}} if self.file is not None else {}
         place = f"backbone.file={self.file}" if self.file is not None else "backbone.pretrained=true"
         try:
-            source = self._create(pretrained=True, **overlay)
+            source = self._source(overlay)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             remedy = (
                 "fetch them where there is a connection (timm keeps them in its cache), or give backbone.file=FILE"
@@ -91,6 +94,20 @@ class Timm(Backbone):
             with torch.no_grad():
                 self.fc.weight.copy_(classifier.weight)
                 self.fc.bias.copy_(torch.zeros_like(self.fc.bias) if classifier.bias is None else classifier.bias)
+
+    def _source(self, overlay: dict[str, Any]) -> Any:
+        """The network with weights, and the classifier that they have: as published, or of as many classes as ours."""
+        try:
+            return self._create(pretrained=True, **overlay)
+        except RuntimeError:
+            if self.file is None:
+                raise
+            # `load_pretrained` would leave out a classifier of another size than the network's own.
+            source = self._create(num_classes=self.fc.out_features)
+            from timm.models import load_checkpoint
+
+            load_checkpoint(source, self.file)
+            return source
 
     def freeze_below_last_stage(self) -> None:
         groups = self._groups(coarse=True)
@@ -128,7 +145,9 @@ class Timm(Backbone):
         try:
             return timm.create_model(self.name, **self._options, **options)
         except TypeError as error:
-            raise RequestError(f"backbone.name={self.name}: timm does not build it so ({_short(error)})") from None
+            raise RequestError(
+                f"backbone.name={self.name}: timm can't build it with these options ({_short(error)})"
+            ) from None
 
     def _width(self) -> int:
         """The width of the pooled features, of one grey image.
@@ -164,7 +183,7 @@ class Timm(Backbone):
             matcher = self.network.group_matcher(coarse=coarse)
         except (AttributeError, NotImplementedError):
             raise RequestError(
-                f"backbone.name={self.name}: timm does not tell its layers apart; use method.trainable=whole or heads, "
+                f"backbone.name={self.name}: timm does not group its layers; use method.trainable=whole or heads, "
                 "and method.optimizer.layer_decay=1"
             ) from None
         found: dict[str, int] = group_parameters(self.network, matcher, reverse=True)

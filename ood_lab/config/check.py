@@ -235,6 +235,16 @@ def _config_of(folder: str) -> Path:
     return Path(folder) / "config.yaml"
 
 
+def check_layers(experiment: Experiment) -> None:
+    """A learning rate that falls from layer to layer needs a network whose layers are told apart."""
+    decay = experiment.method.options["optimizer"].get("layer_decay", 1)
+    if decay != 1 and not experiment.backbone.declared.get("layered"):
+        raise RequestError(
+            f"optimizer.layer_decay={decay}: the layers of backbone={experiment.backbone.choice} are not told apart; "
+            "use optimizer.layer_decay=1, a ResNet, or backbone=timm"
+        )
+
+
 def check_machine(experiment: Experiment) -> None:
     """What the experiment asks of this machine: a GPU where `trainer=gpu`, batches that its devices can share."""
     trainer = experiment.trainer

@@ -13,7 +13,7 @@ from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 
 FLAGS = ("--help", "--version", "--config-dir", "--cfg", "--completion", "-m")
-BEFORE = ("table=", "scale=", "dry_run=", "workers=", "features=")  # keys of a command that are no groups
+BEFORE = ("table=", "scale=", "dry_run=", "workers=", "features=", "run=")  # keys of a command that are no groups
 BASH = """\
 # eval "$(ood-lab --completion bash)", or a file of this in /etc/bash_completion.d
 _ood_lab() {
@@ -52,7 +52,8 @@ def script(shell: str) -> str:
         RequestError: no such shell.
     """
     if shell not in SCRIPTS:
-        raise RequestError(f"--completion {shell}: no such shell.{nearest(shell, SCRIPTS)}")
+        given = f"--completion {shell}: no such shell." if shell else "--completion: name the shell."
+        raise RequestError(f"{given}{nearest(shell, SCRIPTS)}")
     return SCRIPTS[shell].rstrip()
 
 

@@ -60,7 +60,7 @@ def _first_line(group: str, name: str, folder: Path | None) -> str:
     text = " ".join(said)
     if not text and (found := _class_of(ROLES.get(group, group), name, folder)) is not None:
         text = " ".join((ast.get_docstring(found[1]) or "").partition("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.;:]) (?![0-9])", text, maxsplit=1)[0].rstrip(".;:")
+    sentence = re.split(r"(?<=[.;]) (?=[A-Z])", text, maxsplit=1)[0].rstrip(".;")
     return sentence if len(sentence) <= WIDTH else f"{sentence[: WIDTH - 3].rstrip()}..."
 
 

@@ -37,6 +37,7 @@ class FeaturesRequest:
         id_rate, bootstrap: see `ood_lab.config.schema.Root`.
         output: the folder that runs are written to.
         overrides: the command line.
+        typed: the same before `scorer=all` was written out.
         config: the values above as YAML.
     """
 
@@ -48,12 +49,14 @@ class FeaturesRequest:
     bootstrap: int
     output: Path
     overrides: tuple[str, ...]
+    typed: tuple[str, ...]
     config: str
 
 
 def asks_for_features(overrides: Sequence[str]) -> bool:
     """Whether a command line names a file of features."""
-    return any(text.lstrip("+").partition("=")[0] == KEY for text in overrides)
+    pairs = (text.lstrip("+").partition("=") for text in overrides)
+    return any(key == KEY and value != "null" for key, _, value in pairs)
 
 
 def features_request(overrides: Sequence[str], folder: Path | None = None, multirun: bool = False) -> FeaturesRequest:
@@ -62,6 +65,7 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
     Raises:
         RequestError: names the value, what was expected, and the remedy.
     """
+    typed = tuple(overrides)
     overrides = [expand_all(text, folder) for text in overrides]
     parsed = parse(overrides)
     if multirun:
@@ -71,8 +75,8 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
         key = override.key_or_group
         if not any(key == known or key.startswith(f"{known}.") for known in READ):
             raise RequestError(
-                f"{line(override)!r} has no effect on features that are there already; leave it out. features=FILE "
-                f"goes with {', '.join(READ)}"
+                f"{line(override)!r} has no effect when features are given; remove it. features=FILE goes "
+                f"with {', '.join(READ)}"
             )
         if key.startswith(("protocol.near", "protocol.far")):
             raise RequestError(
@@ -85,7 +89,7 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
     if composed.choices["task"] != "evaluate":
         raise RequestError(f"features=FILE goes with task=evaluate, not with task={composed.choices['task']}")
     path = Path(str(composed.plain(KEY))).expanduser()
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise RequestError(f"features={path}: expected a file ending in {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise RequestError(f"features={path}: no such file")
@@ -105,5 +109,6 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
         bootstrap=values["bootstrap"],
         output=output.absolute(),
         overrides=tuple(overrides),
+        typed=typed,
         config=yaml.safe_dump({KEY: str(path), **values}, sort_keys=False, allow_unicode=True),
     )

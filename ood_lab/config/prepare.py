@@ -16,6 +16,7 @@ from ood_lab.config.check import (
     check_figures,
     check_groups,
     check_keys,
+    check_layers,
     check_machine,
     check_output,
     check_values,
@@ -100,6 +101,7 @@ def prepare(overrides: Sequence[str] = (), folder: Path | None = None, look: boo
         check_figures(experiment)
         check_during_training(experiment)
         check_timm(experiment.backbone)
+        check_layers(experiment)
     if experiment.task.name == "data":  # about what is not there; nothing is run
         return replace(experiment, image_sets=tuple(image_sets(experiment)))
     if look:

@@ -24,7 +24,7 @@ class Root:
     Each detector's threshold lets `id_rate` of the ID validation images pass. `bootstrap` resamplings of the test
     images give every metric an interval. Of the detectors in `local_radius` it is estimated how far each test image may
     move before their verdict changes. `index` searches nearest neighbours for detectors. `features` is a file that
-    task=evaluate reads instead of a run's. `note` is said under the run's table.
+    task=evaluate reads instead of a run's. `note` is shown under the run's table.
     """
 
     seed: Annotated[NonNegativeInt, WEIGHTS]

@@ -20,11 +20,10 @@ OTHERS: Mapping[str, Mapping[str, str]] = {
     },
     "dataset": {
         "imagenet": "imagenet1k", "imagenet200": "imagenet100", "texture": "textures", "dtd": "textures",
-        "tin": "tiny_imagenet", "tinyimagenet": "tiny_imagenet", "places365": "places365", "ninco": "ninco",
+        "tin": "tiny_imagenet", "tinyimagenet": "tiny_imagenet",
         "300k": "randomimages300k", "300krandomimages": "randomimages300k", "openimageo": "openimage_o",
     },
     "backbone": {"resnet1832x32": "resnet18", "wrn": "wrn40_2", "densenet": "densenet121", "vit": "timm"},
-    "optimizer": {"adamw": "adamw"},
 }  # fmt: skip
 # What other frameworks call options of ours.
 OPTIONS = {

@@ -53,6 +53,8 @@ def check_timm(backbone: Part) -> None:
         raise RequestError(f"backbone.name={name}: timm has no such network.{close}")
     file = backbone.get("file")
     if file is not None and backbone.get("pretrained"):
-        raise RequestError(f"backbone.pretrained=true and backbone.file={file}: two weights to begin with; give one")
+        raise RequestError(
+            f"backbone.pretrained=true and backbone.file={file}: two sources of initial weights; give only one"
+        )
     if file is not None and not Path(file).expanduser().is_file():
         raise RequestError(f"backbone.file={file}: no such file")

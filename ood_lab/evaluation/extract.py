@@ -56,9 +56,11 @@ class Extracted:
 
     def serves(self, scorer: Scorer) -> bool:
         """Whether a detector can be given these: points of a feature space lack what only images have."""
-        space = "projection" if scorer.space == "method" and "projection" in self.tensors else scorer.space
-        there = {"method": "features", "penultimate": "features"}.get(space, space) in self.tensors
-        return there and (scorer.features_alone or "logits" in self.tensors)
+        return self.has(scorer.space) and (scorer.features_alone or "logits" in self.tensors)
+
+    def has(self, space: str) -> bool:
+        """Whether there are tensors of this space (see `features`)."""
+        return {"method": "features", "penultimate": "features"}.get(space, space) in self.tensors
 
 
 class Network(Protocol):

@@ -54,7 +54,8 @@ def read_features_file(path: Path) -> FeaturesFile:
             continue
         mark, _, rest = group.partition("/")
         own = rest if mark in ("near", "far") and rest else group
-        if what not in WHAT or not own:
+        of_id = own in ("train", "val", "test", "head") and mark in ("near", "far")
+        if what not in WHAT or not own or group in ("near", "far") or of_id:
             raise RequestError(f"{path}: holds {name!r}; expected {NAMES}")
         if mark == "near" and rest and own not in found.near:
             found.near.append(own)
@@ -71,9 +72,12 @@ def read_features_file(path: Path) -> FeaturesFile:
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return dict(load_file(path))
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array; np.savez writes several by name")
+        with file:
             return {name: file[name] for name in file.files}
     except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise RequestError(f"{path} can't be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None

@@ -14,10 +14,12 @@ from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.extract import Extracted
 from ood_lab.plural import counted
+from ood_lab.results.material import SYNTHESIZED
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.types import FeatureSet, LinearHead
 
 WHAT = ("features", "logits", "labels")
+TAKEN = ("train", "val", "test", "head", SYNTHESIZED)  # names that no OOD set can have
 
 
 class GivenFeatures:
@@ -58,6 +60,11 @@ class GivenFeatures:
         self.sets = {name: Extracted(tensors, _key(tensors)) for name, tensors in sets.items()}
 
     @property
+    def head_key(self) -> str | None:
+        """Twelve digits of the content of the head."""
+        return None if self.head is None else _key(self.head._asdict())
+
+    @property
     def names(self) -> list[str]:
         """The sets that are scored: "val" where there is one, "test", and the OOD sets."""
         return [name for name in self.sets if name != "train"]
@@ -70,15 +77,15 @@ class GivenFeatures:
         """Why a detector can't be given these features; None where it can."""
         tensors = self.sets["train"].tensors
         if isinstance(scorer, InputScorer) and scorer.epsilon > 0:
-            return "it changes images, and there are none"
-        if {"method": "features", "penultimate": "features"}.get(scorer.space, scorer.space) not in tensors:
-            return f"it reads {scorer.space}, which only networks of this program give"
+            return "needs the images themselves"
+        if not self.sets["train"].has(scorer.space):
+            return f"reads {scorer.space}, which only networks trained here give"
         if "head" in scorer.requires and self.head is None:
-            return "it needs the classifier's head"
+            return "needs the classifier's head"
         if "labels" in scorer.requires and (tensors["labels"] < 0).all():
-            return "it needs class labels of the training set"
+            return "needs class labels of the training set"
         if not scorer.features_alone and "logits" not in tensors:
-            return "it needs logits, or a head that gives them"
+            return "needs logits, or a head that gives them"
         return None
 
     def accuracy(self) -> float | None:
@@ -114,8 +121,8 @@ class GivenFeatures:
         if "logits" in train and train["logits"].shape[1] != len(self.head.weight):
             classes = counted(len(self.head.weight), "class")
             raise RequestError(
-                f"head: its weight is {_shape(self.head.weight)}, of {classes}; the logits given have "
-                f"{train['logits'].shape[1]}"
+                f"head: its weight is {_shape(self.head.weight)}, of {classes}; the given logits have "
+                f"{counted(train['logits'].shape[1], 'column')}"
             )
 
 
@@ -133,7 +140,7 @@ def as_head(given: Any) -> LinearHead:
         if unknown or "weight" not in given:
             raise RequestError(f"head: expected weight and bias, found {', '.join(map(str, given)) or 'nothing'}")
         weight, bias = given["weight"], given.get("bias")
-    elif isinstance(given, tuple):
+    elif isinstance(given, tuple) or _is_pair(given):
         if len(given) != 2:
             raise RequestError(f"head: a tuple of {len(given)}; expected weight [C, D] and bias [C]")
         weight, bias = given
@@ -151,10 +158,12 @@ def as_head(given: Any) -> LinearHead:
 def _named(ood: Mapping[str, Any]) -> dict[str, Any]:
     """The OOD sets; there must be some, and none may have the name of an ID set."""
     if not isinstance(ood, Mapping) or not ood:
-        raise RequestError("ood: expected OOD sets by name, such as {'svhn': features}; there must be one at least")
+        raise RequestError("ood: expected OOD sets by name, such as {'svhn': features}; there must be at least one")
     for name in ood:
-        if name in ("train", "val", "test", "head"):
-            raise RequestError(f"ood: an OOD set can't be called {name!r}, which is an ID set or the head; rename it")
+        if not isinstance(name, str) or not name:
+            raise RequestError(f"ood: an OOD set is called {name!r}; expected a name, such as 'svhn'")
+        if name in TAKEN:
+            raise RequestError(f"ood: an OOD set can't be called {name!r}, which means something else; rename it")
     return dict(ood)
 
 
@@ -187,19 +196,29 @@ def _parts(name: str, given: Any) -> dict[str, Any]:
         if "features" not in given:
             raise RequestError(f"{name}: no features; found {', '.join(given) or 'nothing'}")
         return dict(given)
-    if isinstance(given, tuple):
+    if isinstance(given, tuple) or _is_pair(given):
         if len(given) != 2:
             raise RequestError(f"{name}: a tuple of {len(given)}; expected features [N, D] and labels [N]")
         return {"features": given[0], "labels": given[1]}
     return {"features": given}
 
 
+def _is_pair(given: Any) -> bool:
+    """Whether a list holds two arrays of different dimensions: no list of rows is so."""
+    if not isinstance(given, list) or len(given) != 2 or not all(hasattr(part, "ndim") for part in given):
+        return False
+    return bool(given[0].ndim == 2 and given[1].ndim == 1)
+
+
 def _floats(name: str, given: Any, dimensions: int) -> Tensor:
     """A float32 tensor of so many dimensions."""
     values = _tensor(name, given)
     if values.dim() != dimensions:
-        expected = "[N, D]; pool maps of features first" if name.endswith("features") else f"{dimensions} dimensions"
+        advice = "; pool maps of features first" if values.dim() > 2 else ", a row for each image"
+        expected = f"[N, D]{advice}" if name.endswith("features") else f"{dimensions} dimensions"
         raise RequestError(f"{name}: shape {_shape(values)}; expected {expected}")
+    if dimensions == 2 and values.shape[1] == 0:
+        raise RequestError(f"{name}: rows of no numbers, shape {_shape(values)}")
     if values.dtype == torch.bool or values.is_complex():
         raise RequestError(f"{name}: values of type {str(values.dtype).removeprefix('torch.')}; expected numbers")
     values = values.float()
@@ -227,12 +246,16 @@ def _tensor(name: str, given: Any) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach().cpu()
     try:
+        if isinstance(given, list) and given and isinstance(given[0], Tensor):
+            return torch.stack([row.detach().cpu() for row in given])
         array = np.asarray(given)
-        if array.dtype == object:
+        if array.dtype.kind not in "iufb":
             raise ValueError("rows of different lengths, or values that are no numbers")
-        return torch.from_numpy(np.ascontiguousarray(array))
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"{name}: no array of numbers ({' '.join(str(error).split())[:120]})") from None
+        double = array.dtype.kind == "f" and array.dtype.itemsize > 8  # long double, which torch lacks
+        native = np.float64 if double else array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.array(array, dtype=native, order="C", copy=True))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{name}: not an array of numbers ({' '.join(str(error).split())})") from None
 
 
 def _classes(sets: Mapping[str, Mapping[str, Tensor]], head: LinearHead | None) -> int | None:
@@ -254,9 +277,10 @@ def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None)
         lowest = 0 if name == "train" and (labels >= 0).any() else -1
         wrong = ((labels < lowest) | (labels >= classes)).nonzero().flatten()
         if len(wrong):
+            unknown = "; leave unlabelled rows out" if int(labels[wrong[0]]) == -1 else ""
             raise RequestError(
-                f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected 0 to {classes - 1}, since "
-                f"there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}"
+                f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected {max(lowest, -1)} to "
+                f"{classes - 1}, since there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}{unknown}"
             )
 
 

@@ -22,6 +22,7 @@ OOD_COLOURS = ("#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31",
 OUTLIER_COLOUR = "#B2182B"
 # OOD sets are told apart without colour, too.
 DASHES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)))
+LONGEST_LABEL = 40  # characters
 ACROSS = 6  # panels beside each other: more can't be read on a screen
 
 
@@ -40,6 +41,12 @@ class FigureKind:
         """The picture in parts that a page puts beside or below each other, each with what it shows; none where it is
         one whole."""
         return []
+
+
+def shown(name: str) -> str:
+    """A name as a label: "$" is no formula, a leading "_" does not hide it, and a long one is cut."""
+    text = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 class DetectorPanels(FigureKind):
@@ -82,7 +89,7 @@ class DetectorPanels(FigureKind):
             for scorer, values in getattr(run, self.of).items():
                 figure = Figure(figsize=(3.3, 3.5), layout="constrained")
                 axes = figure.subplots()
-                axes.set_title(f"{scorer}\n{run.label}", fontsize=9)
+                axes.set_title(f"{scorer}\n{shown(run.label)}", fontsize=9)
                 tidy(axes)
                 self.panel(axes, values, colours(material.groups))
                 shared_legend(figure, columns=2)
@@ -127,7 +134,7 @@ def score_panels(
     for place, run in enumerate(material.runs):
         block = grid[place * rows : (place + 1) * rows]
         for row in block:
-            row[0].set_ylabel(run.label, fontsize=9)
+            row[0].set_ylabel(shown(run.label), fontsize=9)
         for number, axes in enumerate(block.flat):
             if number >= len(scorers):
                 axes.set_visible(False)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ood_lab.config.ranges import MapPoints, NonNegativeInt
 from ood_lab.errors import RunError
-from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, shared_legend, tidy
+from ood_lab.figure.base import OUTLIER_COLOUR, FigureKind, colours, shared_legend, shown, tidy
 from ood_lab.results.material import SYNTHESIZED, Array, Material, RunMaterial
 
 DISTINCT = 20  # classes that colours tell apart
@@ -100,7 +100,7 @@ class FeatureMap(FigureKind):
             elif name == SYNTHESIZED:
                 axes.scatter(x, y, color=OUTLIER_COLOUR, marker="x", s=22, lw=1.1, label="synthesized outliers")
             else:
-                axes.scatter(x, y, color=palette[name], marker="^", s=20, alpha=0.8, lw=0, label=name)
+                axes.scatter(x, y, color=palette[name], marker="^", s=20, alpha=0.8, lw=0, label=shown(name))
 
     def _id_points(self, axes: Axes, plane: Array, labels: np.ndarray, classes: Sequence[str]) -> None:
         """Dots coloured by class; the legend names the classes as long as they can be told apart."""
@@ -112,7 +112,7 @@ class FeatureMap(FigureKind):
         for number in np.unique(labels):
             mine, name = labels == number, classes[number] if 0 <= number < len(classes) else str(number)
             axes.scatter(
-                plane[mine, 0], plane[mine, 1], color=hues[number], s=12, alpha=0.55, lw=0, label=f"ID: {name}"
+                plane[mine, 0], plane[mine, 1], color=hues[number], s=12, alpha=0.55, lw=0, label=f"ID: {shown(name)}"
             )
 
     def _choose(self, run: RunMaterial, ood_sets: list[str]) -> tuple[dict[str, Array], np.ndarray]:

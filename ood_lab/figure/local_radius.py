@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import ID_COLOUR, DetectorPanels
+from ood_lab.figure.base import ID_COLOUR, DetectorPanels, shown
 from ood_lab.results.material import Array
 
 SHOWN = 95  # percentile of the radii at which the axis ends
@@ -47,7 +47,7 @@ class LocalRadius(DetectorPanels):
             axes.plot(at, _share_above(values["test"], at), color=ID_COLOUR, lw=1.6, label="ID test")
         for name, colour in palette.items():
             if name in values:
-                axes.plot(at, _share_above(values[name], at), color=colour, lw=1.3, label=name)
+                axes.plot(at, _share_above(values[name], at), color=colour, lw=1.3, label=shown(name))
 
 
 def _share_above(radii: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import DASHES, DetectorPanels
+from ood_lab.figure.base import DASHES, DetectorPanels, shown
 from ood_lab.results.material import Array
 
 
@@ -59,5 +59,5 @@ class ROC(DetectorPanels):
         for number, (name, colour) in enumerate(palette.items()):
             if name in values:
                 curve = roc_curve(values["test"], values[name], self.points)
-                label = f"{name} {100 * auroc(values['test'], values[name]):.1f}"
+                label = f"{shown(name)} {100 * auroc(values['test'], values[name]):.1f}"
                 axes.plot(*curve, color=colour, ls=DASHES[number % len(DASHES)], lw=1.3, label=label)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.figure.base import DASHES, ID_COLOUR, OUTLIER_COLOUR, DetectorPanels
+from ood_lab.figure.base import DASHES, ID_COLOUR, OUTLIER_COLOUR, DetectorPanels, shown
 from ood_lab.results.material import SYNTHESIZED, Array
 
 SHOWN = (0.5, 99.5)  # percentiles of the images' scores between which bins lie
@@ -21,12 +21,15 @@ def bin_edges(scores: Mapping[str, Array], bins: int) -> Array:
 
     A set whose scores are a hundred times as large would leave one bin for all others.
     """
-    images = np.concatenate([values for name, values in scores.items() if name != SYNTHESIZED])
+    finite = {name: values[np.isfinite(values)] for name, values in scores.items()}
+    images = np.concatenate([values for name, values in finite.items() if name != SYNTHESIZED])
+    if not len(images):
+        return np.linspace(0.0, 1.0, bins + 1)
     low, high = np.percentile(images, SHOWN)
-    id_low, id_high = np.percentile(scores["test"], SHOWN)
+    id_low, id_high = np.percentile(finite["test"] if len(finite["test"]) else images, SHOWN)
     width = (id_high - id_low) or 1.0
-    if SYNTHESIZED in scores:
-        low, high = min(low, scores[SYNTHESIZED].min()), max(high, scores[SYNTHESIZED].max())
+    if len(finite.get(SYNTHESIZED, ())):
+        low, high = min(low, finite[SYNTHESIZED].min()), max(high, finite[SYNTHESIZED].max())
     low, high = max(low, id_low - FARTHEST * width), min(high, id_high + FARTHEST * width)
     edges: Array = np.linspace(low, high if high > low else low + 1, bins + 1)
     return edges
@@ -35,7 +38,7 @@ def bin_edges(scores: Mapping[str, Array], bins: int) -> Array:
 class ScoreHistogram(DetectorPanels):
     """A panel for each run and detector: ID filled, each OOD set a line, as densities over the same bins.
 
-    Synthesized outliers are a dashed line (HamOS, Figures 2, 5, 8 and 9).
+    Synthesized outliers are a dash-dotted line (HamOS, Figures 2, 5, 8 and 9).
 
     Args:
         bins: see `bin_edges`.
@@ -64,6 +67,6 @@ class ScoreHistogram(DetectorPanels):
         for number, (name, colour) in enumerate(palette.items()):
             if name in values:
                 dashes = DASHES[number % len(DASHES)]
-                drawn(name, histtype="step", color=colour, lw=1.3, ls=dashes, label=name)
+                drawn(name, histtype="step", color=colour, lw=1.3, ls=dashes, label=shown(name))
         if SYNTHESIZED in values:
             drawn(SYNTHESIZED, histtype="step", color=OUTLIER_COLOUR, lw=1.0, ls="-.", label="synthesized outliers")

@@ -10,7 +10,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Protocol
 from ood_lab.plural import counted
 
-AT_CHANCE = 1.5  # times the accuracy of guessing
+AT_CHANCE = 0.05  # of the way from guessing to no error
 LOST = 0.01  # of the ID accuracy, below which fine-tuning is said to have lost none
 HEADLINES = {"ood_pos": "OOD+", "id_pos": "ID+"}
 
@@ -79,7 +79,7 @@ def metric_lines(protocol: Protocol) -> list[str]:
     return [
         "FPR95 OOD+: share of ID images flagged where 95 % of OOD images are;",
         "FPR95 ID+: share of OOD images accepted where 95 % of ID images are.",
-        f"Means over all sets, at {where}; tables by this protocol print {headline}",
+        f"Means over all sets, at {where}; tables that follow this protocol report {headline}",
     ]
 
 
@@ -131,7 +131,7 @@ def accuracy_lines(accuracy: float, classes: int | None, before: float | None = 
         accuracy: as a fraction; nan where it is not stored.
         before: of the classifier that was fine-tuned.
     """
-    if classes is not None and classes > 1 and accuracy <= AT_CHANCE / classes:
+    if classes is not None and classes > 1 and accuracy <= 1 / classes + AT_CHANCE * (1 - 1 / classes):
         return [
             f"ID accuracy {100 * accuracy:.1f} is at chance for {classes} classes: the network has learned nothing "
             "that detectors could use. Lower method.optimizer.lr, train longer, or look at the images (task=data)"

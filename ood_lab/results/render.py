@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
+import io
 from collections.abc import Sequence
 from itertools import groupby
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ood_lab.results.table import STAGES, Line, percent
 
-WIDTH = 80
 KEYS = {
     ("near", "auroc"): "AUROC\nnear",
     ("far", "auroc"): "AUROC\nfar",
@@ -28,8 +28,7 @@ def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
     A detector whose options were searched has a star; the caption says on what.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    below = [line for text in caption for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False)]
-    table.caption, table.caption_justify = Text("\n".join(below), style="table.caption"), "left"
+    table.caption, table.caption_justify = Text("\n".join(caption), style="table.caption"), "left"
     table.add_column("\n\n\ndetector", no_wrap=True)
     runs = [list(part) for _, part in groupby(lines, key=lambda line: line.run_id)]
     for part in runs:
@@ -47,3 +46,11 @@ def terminal_table(lines: Sequence[Line], caption: Sequence[str]) -> Table:
     accuracy = [cell for part in runs for cell in (percent(part[0].accuracy), "", "", "")]
     table.add_row("ID accuracy", *accuracy)
     return table
+
+
+def as_text(lines: Sequence[Line], caption: Sequence[str]) -> str:
+    """The table as text."""
+    console = Console(width=200, file=io.StringIO(), soft_wrap=True)
+    console.print(terminal_table(lines, caption))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ood_lab.errors import RunError
 from ood_lab.files.storage import write_atomically
+from ood_lab.plural import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ood_lab.results.table import Line
 
-WHAT = ("detector", "OOD set")
 Row = dict[str, Any]
 COLUMNS = (
     "run_id", "method", "dataset", "backbone", "seed", "stage",
@@ -56,10 +56,18 @@ class Results:
 
     def __repr__(self) -> str:
         """Such as `Results('ce-digits-narrow-s0-de90e708', 4 detectors on 3 OOD sets)`."""
-        counts = [len({row[key] for row in self.rows if row[key] is not None}) for key in ("scorer", "ood_set")]
-        detectors, sets = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, WHAT, strict=True))
-        runs = "" if not self.needed else f", with {len(self.needed)} run{'s' * (len(self.needed) > 1)} it depends on"
+        counts = {key: len({row[key] for row in self.rows if row[key] is not None}) for key in ("scorer", "ood_set")}
+        detectors, sets = counted(counts["scorer"], "detector"), counted(counts["ood_set"], "OOD set")
+        if not self.run_id:
+            return f"{type(self).__name__}(of {counted(len(self.needed), 'run')})"
+        runs = "" if not self.needed else f", with {counted(len(self.needed), 'run')} it depends on"
         return f"{type(self).__name__}({self.run_id!r}, {detectors} on {sets}{runs})"
+
+    def __str__(self) -> str:
+        """The table that the command has shown."""
+        from ood_lab.results.render import as_text
+
+        return as_text(self.lines, self.caption) if self.lines else repr(self)
 
     def _repr_html_(self) -> str:
         """The table that the command has shown, for notebooks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +11,7 @@ from ood_lab.config import Experiment
 from ood_lab.results.store import Results, Row, options_text, radius_metric
 
 GIVEN = "given"  # the stage of features that another program has extracted
-STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned", GIVEN: "given features"}
+STAGES = {"pretrain": "trained", "finetune": "fine-tuned", GIVEN: "given features"}
 METRICS = ("auroc", "fpr95_ood_pos", "fpr95_id_pos", "aupr_in", "aupr_out")
 
 
@@ -57,6 +57,14 @@ class Selection:
         stated = {name: experiment.use(name).expected for name in experiment.ood_sets}
         radius = radius_metric(experiment.id_rate)
         return Selection(options, experiment.groups_of_sets, conventions, experiment.convention(), stated, radius)
+
+    def with_stored(self, rows: Sequence[Row]) -> Selection:
+        """Also the detectors that other commands have scored on these sets, each with its latest options."""
+        mine = [row for row in rows if row["scorer"] is not None and row["ood_set"] in self.conventions]
+        others = {
+            row["scorer"]: row["options"] for row in mine if row["convention"] == self.conventions[row["ood_set"]]
+        }
+        return replace(self, options={**self.options, **{k: v for k, v in others.items() if k not in self.options}})
 
     @staticmethod
     def of_rows(rows: Sequence[Row]) -> Selection:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ood_lab.config.detectors import TUNED
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.errors import RequestError
 from ood_lab.results.store import Results, Row, read_rows
@@ -34,7 +35,7 @@ def with_stored_run(overrides: Sequence[str]) -> list[str]:
     about, rows = _about(path), read_rows(path)
     if not rows:
         raise RequestError(f"run={path}: nothing is measured yet; run its command: {_command(about['overrides'])}")
-    made = [text for text in about["overrides"] if not text.startswith(("scorer", "task=", "paths.output=", "tuning="))]
+    made = [text for text in about["overrides"] if not text.startswith(("scorer", "task", "paths.output=", "tuning"))]
     return [*made, *_detectors(rows), f"paths.output={quote(str(path.parent))}", *rest]
 
 
@@ -71,11 +72,20 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _detectors(rows: Sequence[Row]) -> list[str]:
-    """The detectors of stored rows with their options, as overrides; pytorch-ood's are left out."""
+    """The detectors of stored rows with their options, as overrides; pytorch-ood's and tuned ones are left out.
+
+    Raises:
+        RequestError: there are no others.
+    """
     options = {
         row["scorer"]: json.loads(row["options"]) for row in rows if row["scorer"] is not None and not row["tuned"]
     }
-    own = {name: node for name, node in options.items() if "." not in name}
+    own = {name: node for name, node in options.items() if "." not in name and TUNED not in node}
+    if not own:
+        raise RequestError(
+            "its detectors have searched options, or are pytorch-ood's, which run=FOLDER can't ask for; use the "
+            "command that made the run, with task=report"
+        )
     values = [f"scorer.{name}.{key}={as_override(value)}" for name, node in own.items() for key, value in node.items()]
     return [f"scorer=[{','.join(own)}]", *values]
 

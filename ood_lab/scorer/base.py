@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ood_lab.types import FeatureSet, LinearHead
 
@@ -29,6 +29,7 @@ class Scorer:
     space: Space = "penultimate"
     requires: ClassVar[tuple[str, ...]] = ()
     _fitted = False
+    _width: int | None = None  # of the features that it was fitted on
 
     def fit(
         self,
@@ -50,8 +51,12 @@ class Scorer:
                 don't fit.
         """
         name = type(self).__name__
-        self._given_head = head
+        if head is not None and getattr(head, "ndim", 2) == 1:
+            raise ValueError(f"{name}: the second argument is the classifier's head; give class numbers as labels=...")
+        head = self._given_head = None if head is None else _linear(head)
         train = self._as_set(train, logits, labels)
+        if labels is not None and len(labels) != len(train.features):
+            raise ValueError(f"{name}: {len(train.features)} rows of features and {len(labels)} labels")
         check(train, f"{name}: the training set", least=1)
         if "labels" in self.requires and train.labels is None:
             raise ValueError(f"{name} needs the training labels; call fit(features, labels=...)")
@@ -63,6 +68,7 @@ class Scorer:
             if found != expected:
                 raise ValueError(f"{name}: the head's weight is {found}; logits and features say {expected}")
             self.head = head
+        self._width = train.features.shape[1]
         self._fit(train, val)
         self._fitted = True
         return self
@@ -84,11 +90,18 @@ class Scorer:
         name = type(self).__name__
         data = self._as_set(data, logits)
         check(data, f"{name}: the set to score")
+        if self._width is not None and data.features.shape[1] != self._width and self.learns:
+            raise ValueError(f"{name}: features of width {data.features.shape[1]}; it was fitted on {self._width}")
         scores = self._score(data)
         lost = int(scores.isnan().sum())
         if lost:
             raise ValueError(f"{name} gives no number for {lost} of {len(scores)} rows")
         return scores
+
+    def __repr__(self) -> str:
+        """Such as `KNN(k=50, space='method', index='torch')`."""
+        options = ", ".join(f"{key}={value!r}" for key, value in vars(self).items() if _is_option(key, value))
+        return f"{type(self).__name__}({options})"
 
     def _as_set(self, data: FeatureSet | Any, logits: Any = None, labels: Any = None) -> FeatureSet:
         """Features alone as a set, with logits of the head where none are given.
@@ -97,7 +110,7 @@ class Scorer:
             ValueError: the detector reads logits, and there are none.
         """
         if isinstance(data, FeatureSet):
-            return data
+            return data if labels is None else data._replace(labels=torch.as_tensor(labels).long())
         features = torch.as_tensor(data).float()
         if features.dim() != 2:
             raise ValueError(f"{type(self).__name__}: features of shape {list(features.shape)}; expected [N, D]")
@@ -105,7 +118,7 @@ class Scorer:
         if logits is not None:
             outputs = torch.as_tensor(logits).float()
         elif head is not None:
-            outputs = features @ head.weight.T + head.bias
+            outputs = features @ head.weight.float().T + head.bias.float()
         elif self.features_alone:
             outputs = features.new_empty(len(features), 0)
         else:
@@ -120,6 +133,18 @@ class Scorer:
     def _score(self, data: FeatureSet) -> Tensor:
         """Scores [N]; a row's does not depend on the others."""
         raise NotImplementedError(f"{type(self).__name__} must define _score()")
+
+
+def _is_option(name: str, value: Any) -> bool:
+    return not name.startswith("_") and isinstance(value, int | float | str | bool | None)
+
+
+def _linear(head: Any) -> LinearHead:
+    """A head from a `LinearHead`, a `torch.nn.Linear`, or weight and bias; outside any graph."""
+    weight, bias = (head.weight, head.bias) if isinstance(head, nn.Linear) else head
+    weight = torch.as_tensor(weight).detach()
+    bias = weight.new_zeros(len(weight)) if bias is None else torch.as_tensor(bias).detach()
+    return LinearHead(weight, bias)
 
 
 class HeadScorer(Scorer):

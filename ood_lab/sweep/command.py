@@ -59,11 +59,14 @@ class Command:
         return self.launcher in (None, "basic", "submitit_local")
 
 
-@dataclass
+@dataclass(repr=False)
 class TableResults(Results):
     """What a command about tables gives back: it depends on all of their runs."""
 
     tables: list[Filled] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"TableResults({self.run_id!r}, {counted(len(self.needed), 'run')}; cells() has the numbers)"
 
     def cells(self) -> pd.DataFrame:
         """One line a cell: ours, the paper's, the difference."""

@@ -71,7 +71,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         stdout.print(summary(found), highlight=False)
         picture = draw_sweep(found, output / "sweeps")
         if picture is not None:
-            stdout.print(f"as a picture: {picture}", highlight=False, markup=False)
+            stdout.print(f"as a picture, and as PDF and CSV beside it: {picture}", highlight=False, markup=False)
     failures.complain()
     return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in experiments]
 

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from ood_lab.files.storage import write_atomically
+from ood_lab.plural import counted
 from ood_lab.results.caption import HEADLINES
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ood_lab.sweep.grid import Setting
 
 
+TICKS = 8  # values that are labelled one by one
 WIDE = 9.9  # the largest value over the smallest, from which the axis is logarithmic
 
 
@@ -89,6 +91,10 @@ def _figure(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
             _lines(axes, block, first, key)
         row[0].set_ylabel(what, fontsize=9)
     shared_legend(figure)
+    seeds = sorted({len(lines) for setting in settings for lines in setting.of_scorer.values()})
+    protocol = settings[0].experiment.protocol.name
+    spread = f"mean and std of {counted(seeds[-1], 'seed')}" if seeds[-1] > 1 else "one seed"
+    figure.suptitle(f"{spread}, test images, protocol {protocol}", fontsize=8)
     return figure
 
 
@@ -115,8 +121,12 @@ def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]
             )  # fmt: skip
     if numbers is None:
         axes.set_xticks(at, texts, rotation=30 if max(map(len, texts)) > 6 else 0, ha="right", fontsize=8)
-    elif min(at) > 0 and max(at) / min(at) >= WIDE:
+        return
+    if min(at) > 0 and max(at) / min(at) >= WIDE:
         axes.set_xscale("log")
+        axes.minorticks_off()
+    if len(at) <= TICKS:
+        axes.set_xticks(at, texts)
 
 
 def _is_measured(settings: Sequence[Setting], key: tuple[str, str]) -> bool:

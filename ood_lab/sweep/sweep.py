@@ -62,7 +62,7 @@ class Failures:
         """
         if self.runs:
             lines = [f"  {one.run_id}: {one.reason}\n    its output: {one.log}" for one in self.runs]
-            head = f"{len(self.runs)} of {counted(self.to_do, 'run')} failed; the same command repeats them alone"
+            head = f"{len(self.runs)} of {counted(self.to_do, 'run')} failed; the same command reruns only those"
             raise RunError("\n".join([head, *lines]))
 
 

@@ -40,7 +40,7 @@ def run(experiment: Experiment) -> Results:
     """
     folder = RunFolder(experiment.run_dir)
     if not folder.is_trained:
-        raise RunError(f"{experiment.run_id} is not trained yet; {first_train(experiment)}")
+        raise RunError(f"{experiment.run_id} is not trained yet; run the same command with task=train first")
     with folder.lock():
         verify(experiment)
         experiment = claim(with_normalisation(experiment))
@@ -53,13 +53,6 @@ def run(experiment: Experiment) -> Results:
         report.show(experiment, results)
         fail(refused)
         return results
-
-
-def first_train(experiment: Experiment) -> str:
-    """What to do about a run that is not trained, which may be another than was meant."""
-    named = any(text.startswith(("method=", "experiment=", "dataset=")) for text in experiment.overrides)
-    other = "" if named else ". What a command without overrides has made is experiment=first_run"
-    return f"run the same command with task=train first{other}"
 
 
 def measure(experiment: Experiment) -> dict[str, str]:

@@ -13,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ood_lab.config.check import check_output
 from ood_lab.config.detectors import as_declared
 from ood_lab.config.experiment import Part
 from ood_lab.config.features_request import FeaturesRequest, features_request
 from ood_lab.config.groups import config_folder
+from ood_lab.config.schema import Protocol
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.evaluator import Scoring, metric_rows, threshold
 from ood_lab.evaluation.features_file import read_features_file
@@ -35,7 +37,7 @@ from ood_lab.runs.provenance import commit, hardware
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.task.build import build
-from ood_lab.task.report import code_of, draw_figures
+from ood_lab.task.report import code_of, draw_figures, stored_auroc
 
 
 def run(request: FeaturesRequest) -> Results:
@@ -56,9 +58,10 @@ def run(request: FeaturesRequest) -> Results:
         near=held.near,
         detectors=detectors,
         options=nodes,
-        scoring=Scoring(protocol.fpr_rule, protocol.aupr_rule, protocol.subset, protocol.draws, request.bootstrap),
+        scoring=_scoring(protocol, request.bootstrap),
         id_rate=request.id_rate,
         caption=metric_lines(protocol),
+        named=any(text.startswith("scorer=") for text in request.typed) and "scorer=all" not in request.typed,
     )
     folder = request.output / evaluation.run_id
     results = evaluation.measure(folder)
@@ -75,7 +78,7 @@ def evaluate(
     *,
     head: Any = None,
     val: Any = None,
-    near: Collection[str] = (),
+    near: str | Collection[str] = (),
     scorer: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = "all",
     name: str = "features",
     protocol: str = "openood_v15",
@@ -96,27 +99,30 @@ def evaluate(
         protocol: by whose conventions FPR95 and AUPR are counted.
         id_rate: share of ID images (of `val`, else of `test`) that each detector's threshold accepts.
         bootstrap: resamplings for 95 % intervals of every metric.
-        output: a folder for rows, scores and report.html; None keeps nothing.
+        output: a folder; rows, scores and report.html go to one of their own in it, named by `name` and the features.
+            None keeps nothing.
         config_dir: a folder of YAML files of your own, where a detector is described there.
 
     Returns:
         what was measured: `frame()` has a row for each detector, OOD set and metric.
 
     Raises:
-        RequestError: features, labels or head that do not fit together; an unknown detector or option.
-        RunError: no detector can work on these features.
+        RequestError: features, labels or head that do not fit together; an unknown detector or option; no detector that
+            can use these features.
     """
     folder = config_folder(config_dir)
     request = _checked(scorer, protocol, id_rate, bootstrap, folder)
     given = GivenFeatures(train, test, ood, head, val)
-    unknown = sorted(set(near) - set(ood))
+    near = [near] if isinstance(near, str) else list(near)
+    unknown = [name for name in near if name not in given.sets]
     if unknown:
         raise RequestError(f"near={unknown}: no such OOD set; there are {', '.join(ood)}")
     own = scorer if isinstance(scorer, Mapping) else {}
     detectors, options = {}, {}
     for found, node in request.detectors.items():
-        detectors[found] = build_scorer(found, config_dir=folder, **own[found]) if own.get(found) else build(node)
-        options[found] = options_text(as_declared({**node, **own.get(found, {})}))
+        stated = own.get(found) or {}
+        detectors[found] = build_scorer(found, config_dir=folder, **stated) if stated else build(node)
+        options[found] = options_text(as_declared({**node, **stated}))
     conventions = request.protocol
     evaluation = Evaluation(
         name=name,
@@ -124,18 +130,24 @@ def evaluate(
         near=list(near),
         detectors=detectors,
         options=options,
-        scoring=Scoring(conventions.fpr_rule, conventions.aupr_rule, conventions.subset, conventions.draws, bootstrap),
+        scoring=_scoring(conventions, bootstrap),
         id_rate=id_rate,
         caption=metric_lines(conventions),
+        named=scorer != "all",
     )
     if output is None:
         with tempfile.TemporaryDirectory() as temporary:
             results = evaluation.measure(Path(temporary))
         results.run_dir = Path()
         return results
-    results = evaluation.measure(Path(output).expanduser().absolute())
+    check_output(Path(output).expanduser())
+    results = evaluation.measure(Path(output).expanduser().absolute() / evaluation.run_id)
     evaluation.report(results, request.figures, f"ood_lab.evaluate(..., name={name!r})", request.config)
     return results
+
+
+def _scoring(protocol: Protocol, bootstrap: int) -> Scoring:
+    return Scoring(protocol.fpr_rule, protocol.aupr_rule, protocol.subset, protocol.draws, bootstrap)
 
 
 def _checked(scorer: Any, protocol: str, id_rate: float, bootstrap: int, folder: Path | None) -> FeaturesRequest:
@@ -175,13 +187,14 @@ class Evaluation:
     scoring: Scoring
     id_rate: float
     caption: Sequence[str]
+    named: bool = False  # whether the detectors were named one by one: then none is left out
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """Eight digits of the features of all sets and the head."""
-        head = [] if self.given.head is None else [tensor.sum().item() for tensor in self.given.head]
-        return fit_key(repr([(name, extracted.key) for name, extracted in self.given.sets.items()]), repr(head), None)
+        """Eight digits of the content of all sets and of the head."""
+        sets = {name: extracted.key for name, extracted in self.given.sets.items()}
+        return fit_key(repr([sorted(sets.items()), sorted(self.near)]), self.given.head_key, None)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -194,24 +207,29 @@ class Evaluation:
         """Fit and score every detector that can be given these features; store scores, thresholds and rows.
 
         Raises:
-            RequestError: there is no such detector.
+            RequestError: none of them can use these features.
         """
         self.left_out = {name: why for name, scorer in self.detectors.items() if (why := self.given.lacks(scorer))}
+        if self.named and self.left_out:
+            reasons = "; ".join(f"scorer={name} {why}" for name, why in self.left_out.items())
+            raise RequestError(f"{reasons}. Leave out what can't be used, or take scorer=all")
         usable = [
             RunDetector(name, scorer, self.options[name], self._fit)
             for name, scorer in self.detectors.items()
             if name not in self.left_out
         ]
         if not usable:
-            raise RequestError(f"no detector can be given these features. {'; '.join(self._of_left_out())}")
+            raise RequestError(f"no detector can use these features. {'; '.join(self._of_left_out())}")
         scores, refused = score_all(usable, self.given, self.given.names, self.given.head, folder)
         self.left_out |= refused
+        if not scores:
+            raise RequestError(f"no detector can use these features. {'; '.join(self._of_left_out())}")
         for text in self._of_left_out():
             print(f"note: {text}", file=sys.stderr, flush=True)
         rows, limits = self._rows([d for d in usable if d.name in scores], scores)
         add_rows(folder, rows)
         add_thresholds(folder, limits)
-        results = Results(rows[0]["run_id"], folder, read_rows(folder))
+        results = Results(self.run_id, folder, read_rows(folder))
         results.lines, results.caption = lines(results, self.selection), self.lines_below()
         return results
 
@@ -251,7 +269,7 @@ class Evaluation:
         last = results.rows[-1]
         about = About(
             title=f"{self.name}",
-            subtitle=f"features of width {self.given.width} that were given",
+            subtitle=f"given features, width {self.given.width}",
             facts=[
                 Fact("scored", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"),
                 Fact("made on", last["hardware"]),
@@ -332,14 +350,6 @@ class Evaluation:
             features={n: self.given.of(n).tensors["features"].numpy() for n in ("test", *self.groups)},
             labels=tensors["labels"].clamp(min=0).numpy(),
             outliers=None,
-            auroc=_auroc(results.rows),
+            auroc=stored_auroc(results.rows),
         )
         return Material([one], self.groups)
-
-
-def _auroc(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["metric"] == "auroc":
-            found.setdefault(row["scorer"], {})[row["ood_set"]] = row["value"]
-    return found

@@ -103,6 +103,7 @@ class TensorBoardSession(Session):
     def close(self) -> None:
         self.logger.finalize("success")
         self.logger.experiment.close()
+        print(f"TensorBoard: tensorboard --logdir {self.logger.save_dir}", flush=True)
 
 
 def tags(experiment: Experiment) -> list[str]:

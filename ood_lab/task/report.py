@@ -66,8 +66,11 @@ class Drawn(NamedTuple):
     picture: Picture
 
 
-def write(experiment: Experiment, results: Results) -> list[Drawn]:
-    """Draw the figures (also kept as PNG, PDF and CSV files) and write report.html.
+def write(experiment: Experiment, results: Results, seconds: float | None = None) -> list[Drawn]:
+    """Draw the figures (also kept as PNG, PDF and CSV files) and write report.html, with every detector that is stored.
+
+    Args:
+        seconds: how long the run has taken, where it is just made.
 
     Returns:
         the figures.
@@ -75,8 +78,9 @@ def write(experiment: Experiment, results: Results) -> list[Drawn]:
     if experiment.logger.name == "csv":
         _write_csv(experiment)
     drawn = draw_figures(experiment.figure, gather(experiment), experiment.run_dir)
-    about = _about(experiment, results)
-    page = render_page(results, Selection.of(experiment), [figure.picture for figure in drawn], about)
+    about = _about(experiment, results, seconds)
+    shown = Selection.of(experiment).with_stored(results.rows)
+    page = render_page(results, shown, [figure.picture for figure in drawn], about)
     write_atomically(experiment.run_dir / PAGE, page.encode())
     return drawn
 
@@ -99,20 +103,20 @@ def draw_figures(parts: Mapping[str, Part], material: Material, run_dir: Path) -
     return found
 
 
-def _about(experiment: Experiment, results: Results) -> About:
+def _about(experiment: Experiment, results: Results, seconds: float | None) -> About:
     """What the page says of the run besides its numbers."""
     last = results.rows[-1]
     return About(
         title=f"{last['method']} on {last['dataset']}",
         subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
-        facts=[*_times(experiment), Fact("made on", last["hardware"]), Fact("with", code_of(last))],
+        facts=[*_times(experiment, seconds), Fact("made on", last["hardware"]), Fact("with", code_of(last))],
         caption=[*caption(experiment, results), f"AUPR: {experiment.protocol.aupr_rule.replace('_', ' ')}"],
-        command=f"python -m ood_lab {shlex.join(experiment.overrides)}".strip(),
+        command=f"python -m ood_lab {shlex.join(t for t in experiment.overrides if t != 'task=report')}".strip(),
         config=yaml.safe_dump(experiment.values(), sort_keys=False, allow_unicode=True),
     )
 
 
-def _times(experiment: Experiment) -> list[Fact]:
+def _times(experiment: Experiment, seconds: float | None) -> list[Fact]:
     """When the run was trained and scored, and how long it took where it was made in one go."""
     folder = RunFolder(experiment.run_dir)
     trained, scored = folder.weights, folder.path / ROWS
@@ -120,20 +124,23 @@ def _times(experiment: Experiment) -> list[Fact]:
         (name, path.stat().st_mtime) for name, path in (("trained", trained), ("scored", scored)) if path.is_file()
     ]
     facts = [Fact(name, f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M %Z}") for name, time in times]
-    seconds = folder.seconds
+    seconds = folder.seconds if seconds is None else seconds
     return facts if seconds is None else [*facts, Fact("took", f"{clock(seconds)} (with its evaluation)")]
 
 
 def code_of(row: Row) -> str:
     """The commit and the versions that a row was made with."""
     versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-    return f"commit {row['commit'] or 'unknown'}; {versions}"
+    commit = row["commit"] or "unknown"
+    changed = " (with changes that are in no commit)" if commit.endswith("+") else ""
+    return f"commit {commit.rstrip('+')}{changed}; {versions}"
 
 
 def gather(experiment: Experiment) -> Material:
     """Curves, scores and features of a run and of those it depends on."""
     runs = [run for run in experiment.with_prerequisites() if not run.makes_no_classifier]
-    return Material([_run_material(r, Selection.of(experiment)) for r in runs], experiment.groups_of_sets)
+    shown = Selection.of(experiment).with_stored(read_rows(experiment.run_dir))
+    return Material([_run_material(r, shown) for r in runs], experiment.groups_of_sets)
 
 
 def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
@@ -164,7 +171,7 @@ def _run_material(experiment: Experiment, chosen: Selection) -> RunMaterial:
         columns={} if outliers is None else {name: outliers.tensors[name].numpy() for name in _columns(outliers)},
         redraw=None if outliers is None else partial(redrawn, experiment),
         radii={name: found for name, found in radii.items() if found},
-        auroc=_auroc(rows, set(experiment.detectors)),
+        auroc=stored_auroc(rows, set(chosen.options)),
         outlier_images=OutlierImages(experiment).load if trains_on_images else None,
         decoded_outliers=DecodedOutliers(experiment).load if experiment.decodes_outliers else None,
         classes=class_names(experiment) if classes_of(experiment) <= DISTINCT else (),
@@ -203,14 +210,16 @@ def beside(folder: Path, groups: Iterable[str]) -> RunMaterial:
         label=folder.name,
         curves=read_curves(folder / "curves.jsonl"),
         scores={},
-        auroc=_auroc(read_rows(folder)),
+        auroc=stored_auroc(read_rows(folder)),
         features={name: extracted.features("method").features.numpy() for name, extracted in sets.items()},
         labels=sets["test"].tensors["labels"].numpy(),
         outliers=_points(outliers),
     )
 
 
-def _auroc(rows: Sequence[Mapping[str, Any]], detectors: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+def stored_auroc(
+    rows: Sequence[Mapping[str, Any]], detectors: Collection[str] | None = None
+) -> dict[str, dict[str, float]]:
     """By detector and OOD set what was stored last."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, replace
 from datetime import datetime
 
@@ -19,6 +20,8 @@ from ood_lab.runs.outstanding import is_made, outstanding
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_images import RunImages
 
+WIDTH = 80  # of a note
+
 
 def finished(experiment: Experiment) -> Results | None:
     """Show a run of which nothing is outstanding, nor of those it depends on; None where something is.
@@ -31,7 +34,10 @@ def finished(experiment: Experiment) -> Results | None:
     experiment = with_stored_normalisation(experiment) or experiment
     results = stored(experiment)
     made = datetime.fromtimestamp(RunFolder(experiment.run_dir).weights.stat().st_mtime).astimezone()
-    print(f"{experiment.run_id}: finished before (trained {made:%Y-%m-%d %H:%M}); nothing is made again", flush=True)
+    unlogged = "" if experiment.logger.name == "csv" else f", nor logged to {experiment.logger.name}"
+    print(
+        f"{experiment.run_id}: already finished (trained {made:%Y-%m-%d %H:%M}); nothing is made{unlogged}", flush=True
+    )
     show(experiment, results)
     return results
 
@@ -57,7 +63,8 @@ def show(experiment: Experiment, results: Results) -> None:
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False, markup=False)
     results.lines, results.caption = lines(results, Selection.of(experiment)), caption(experiment, results)
-    stdout.print(terminal_table(results.lines, results.caption))
+    note = [] if experiment.note is None else textwrap.wrap(experiment.note, WIDTH)
+    stdout.print(terminal_table(results.lines, [*results.caption[: -1 if note else None], *note]))
 
 
 def caption(experiment: Experiment, results: Results) -> list[str]:

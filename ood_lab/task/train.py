@@ -80,14 +80,15 @@ def _finish(experiment: Experiment, below: list[Results], began: float | None) -
     for note in (note for use in experiment.image_sets for note in use.notes()):
         print(f"note: {note}", file=sys.stderr, flush=True)
     if folder.is_trained:
-        print(f"{experiment.run_id}: trained before; what is missing of its evaluation is made", flush=True)
+        print(f"{experiment.run_id}: already trained; its evaluation is completed", flush=True)
     torch.set_num_threads(experiment.trainer.threads)
     with session(experiment) as log:
         with _nothing_left_of_a_refusal(folder):
             TrainedWeights(experiment, log.loggers).read(check_weights, (SafetensorError,))
         refused = evaluate.measure(experiment)
         results = Results(experiment.run_id, folder.path, read_rows(folder.path), below)
-        log.publish(results, report.write(experiment, results))
+        seconds = None if began is None else time.monotonic() - began
+        log.publish(results, report.write(experiment, results, seconds))
     folder.mark_done(None if began is None else time.monotonic() - began)
     return refused
 

@@ -65,7 +65,7 @@ def announce_resumed(resumed: Path | None, steps: int, per_epoch: int) -> None:
     """Say from where training that was stopped goes on; nothing for one that begins."""
     if resumed is not None:
         done = step_of(resumed)
-        print(f"goes on from step {done:,} of {steps:,} (epoch {done // per_epoch + 1})", flush=True)
+        print(f"goes on from step {done:,} of {steps:,} (epoch {min(done, steps - 1) // per_epoch + 1})", flush=True)
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, data: DataModule, resumed: Path | None, run_dir: Path) -> None:

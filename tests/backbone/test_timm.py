@@ -53,6 +53,15 @@ def test_weights_of_a_file_are_taken_over_with_the_classifier_where_it_fits(name
         torch.testing.assert_close(same(images()).features, other(images()).features)
 
 
+def test_a_file_with_as_many_classes_as_the_data_set_gives_its_classifier(tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=10)
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    network = Timm(10, name="test_resnet", side=64, file=str(tmp_path / "weights.pt"))
+    network.load_published()
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(images()).logits, source.eval()(images()))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
     with pytest.raises(RequestError, match="no weights for test_resnet"):
@@ -100,7 +109,7 @@ def test_the_layers_of_a_convolutional_network_are_told_apart_too() -> None:
         (["backbone.name=ResNet50"], "Did you mean 'resnet50'?"),
         (["backbone.name=qqqqqq"], "timm has no such network. timm.list_models() has them all"),
         (["backbone.name=resnet18", "backbone.file=nowhere.pt"], "backbone.file=nowhere.pt: no such file"),
-        (["backbone.name=resnet18", "backbone.file=nowhere.pt", "backbone.pretrained=true"], "give one"),
+        (["backbone.name=resnet18", "backbone.file=nowhere.pt", "backbone.pretrained=true"], "give only one"),
         (["backbone.name=resnet18", "backbone.side=0"], "backbone.side=0: expected a whole number above 0"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -27,6 +27,7 @@ TEXTS = st.one_of(
 @settings(deadline=None)
 @given(TEXTS)
 def test_a_quoted_string_is_one_value_and_the_same_string(text: str) -> None:
+    assume(text != "???")  # OmegaConf's mark of a value that is missing, which nothing can quote
     override = OverridesParser.create().parse_override(f"key={quote(text)}")
     assert not override.is_sweep_override()
     cfg = OmegaConf.create({"key": override.value(), "below": "${key}/x"})

@@ -38,6 +38,9 @@ FORMS = {
     "mapping": {"features": TRAIN, "labels": LABELS},
     "feature set": FeatureSet(torch.tensor(TRAIN), torch.tensor(TRAIN @ WEIGHT.T + BIAS), torch.tensor(LABELS)),
     "lists": (TRAIN.tolist(), LABELS.tolist()),
+    "big-endian": (TRAIN.astype(">f4"), LABELS.astype(">i8")),
+    "list of two": [TRAIN, LABELS],
+    "rows that require gradients": ([torch.tensor(row, requires_grad=True) for row in TRAIN], LABELS.tolist()),
     "halves": (torch.tensor(TRAIN).half().double().numpy(), LABELS.astype(np.uint8)),
 }
 
@@ -78,7 +81,7 @@ WRONG = {
     "logits of another head": (
         {"train": {"features": TRAIN, "logits": TRAIN}, "test": {"features": TEST, "logits": TEST},
          "ood": {"noise": {"features": OOD, "logits": OOD}}},
-        "head: its weight is [3, 4], of 3 classes; the logits given have 4",
+        "head: its weight is [3, 4], of 3 classes; the given logits have 4 columns",
     ),
     "maps": ({"train": TRAIN.reshape(30, 2, 2)}, "train features: shape [30, 2, 2]; expected [N, D]; pool maps"),
     "no rows": ({"test": TEST[:0]}, "test features: no rows"),
@@ -86,8 +89,8 @@ WRONG = {
     "ood without names": ({"ood": OOD}, "ood: expected OOD sets by name"),
     "name": ({"ood": {"test": OOD}}, "an OOD set can't be called 'test'"),
     "misspelled": ({"train": {"features": TRAIN, "label": LABELS}}, "holds 'label'"),
-    "ragged": ({"train": [[1.0, 2.0], [1.0]]}, "train features: no array of numbers"),
-    "text": ({"train": [["a"]]}, "train features: no array of numbers"),
+    "ragged": ({"train": [[1.0, 2.0], [1.0]]}, "train features: not an array of numbers"),
+    "text": ({"train": [["a"]]}, "train features: not an array of numbers"),
     "triple": ({"train": (TRAIN, LABELS, LABELS)}, "train: a tuple of 3"),
 }  # fmt: skip
 

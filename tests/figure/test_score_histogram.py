@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Polygon
 
+from ood_lab.figure.base import picture
 from ood_lab.figure.score_histogram import ScoreHistogram, bin_edges
 from ood_lab.results.material import SYNTHESIZED
 from tests.figure.material import material
@@ -64,3 +65,25 @@ def test_a_set_with_enormous_scores_leaves_the_others_legible_and_is_counted_in_
 
 def test_constant_scores_are_drawn() -> None:
     assert (np.diff(bin_edges({"test": np.zeros(5), "near": np.zeros(3)}, 10)) > 0).all()
+
+
+def test_infinite_scores_are_counted_in_the_outer_bins() -> None:
+    scores = {"test": np.r_[np.arange(20.0), -np.inf], "near": np.r_[np.arange(10.0) + 5, np.inf]}
+    edges = bin_edges(scores, 5)
+    assert np.isfinite(edges).all()
+    assert edges[0] < 1
+    assert edges[-1] > 18
+    assert (np.diff(bin_edges({"test": np.full(3, np.inf), "near": np.full(2, -np.inf)}, 4)) > 0).all()
+
+
+def test_names_are_labels_whatever_they_hold() -> None:
+    shown = material()
+    names = {"near": "$bad_{$", "far": "_under"}
+    runs = [
+        run._replace(scores={"msp": {names.get(k, k): v for k, v in run.scores["msp"].items()}}) for run in shown.runs
+    ]
+    odd = shown._replace(runs=runs, groups={"$bad_{$": "near", "_under": "far"})
+    figure = ScoreHistogram(bins=5).draw(odd)
+    assert figure is not None
+    assert len(figure.legends[0].get_texts()) == 3
+    assert picture(figure)

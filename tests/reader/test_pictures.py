@@ -35,6 +35,7 @@ def forms(folder: Path) -> dict[str, Any]:
         "tensor batch": torch.tensor(PIXELS).permute(2, 0, 1)[None],
         "list": [Image.fromarray(PIXELS)],
         "int64": PIXELS.astype(np.int64),
+        "a little above 1": np.where(PIXELS == 255, 1.0001, PIXELS / 255),
     }
 
 
@@ -61,7 +62,11 @@ def test_lists_may_hold_any_of_them_and_grey_is_repeated(tmp_path: Path) -> None
         (PIXELS.astype(np.int32) - 300, "expected 0..255"),
         (np.zeros((5, 7, 2)), "expected 1, 3 or 4 channels"),
         (np.zeros(4), "shape [4]"),
-        ([3], "image 0: a int; expected a path"),
+        ([3], "image 0: got int; expected a path"),
+        ({"a": 1}, "got dict; expected"),
+        (np.zeros((0, 5, 3)), "no pixels, shape [0, 5, 3]"),
+        (np.array([["a"]]), "expected numbers"),
+        (np.zeros((16, 28, 28)), "a stack of grey pictures"),
         ("nowhere.png", "nowhere.png: no such image"),
         (np.full((4, 4, 3), np.nan), "fractions outside 0..1"),
     ],

@@ -29,6 +29,8 @@ def test_what_was_looked_at_while_training_is_what_the_curves_hold(
 def test_an_accuracy_at_chance_and_one_that_fine_tuning_lost_are_said() -> None:
     assert "at chance for 10 classes" in accuracy_lines(0.11, 10)[0]
     assert "at chance" in accuracy_lines(0.11, 10, 0.98)[0]
+    assert accuracy_lines(0.74, 2) == accuracy_lines(0.49, 3) == []
+    assert "at chance for 2 classes" in accuracy_lines(0.51, 2)[0]
     assert accuracy_lines(0.98, 10, 0.938 + 0.05) == []
     assert accuracy_lines(0.938, 10, 0.984) == ["fine-tuning lost ID accuracy: 98.4 before, 93.8 after"]
     assert accuracy_lines(0.9, None) == accuracy_lines(float("nan"), 10, 0.9) == []

@@ -103,7 +103,7 @@ def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
     console.print(terminal_table(lines(results(), asked()), protocol_lines(PROTOCOL, GROUPS, {})))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    for part in ("pretrained", "fine-tuned", "80.0", "65.0", "95.0"):
+    for part in ("trained", "fine-tuned", "80.0", "65.0", "95.0"):
         assert part in text
 
 
@@ -165,7 +165,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
     assert "left out of every mean: photos, noise" in text
     assert "not the stated images: letters 80 of 800" in text
-    assert "tables by this protocol print ID+" in text
+    assert "tables that follow this protocol report ID+" in text
     assert "whole ID test set; OOD sets whole" in text
     drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))

@@ -29,7 +29,7 @@ HEAD = (CENTRES.astype(np.float32), (-0.5 * (CENTRES**2).sum(1)).astype(np.float
 SETS: dict[str, Any] = {"train": (TRAIN, LABELS), "test": (TEST, TEST_LABELS), "ood": {"far": FAR, "close": NEAR}}
 FILE = {
     "train/features": TRAIN, "train/labels": LABELS, "test/features": TEST, "test/labels": TEST_LABELS,
-    "near/close/features": NEAR, "far/features": FAR, "head/weight": HEAD[0], "head/bias": HEAD[1],
+    "near/close/features": NEAR, "far/far/features": FAR, "head/weight": HEAD[0], "head/bias": HEAD[1],
 }  # fmt: skip
 
 
@@ -61,12 +61,12 @@ def test_detectors_that_can_not_be_given_these_features_are_left_out_and_named(
 ) -> None:
     results = ood_lab.evaluate(TRAIN, TEST, {"far": FAR})
     assert {row["scorer"] for row in results.rows} == {"knn", "knn_penultimate"}
-    assert "left out: mahalanobis, openmax, rmds, she (it needs class labels of the training set)" in "\n".join(
+    assert "left out: mahalanobis, openmax, rmds, she (needs class labels of the training set)" in "\n".join(
         results.caption
     )
     assert "left out" in capsys.readouterr().err
-    with pytest.raises(RequestError, match="no detector can be given these features"):
-        ood_lab.evaluate(TRAIN, TEST, {"far": FAR}, scorer=["msp"])
+    with pytest.raises(RequestError, match="scorer=msp needs logits, or a head that gives them"):
+        ood_lab.evaluate(TRAIN, TEST, {"far": FAR}, scorer=["msp", "knn"])
 
 
 @each(
@@ -111,13 +111,27 @@ def test_a_second_evaluation_reads_the_stored_scores(tmp_path: Path, monkeypatch
     assert again.rows == first.rows
 
 
+def test_other_features_or_another_head_have_numbers_of_their_own(tmp_path: Path) -> None:
+    sets: dict[str, Any] = {
+        name: {"features": x, "logits": x @ HEAD[0].T + HEAD[1]} for name, x in (("train", TRAIN), ("test", TEST))
+    }
+    turned = (HEAD[0][:, ::-1].copy(), HEAD[1])
+    for head in (HEAD, turned):
+        for ood in (FAR, NEAR):
+            given = {**sets, "ood": {"set": {"features": ood, "logits": ood @ HEAD[0].T + HEAD[1]}}, "head": head}
+            kept = ood_lab.evaluate(**given, scorer=["react", "mcm"], output=tmp_path)
+            assert kept.rows == ood_lab.evaluate(**given, scorer=["react", "mcm"]).rows
+            assert ood_lab.load_results(kept.run_dir).rows == kept.rows
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 @each(
     ("arguments", "words"),
     [
         (["task=evaluate", "features=nowhere.npz"], "features=nowhere.npz: no such file"),
         (["task=evaluate", "features=FILE.txt"], "expected a file ending in .npz or .safetensors"),
         (["features=FILE.npz"], "features=FILE goes with task=evaluate"),
-        (["task=evaluate", "features=FILE.npz", "method=ce"], "'method=ce' has no effect on features"),
+        (["task=evaluate", "features=FILE.npz", "method=ce"], "'method=ce' has no effect when features are given"),
         (["task=evaluate", "features=FILE.npz", "protocol.near=[x]"], "called near/NAME"),
         (["task=evaluate", "features=FILE.npz", "scorer=[knnn]"], "Did you mean 'knn'"),
         (["task=evaluate", "features=FILE.npz", "scorer.knn.kk=3"], "has no 'kk'"),
