@@ -114,7 +114,7 @@ def evaluate(
     request = _checked(scorer, protocol, id_rate, bootstrap, folder)
     given = GivenFeatures(train, test, ood, head, val)
     near = [near] if isinstance(near, str) else list(near)
-    unknown = [name for name in near if name not in given.sets]
+    unknown = [one for one in near if one not in ood]
     if unknown:
         raise RequestError(f"near={unknown}: no such OOD set; there are {', '.join(ood)}")
     own = scorer if isinstance(scorer, Mapping) else {}
