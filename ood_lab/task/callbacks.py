@@ -164,8 +164,9 @@ class Bar(L.Callback):
         if not trainer.is_global_zero:
             return
         if trainer.global_step % self.every == 0:
-            total = outputs.get("total", outputs["loss"])  # a loop of its own has no sum of terms
-            self._loss = f"  loss {total.item():.3g}"
+            given = outputs if isinstance(outputs, Mapping) else {}  # a loop of its own may have no sum of terms
+            total = given.get("total", given.get("loss"))
+            self._loss = f"  loss {total.item():.3g}" if isinstance(total, Tensor) else ""
         self._meter.advance(note=f"epoch {trainer.current_epoch + 1}{self._loss}{_accuracy(pl_module)}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -91,7 +91,7 @@ def at(made: Method, step: int = 0, rank: int = 0, world: int = 1) -> Method:
     """Give the module a trainer that stands somewhere in ten epochs of ten steps."""
     made._trainer = SimpleNamespace(  # type: ignore[assignment]
         current_epoch=step // 10, global_step=step, global_rank=rank, world_size=world, max_epochs=10,
-        datamodule=SimpleNamespace(steps_per_epoch=10), optimizers=[], log_every_n_steps=1,
+        datamodule=SimpleNamespace(steps_per_epoch=10), optimizers=[], log_every_n_steps=1, accumulate_grad_batches=1,
     )  # fmt: skip
     return made
 

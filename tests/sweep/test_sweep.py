@@ -92,7 +92,7 @@ def test_an_engine_that_can_start_nothing_fails_what_it_was_given(requests: list
     failures = sweep(requests, Broken({}), tmp_path)
     assert failures.to_do == 3
     assert {one.run_id: one.reason for one in failures.runs} == {r.run_id: "the queue is closed" for r in requests}
-    with pytest.raises(RunError, match=r"2 of 3 runs failed; the same command repeats them alone\n  cider-"):
+    with pytest.raises(RunError, match=r"2 of 3 runs failed; the same command reruns only those\n  cider-"):
         failures.complain()
 
 
