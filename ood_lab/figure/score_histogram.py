@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ood_lab.config.ranges import PositiveInt
 from ood_lab.figure.base import DASHES, ID_COLOUR, OUTLIER_COLOUR, DetectorPanels, shown
@@ -58,6 +59,7 @@ class ScoreHistogram(DetectorPanels):
     def panel(self, axes: Axes, values: Mapping[str, Array], palette: Mapping[str, str]) -> None:
         axes.set_yticks([])
         axes.set_xlabel("score", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(4))  # long numbers don't run into each other
         edges = bin_edges(values, self.bins)
 
         def drawn(name: str, **style: Any) -> None:
