@@ -78,10 +78,10 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
                 instead = f"write {key}=[]" if key in MAY_BE_EMPTY else f"a run needs a {key}"
                 raise RequestError(f"{key}=null: {instead}.{nearest('', known[key])}")
             if choice is not None and str(choice) not in known[key]:
-                options = [*known[key], *EVERY.get(key, [])]
-                raise RequestError(
-                    f"{key}={choice}: no such {key}.{nearest(str(choice), options, ROLES.get(key, key))}"
-                )
+                meant = nearest(str(choice), [*known[key], *EVERY.get(key, [])], ROLES.get(key, key))
+                if folder is None and not meant.startswith(" Did"):
+                    meant += f" A {key} of your own needs --config-dir=FOLDER."
+                raise RequestError(f"{key}={choice}: no such {key}.{meant}")
 
 
 def _meant(key: str, first: str, known: Mapping[str, Sequence[str]], folder: Path | None) -> str:

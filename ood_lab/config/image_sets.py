@@ -95,10 +95,9 @@ def _node_of(name: str, experiment: Experiment) -> dict[str, Any]:
         return folder_set(image_set_config(UNNAMED, data, folder, experiment.benchmark), name, path)
     known = groups(folder)["dataset"]
     if name not in known:
-        raise RequestError(
-            f"protocol: {name!r} is no data set.{nearest(name, known)} A folder of images is written with a slash: "
-            f"./{name}"
-        )
+        slash = f"A folder of images is written with a slash: ./{name}"
+        meant = f" {slash}" if Path(name).is_dir() else f"{nearest(name, known)} {slash}"
+        raise RequestError(f"protocol: {name!r} is no data set.{meant}")
     return image_set_config(name, data, folder, experiment.benchmark)
 
 
@@ -125,7 +124,9 @@ def check_image_sets(experiment: Experiment) -> list[ImageSetUse]:
             _check_one(use, present[0], protocol.check)
             present.append(use)
         elif use.role in ("id", *TRAINED_ON, "validation"):
-            raise RequestError(f"the {_spoken(use.role)} set {use.name} is not there. {use.missing()}{where}")
+            named = any(text.startswith("dataset.") for text in experiment.overrides)
+            first = " Name the folder of your images: dataset.root=FOLDER." if is_own(use.node) and not named else ""
+            raise RequestError(f"the {_spoken(use.role)} set {use.name} is not there.{first} {use.missing()}{where}")
         elif protocol.missing == "error":
             skip = " To score only what is there: protocol.missing=skip."
             raise RequestError(f"the OOD set {use.name} is not there. {use.missing()}{where}{skip}")

@@ -21,7 +21,7 @@ GIVES = {
     "penultimate": ("features", "logits", "z"),
     "images": ("images", "features", "logits", "z", "targets"),
 }
-EXAMPLES = {"auxiliary": "randomimages300k"}
+EXAMPLES = {"auxiliary": "randomimages300k (or fractals, which are made here)"}
 
 
 def head_declares(experiment: Experiment, key: str) -> tuple[str, ...]:

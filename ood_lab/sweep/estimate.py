@@ -36,7 +36,7 @@ def estimate(experiments: Sequence[Experiment], workers: int) -> str:
         some = "" if len(known) == len(new) else f" for {len(known)} of them"
         text += f" About {clock(sum(known) / min(workers, len(new)))}{some}, by earlier runs of the same kind."
     if len(known) < len(new):
-        text += f" {len(new) - len(known)} of a kind never run here, so without an estimate."
+        text += f" No estimate for {len(new) - len(known)}: runs of that kind were never made here."
     return text
 
 

@@ -51,7 +51,7 @@ def refusal(*overrides: str) -> str:
         (["regularizer=[gradient]"], ["reads images of outliers", "auxiliary=", "regularizer=[feature_gradient]"]),
         (["regularizer=[feature_gradient]"], ["reads features, logits of outliers", "synthesizer=hmc gives z"]),
         (["method=ce", "regularizer=[feature_gradient]"], ["there are none", "synthesizer=gaussian_tail"]),
-        (["method=greg"], ["add auxiliary=randomimages300k or another image set"]),
+        (["method=greg"], ["add auxiliary=randomimages300k (or fractals, which are made here) or another image set"]),
         (
             ["method=energy", "auxiliary=fractals", "outlier_loss.m_in=-5", "outlier_loss.m_out=-23"],
             ["outlier_loss.m_in=-5: expected at most -23", "outlier_loss.m_out"],

@@ -62,7 +62,7 @@ def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.Captu
     assert main(["table=hamos_t17,bood_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
     shown = capsys.readouterr().out
     assert "hamos_t17, bood_t1: 12 runs, 0 done. To do: 12 to be trained, 7 that they depend on." in shown
-    assert "of a kind never run here" in shown
+    assert "runs of that kind were never made here" in shown
     assert not list(tmp_path.iterdir())
 
 
@@ -111,7 +111,7 @@ def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> N
     assert "About 0:40" in estimate(new, 2)
     other = [*new, prepare(["method=ce", f"paths.output={tmp_path}"])]
     assert "About 1:20 for 4 of them" in estimate(other, 1)
-    assert "1 of a kind never run here" in estimate(other, 1)
+    assert "No estimate for 1: runs of that kind were never made here" in estimate(other, 1)
 
 
 def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_path: Path) -> None:
