@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.scores import load_scores
@@ -32,6 +34,7 @@ def run(experiment: Experiment) -> Results:
     keys = {name: features.key(name) for name in sets}
     folder = experiment.run_dir / "openood" / f"s{experiment.seed}" / "scores"
     fits = Selection.of(experiment).fits(read_rows(experiment.run_dir))
+    files: dict[str, tuple[Path, bytes]] = {}  # none is written before all can be
     for name, node in experiment.detectors.items():
         scores = load_scores(experiment.run_dir, name, options_text(node), keys, fits.get(name, ""))
         missing = [key for key in sets if key not in scores]
@@ -46,7 +49,8 @@ def run(experiment: Experiment) -> Results:
             scored[key] = Scored(scores[key].numpy(), predicted, tensors["labels"].numpy())
         of_sets = experiment.groups_of_sets
         groups = {group: {s: scored[s] for s, own in of_sets.items() if own == group} for group in ("near", "far")}
-        path = folder / f"{postprocessor(name)}.pkl"
-        write_atomically(path, score_file(scored["test"], scored.get("val"), groups))
+        files[name] = folder / f"{postprocessor(name)}.pkl", score_file(scored["test"], scored.get("val"), groups)
+    for name, (path, content) in files.items():
+        write_atomically(path, content)
         stdout.print(f"{name}: {path}", highlight=False, markup=False)
     return stored(experiment)
