@@ -102,10 +102,10 @@ class Timm(Backbone):
         except RuntimeError:
             if self.file is None:
                 raise
-            # `load_pretrained` would leave out a classifier of another size than the network's own.
-            source = self._create(num_classes=self.fc.out_features)
             from timm.models import load_checkpoint
 
+            # timm builds the network with as many classes as it published; a file of one's own may have the data set's.
+            source = self._create(num_classes=self.fc.out_features)
             load_checkpoint(source, self.file)
             return source
 
@@ -181,7 +181,7 @@ class Timm(Backbone):
 
         try:
             matcher = self.network.group_matcher(coarse=coarse)
-        except (AttributeError, NotImplementedError):
+        except (AttributeError, NotImplementedError):  # some networks of timm have none
             raise RequestError(
                 f"backbone.name={self.name}: timm does not group its layers; use method.trainable=whole or heads, "
                 "and method.optimizer.layer_decay=1"

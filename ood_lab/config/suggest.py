@@ -19,7 +19,7 @@ OTHERS: Mapping[str, Mapping[str, str]] = {
         "knn": "knn_plus", "gregplus": "greg_plus", "knnplus": "knn_plus",
     },
     "dataset": {
-        "imagenet": "imagenet1k", "imagenet200": "imagenet100", "texture": "textures", "dtd": "textures",
+        "imagenet": "imagenet1k", "texture": "textures", "dtd": "textures",
         "tin": "tiny_imagenet", "tinyimagenet": "tiny_imagenet",
         "300k": "randomimages300k", "300krandomimages": "randomimages300k", "openimageo": "openimage_o",
     },

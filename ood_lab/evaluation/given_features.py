@@ -279,7 +279,7 @@ def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None)
         if len(wrong):
             unknown = "; leave unlabelled rows out" if int(labels[wrong[0]]) == -1 else ""
             raise RequestError(
-                f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected {max(lowest, -1)} to "
+                f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected {lowest} to "
                 f"{classes - 1}, since there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}{unknown}"
             )
 

@@ -25,6 +25,7 @@ SMALL = [
 OPTIONS = {
     "accumulate": ["trainer.accumulate=4"],
     "ema": ["trainer.ema=0.9"],
+    "compile": ["trainer.compile=true"],
     "bf16": ["trainer.precision=bf16-mixed"],
     "all": ["trainer.accumulate=2", "trainer.ema=0.9", "trainer.precision=bf16-mixed"],
 }
@@ -38,6 +39,12 @@ def run(folder: Path, *more: str) -> Path:
     return ood_lab.run([*SMALL, *more, f"paths.output={folder}"]).run_dir
 
 
+def graphs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile without code generation, which takes a minute: the graphs are the same."""
+    usual = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: usual(self, backend="aot_eager"))
+
+
 def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[float]]:
     weights = load_file(folder / "checkpoints" / "final.safetensors")
     curves = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
@@ -46,7 +53,10 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], list[
 
 
 @each("name", list(OPTIONS))
-def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(name: str, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs_only(monkeypatch)
     more = OPTIONS[name]
     undisturbed = run(tmp_path / name / "undisturbed", *more)
     taken = 0
@@ -163,13 +173,13 @@ def test_options_that_exclude_each_other_are_refused(more: list[str], words: str
 def test_they_are_part_of_the_identity_where_they_are_used() -> None:
     plain = prepare(["method=ce"]).run_id
     assert prepare(["method=ce", "trainer.accumulate=1", "trainer.compile=true"]).run_id == plain
-    assert len({plain, *(prepare(["method=ce", *more]).run_id for more in OPTIONS.values())}) == 5
+    ids = {name: prepare(["method=ce", *more]).run_id for name, more in OPTIONS.items()}
+    assert ids.pop("compile") == plain
+    assert len({plain, *ids.values()}) == 5
 
 
 def test_a_compiled_network_trains_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = torch.nn.Module.compile
-    # Without code generation, which takes a minute: the graphs are the same.
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: usual(self, backend="aot_eager"))
+    graphs_only(monkeypatch)
     plain, compiled = run(tmp_path / "plain"), run(tmp_path / "compiled", "trainer.compile=true")
     theirs = load_file(plain / "checkpoints" / "final.safetensors")
     for name, value in load_file(compiled / "checkpoints" / "final.safetensors").items():
