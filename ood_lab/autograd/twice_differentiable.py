@@ -36,7 +36,7 @@ def twice_differentiable(modules: nn.Module) -> Iterator[None]:
 
 
 def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
-    if not is_plain(module):
+    if not _is_plain(module):
         return None
     if isinstance(module, _BatchNorm):
         usual = module.weight is not None and module.momentum is not None and module.track_running_stats
@@ -47,7 +47,7 @@ def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
     return None
 
 
-def is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> bool:
     """Whether a module's forward pass is that of torch's own convolution or batch normalisation."""
     plain = (_BatchNorm.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
     return type(module).forward in plain

@@ -51,8 +51,8 @@ class Results:
     run_dir: Path
     rows: list[Row]
     needed: list[Results] = field(default_factory=list)
-    lines: Sequence[Line] = field(default=(), repr=False)
-    caption: Sequence[str] = field(default=(), repr=False)
+    lines: Sequence[Line] = ()
+    caption: Sequence[str] = ()
 
     def __repr__(self) -> str:
         """Such as `Results('ce-digits-narrow-s0-de90e708', 4 detectors on 3 OOD sets)`."""
