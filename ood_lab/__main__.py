@@ -15,7 +15,7 @@ from ood_lab.config import OodLabError, RequestError
 from ood_lab.config.check import check_groups, check_values, parse
 from ood_lab.config.complete import complete, script
 from ood_lab.config.compose import compose
-from ood_lab.config.describe import describe_choice, describe_group
+from ood_lab.config.describe import describe_choice, describe_group, describe_groups
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.groups import config_dir, config_folder, groups
 from ood_lab.config.objective import described
@@ -31,8 +31,9 @@ usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOL
   python -m ood_lab method=hamos                      HamOS on the same digits
   python -m ood_lab method=cider dataset=cifar10 paths.data=FOLDER
   python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
-  python -m ood_lab table=hamos_t17 [scale=tiny] [dry_run=true] [workers=2] [hydra/launcher=ray]
+  python -m ood_lab table=hamos_t17 [scale=tiny] [workers=2] [hydra/launcher=ray]
                                                       a paper's table, ours beside theirs
+  python -m ood_lab ... dry_run=true                  what the command would do
   python -m ood_lab task=evaluate features=FILE scorer=all
                                                       detectors on features of any network
   python -m ood_lab --help GROUP=NAME                 what a choice is and can; --help GROUP lists its choices
@@ -133,7 +134,7 @@ def _help(named: Sequence[str], overrides: Sequence[str], folder: Path | None) -
         texts += [describe_choice(group, str(name), folder) for name in (value if isinstance(value, list) else [value])]
     if texts:
         return "\n\n".join(texts)
-    return USAGE + "\ngroups:\n" + "\n".join(f"  {k}: {', '.join(v)}" for k, v in known.items())
+    return f"{USAGE}\n{describe_groups(folder)}"
 
 
 def _print_config(arguments: Sequence[str], overrides: Sequence[str], folder: Path | None, rest: Sequence[str]) -> None:

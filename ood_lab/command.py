@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ood_lab.config import RequestError, prepare
+from ood_lab.config.check import repeated
 from ood_lab.config.features_request import asks_for_features, features_request
 from ood_lab.config.first_run import FIRST_RUN, with_first_run
 from ood_lab.config.prepare import expand_all
@@ -14,6 +16,7 @@ from ood_lab.reader.scope import one_command
 from ood_lab.results.store import Results
 from ood_lab.runs.stored_run import with_stored_run
 from ood_lab.sweep.command import read_command, run_tables
+from ood_lab.sweep.estimate import planned
 from ood_lab.sweep.grid import run_grid
 
 
@@ -36,6 +39,8 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     if isinstance(overrides, str):
         raise RequestError(f"{overrides!r}: expected a list of overrides, [{overrides!r}]")
     typed = [as_typed(text, multirun) for text in overrides]
+    for said in repeated(typed):
+        print(said, file=sys.stderr, flush=True)
     if asks_for_features(typed):
         request = features_request(typed, folder, multirun)
         from ood_lab.task.given_features import run
@@ -48,9 +53,12 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     if multirun:
         runs = run_grid(command, folder)
         return Results("", runs[0].run_dir.parent if runs else Path(), [], runs)
-    experiment = prepare(hydra_overrides, folder)
+    experiment = prepare(command.overrides, folder)
     if FIRST_RUN in hydra_overrides and not any(text.startswith(("experiment=", "run=")) for text in typed):
         print(f"no method is named: this is {FIRST_RUN} (method=hamos and the like begin others)", flush=True)
+    if command.dry_run:
+        print("\n".join(planned(experiment)), flush=True)
+        return Results(experiment.run_id, experiment.run_dir, [])
     from ood_lab.task import execute  # imports torch only where something is to be computed
 
     return execute(experiment)

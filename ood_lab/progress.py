@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 LOG_SECONDS = 15.0
+STANDING_SECONDS = 60.0  # between lines of a log while no step ends
 SHOW_AFTER_SECONDS = 2.0
 # In a pipe or a file tables have the width that they need.
 stdout = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
@@ -24,7 +25,8 @@ class Meter:
     def __init__(self, description: str, total: int, done: int = 0, console: Console | None = None) -> None:
         self.description, self.total, self.done, self.first = description, total, done, done
         self.note = ""
-        self._began = self._logged = time.monotonic()
+        self._began = self._logged = self._ended = time.monotonic()
+        self._shown: int | None = None
         self._bar: Progress | None = None
         self._console = console
         self._live = (console.file if console else sys.stdout).isatty()
@@ -34,17 +36,26 @@ class Meter:
         self.done += steps
         self.note = self.note if note is None else note
         now = time.monotonic()
+        self._ended = now if steps else self._ended
         if self._live:
             if self._bar is None and now - self._began > SHOW_AFTER_SECONDS:
                 self._start_bar()
             if self._bar is not None:
                 self._bar.update(self._bar.task_ids[0], completed=self.done, note=self.note)
-        elif now - self._logged > LOG_SECONDS:
-            self._logged = now
-            each = (now - self._began) / max(1, self.done - self.first)
-            left = f"{clock(each * (self.total - self.done))} left" if self.done > self.first else ""
-            text = "  ".join(part for part in (self.description, f"{self.done}/{self.total}", left, self.note) if part)
+        elif now - self._logged > (STANDING_SECONDS if self.done == self._shown else LOG_SECONDS):
+            self._logged, self._shown = now, self.done
+            text = "  ".join(
+                part for part in (self.description, f"{self.done}/{self.total}", self._left(now), self.note) if part
+            )
             print(text, flush=True, file=self._console.file if self._console else None)
+
+    def _left(self, now: float) -> str:
+        """The time left, by the steps that have ended; nothing where these can't tell."""
+        if self.done == self.first:
+            return ""
+        each = (self._ended - self._began) / (self.done - self.first)
+        left = each * (self.total - self.done) - (now - self._ended)
+        return f"{clock(left)} left" if left >= 0 else ""
 
     def _start_bar(self) -> None:
         self._bar = Progress(

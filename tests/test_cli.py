@@ -94,11 +94,17 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
     assert main([flag]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m ood_lab")
+    assert max(map(len, shown.splitlines())) <= 110
+    said = " ".join(shown.split())
     assert (
-        "method: anchored, aoe, ares, bood, ce, cider, csi, csi_contrast, dos, dreamood, energy, gan, godin, "
-        "greg, greg_plus, hamos, hamos_released" in shown
+        " method anchored, aoe, ares, bood, ce, cider, csi, csi_contrast, dos, dreamood, energy, gan, godin, "
+        "greg, greg_plus, hamos, hamos_released" in said
     )
-    assert "scorer: absent_class, ash, attacked, csi, csi_joint, dice, energy" in shown
+    assert "scorer (several) absent_class, ash, attacked, csi, csi_joint, dice, energy" in said
+    assert "synthesizer (or null) boundary_mixup" in said
+    assert "figure (several, or []) curve_comparison" in said
+    assert "pictures (or null) as dataset" in said
+    assert said.index("hamos_t2,") < said.index("hamos_t10,")
 
 
 def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -107,7 +113,7 @@ def test_help_of_a_method_is_what_it_is_made_of(capsys: pytest.CaptureFixture[st
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text("# Mine.\ndefaults: [ce, _self_]\nstage: finetune\n")
     assert main(["--help", f"--config-dir={tmp_path}"]) == 0
-    assert "knn_plus, mine, mixoe, npos" in capsys.readouterr().out
+    assert "knn_plus, mine, mixoe, npos" in " ".join(capsys.readouterr().out.split())
     assert main(["--help", "method=mine", f"--config-dir={tmp_path}"]) == 0
     assert "    Mine.\n" in capsys.readouterr().out
     assert main(["--help", "method=hamoss"]) == 2

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import ood_lab
 from ood_lab.__main__ import main
-from ood_lab.config import RequestError, RunError
+from ood_lab.config import RequestError
 from ood_lab.config.image_sets import image_set_config
 from ood_lab.evaluation.extract import load_features
 from ood_lab.results.store import read_rows
@@ -104,7 +104,7 @@ def test_report_from_the_store(
 
 
 def test_evaluate_and_report_refuse_a_run_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not trained yet"):
+    with pytest.raises(RequestError, match="not trained yet"):
         ood_lab.run(small(tmp_path, "task=evaluate", "method=ce"))
     with pytest.raises(RequestError, match="no results"):
         ood_lab.run(small(tmp_path, "task=report", "method=ce"))

@@ -59,6 +59,23 @@ def test_a_log_gets_a_line_every_15_seconds_with_the_time_left(hand: Clock, caps
     ]
 
 
+def test_the_time_left_goes_down_while_no_step_ends(hand: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Meter("runs", 6)
+    for second in range(1, 241):
+        hand.now += 1
+        meter.advance(2 if second == 90 else 0)
+    assert capsys.readouterr().out.splitlines() == [
+        "runs  0/6",
+        "runs  0/6",
+        "runs  2/6  2:57 left",
+        "runs  2/6  1:56 left",
+        "runs  2/6  0:55 left",
+    ]
+    hand.now += 61
+    meter.advance(0)
+    assert capsys.readouterr().out == "runs  2/6\n"  # longer than the others took
+
+
 def test_what_was_done_before_does_not_speed_up_the_estimate(hand: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     meter = Meter("train", 100, done=90)
     hand.now += 20

@@ -1,19 +1,26 @@
-"""`--help group=name`: a choice's own file with its comments, and the docstring of its class; nothing is imported."""
+"""`--help`: every group's choices; `--help group=name`: a choice's own file and the docstring of its class.
+
+Nothing is imported for it.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
-from ood_lab.config.check import check_groups, parse
+from ood_lab.config.check import MAY_BE_EMPTY, check_groups, parse
 from ood_lab.config.compose import target
-from ood_lab.config.groups import PACKAGE, ROLES, config_file, groups
+from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PACKAGE, ROLES, config_file, groups
 from ood_lab.config.source import definition, module_file
 from ood_lab.errors import RequestError
 
 WIDTH = 96  # of the first lines in a list of choices
+GROUP_WIDTH = 31  # of the column of groups, with what they take
+TEXT_WIDTH = 100  # of a line in the overview, where the terminal is no narrower
 
 
 def describe_choice(group: str, name: str, folder: Path | None = None) -> str:
@@ -36,6 +43,28 @@ def describe_choice(group: str, name: str, folder: Path | None = None) -> str:
             f"class {node.name}  {place}:{node.lineno}",
             *(f"  {line}".rstrip() for line in documented.splitlines()),
         ]
+    return "\n".join(lines)
+
+
+def describe_groups(folder: Path | None = None) -> str:
+    """Every group with what it takes (one choice; several; none) and the names of its choices."""
+    width = min(TEXT_WIDTH, shutil.get_terminal_size((TEXT_WIDTH, 0)).columns)
+    lines = ["groups, as GROUP=NAME (several: GROUP=[NAME,NAME]; without: GROUP=null or GROUP=[]):"]
+    for group, names in groups(folder).items():
+        if group.startswith("hydra"):
+            continue
+        takes = [
+            *(["several"] if group in LIST_GROUPS else []),
+            *(["or null"] if group in OPTIONAL else []),
+            *(["or []"] if group in MAY_BE_EMPTY else []),
+        ]
+        head = f"  {group} ({', '.join(takes)})" if takes else f"  {group}"
+        same = ROLES.get(group)
+        text = ", ".join(names) if same is None else f"as {same}"
+        blank = " " * GROUP_WIDTH
+        lines += textwrap.wrap(
+            text, width, initial_indent=f"{head:<{GROUP_WIDTH - 1}} ", subsequent_indent=blank, break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

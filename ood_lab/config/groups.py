@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -61,7 +62,12 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
         found.setdefault(name, set()).update(options)
     for role, group in ROLES.items():
         found[role] = found[group]
-    return {name: sorted(options) for name, options in sorted(found.items())}
+    return {name: sorted(options, key=_in_numbers) for name, options in sorted(found.items())}
+
+
+def _in_numbers(name: str) -> list[str | int]:
+    """A key by which t2 sorts before t10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 @cache

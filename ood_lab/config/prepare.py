@@ -126,7 +126,7 @@ def with_prerequisites(experiment: Experiment, commands: Mapping[str, Sequence[s
             raise RequestError(f"{name} depends on itself: {' '.join(command)}")
         token = _above.set((*above, tuple(command)))
         try:
-            found[name] = replace(prepare(command, experiment.config_dir, look=False), note=None)
+            found[name] = prepare(command, experiment.config_dir, look=False)
         except RequestError as error:
             raise error if name == INIT else RequestError(f"{name}: {error}") from None
         finally:

@@ -21,8 +21,8 @@ from ood_lab.errors import RequestError
 INIT = "init"  # the run that the weights come from
 # What the network of such a run is, and on what it is trained and scored; its method is its own.
 OF_NETWORK = ("backbone", "dataset", "protocol")
-# What no run hands down: pictures and curves are of one run, and paths and the seed are handed down as they are.
-NOT_INHERITED = ("figure", "task", "paths", "seed", "trainer.evaluate_")
+# What no run hands down: pictures, curves and notes are of one run; paths and the seed are handed down as they are.
+NOT_INHERITED = ("figure", "task", "paths", "seed", "trainer.evaluate_", "note")
 
 
 def prerequisites_of(experiment: Experiment, chosen: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.schema import Protocol
 from ood_lab.plural import counted
+from ood_lab.results.store import Row
 
 AT_CHANCE = 0.05  # of the way from guessing to no error
 LOST = 0.01  # of the ID accuracy, below which fine-tuning is said to have lost none
@@ -77,9 +78,8 @@ def metric_lines(protocol: Protocol) -> list[str]:
     rule = {"first": "the first threshold that reaches 95 %", "nearest": "the threshold nearest to 95 %"}
     where, headline = rule[protocol.fpr_rule], HEADLINES[protocol.fpr95]
     return [
-        "FPR95 OOD+: share of ID images flagged where 95 % of OOD images are;",
-        "FPR95 ID+: share of OOD images accepted where 95 % of ID images are.",
-        f"Means over all sets, at {where}; tables that follow this protocol report {headline}",
+        "FPR95 OOD+: ID images flagged where 95 % of OOD are; ID+: OOD accepted where 95 % of ID are;",
+        f"at {where}. Tables of this protocol report {headline}",
     ]
 
 
@@ -139,6 +139,17 @@ def accuracy_lines(accuracy: float, classes: int | None, before: float | None = 
     if before is not None and accuracy < before - LOST:
         return [f"fine-tuning lost ID accuracy: {100 * before:.1f} before, {100 * accuracy:.1f} after"]
     return []
+
+
+def outlier_lines(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
+    """That a term on outliers took part in no step, so that the run trained by its other terms alone."""
+    steps = [row["value"] for row in rows if row["metric"] == "outlier_steps"]
+    term = experiment.outlier_loss
+    if term is None or term.get("weight", 1) == 0 or not steps or steps[-1] > 0:
+        return []
+    remedy = "train longer, or begin earlier (outlier_loss.start"
+    remedy += ", synthesizer.bank_size)" if experiment.synthesizer is not None else ")"
+    return [f"{term.choice} took part in no step: trained by the other terms alone; {remedy}"]
 
 
 def _transforms(protocol: Protocol) -> str:

@@ -16,7 +16,7 @@ from ood_lab.plural import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ood_lab.results.table import Line
+    from ood_lab.results.table import Line, Selection
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -45,6 +45,9 @@ class Results:
     """What a run measured, and beside it what the runs it depends on measured.
 
     `frame()` has every number; `lines` and `caption` are the table that the command has shown, which a notebook draws.
+
+    Args:
+        selection: which options of each detector, and which conventions, the command is about; None for all.
     """
 
     run_id: str
@@ -53,6 +56,7 @@ class Results:
     needed: list[Results] = field(default_factory=list)
     lines: Sequence[Line] = ()
     caption: Sequence[str] = ()
+    selection: Selection | None = None
 
     def __repr__(self) -> str:
         """Such as `Results('ce-digits-narrow-s0-de90e708', 4 detectors on 3 OOD sets)`."""
@@ -75,11 +79,23 @@ class Results:
 
         return render_table(self.lines, self.caption) if self.lines else f"<code>{escape(repr(self))}</code>"
 
-    def frame(self) -> pd.DataFrame:
-        """All rows, those of the needed runs first, as a pandas frame."""
+    def frame(self, every: bool = False) -> pd.DataFrame:
+        """A row for each detector, OOD set and metric as a pandas frame, those of the needed runs first.
+
+        Each detector has the options that the command names, or else those that it was stored with last.
+
+        Args:
+            every: whatever is stored: a detector that was scored with several options has rows of each.
+        """
         import pandas as pd
 
-        return pd.DataFrame(self.all_rows(), columns=list(COLUMNS))
+        return pd.DataFrame(self.all_rows() if every else self._rows(None), columns=list(COLUMNS))
+
+    def _rows(self, selection: Selection | None) -> list[Row]:
+        """The rows of a selection, where neither this nor the runs below have one of their own."""
+        selection = self.selection or selection
+        below = [row for results in self.needed for row in results._rows(selection)]
+        return below + [row for row in self.rows if selection is None or selection.holds(row)]
 
     def all_rows(self) -> list[Row]:
         """The rows of every run below this one, then its own."""

@@ -79,6 +79,14 @@ class Selection:
             of_id[-1] if of_id else "",
         )
 
+    def holds(self, row: Row) -> bool:
+        """Whether a row is of these options and conventions; what is of no detector and no image set is always."""
+        if row["scorer"] is not None and self.options.get(row["scorer"]) != row["options"]:
+            return False
+        if row["ood_set"] is not None:
+            return self.conventions.get(row["ood_set"]) == row["convention"]
+        return row["metric"] != "accuracy" or self._is_accuracy(row)
+
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""
         options = self.options[scorer]

@@ -8,11 +8,14 @@ from typing import Any
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
+from ood_lab.errors import RequestError
 from ood_lab.results.search import read_search, search_path
 from ood_lab.results.store import options_text, radius_metric, read_rows, read_thresholds
 from ood_lab.runs import production
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.runs.run_images import RunImages
+
+READS_A_CLASSIFIER = ("evaluate", "export")  # tasks that train nothing
 
 
 def outstanding(experiment: Experiment) -> bool:
@@ -27,6 +30,16 @@ def outstanding(experiment: Experiment) -> bool:
 def is_made(experiment: Experiment) -> bool:
     """Whether what other runs read of it is there: its final weights, or its set."""
     return production.is_made(experiment) if experiment.produces else RunFolder(experiment.run_dir).is_trained
+
+
+def check_trained(experiment: Experiment) -> None:
+    """What reads a classifier needs one.
+
+    Raises:
+        RequestError: the run is not trained yet.
+    """
+    if not is_made(experiment):
+        raise RequestError(f"{experiment.run_id} is not trained yet; run the same command with task=train first")
 
 
 def unscored(experiment: Experiment) -> list[str]:

@@ -56,8 +56,9 @@ def load_results(folder: str | Path) -> Results:
     needs = _about(path)["needs"] if RunFolder(path).identity.is_file() else ()
     below = [load_results(path.parent / name) for name in needs if read_rows(path.parent / name)]
     results = Results(path.name, path, rows, below)
-    results.lines = lines(results, Selection.of_rows(rows))
-    results.caption = [f"as stored in {path}; percent, means over {', '.join(Selection.of_rows(rows).groups)}"]
+    results.selection = Selection.of_rows(rows)
+    results.lines = lines(results, results.selection)
+    results.caption = [f"as stored in {path}; percent, means over {', '.join(results.selection.groups)}"]
     return results
 
 

@@ -113,8 +113,8 @@ def read_command(overrides: Sequence[str], multirun: bool = False) -> Command:
         raise RequestError("-m and table= are two kinds of sweep; a table has its own rows and seeds")
     if "scale" in found and "tables" not in found:
         raise RequestError(f"scale={found['scale']} is about tables; add table=name, or name a smaller dataset=digits")
-    if set(found) - {"tables"} and not multirun and "tables" not in found:
-        override = next(iter(found)).replace("launcher", "hydra/launcher")
+    if set(found) - {"tables", "dry_run"} and not multirun and "tables" not in found:
+        override = next(key for key in found if key != "dry_run").replace("launcher", "hydra/launcher")
         raise RequestError(f"{override}= is about many runs; add -m and several values, or table=name")
     return Command(**found, launcher_options=tuple(launcher_options), overrides=tuple(of_runs))
 

@@ -1,4 +1,4 @@
-"""How long runs will take, by those of the same kind that are done."""
+"""What is to be done, and how long it will take, by runs of the same kind that are done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,42 @@ from statistics import median
 from typing import Any
 
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.groups import MAKERS, TRAINED_ON
 from ood_lab.config.identity import prefix, weight_values
+from ood_lab.config.objective import objective
 from ood_lab.errors import RequestError
 from ood_lab.progress import clock
-from ood_lab.runs.outstanding import is_made
+from ood_lab.runs.outstanding import READS_A_CLASSIFIER, check_trained, is_made
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
+
+ROLES_OF_SETS = ("id", *TRAINED_ON, "near", "far", "validation")
+
+
+def planned(experiment: Experiment) -> list[str]:
+    """What a command about one run would do, a line each: the runs, the images, the detectors, the time.
+
+    Raises:
+        RequestError: a task that computes nothing, or that reads a classifier which is not there.
+    """
+    task = experiment.task.name
+    if task not in ("train", "evaluate", *MAKERS):
+        raise RequestError(f"dry_run=true: task={task} trains and scores nothing; leave dry_run away")
+    if task in READS_A_CLASSIFIER:
+        check_trained(experiment)
+    folders = [RunFolder(run.run_dir) for run in experiment.with_prerequisites()]
+    states = ["done" if folder.done.is_file() else "begun" if folder.has_begun else "new" for folder in folders]
+    *below, own = [f"{folder.path.name} ({state})" for folder, state in zip(folders, states, strict=True)]
+    lines = [f"task={task}: {own}, in {experiment.run_dir.parent}"]
+    lines += [f"depends on {', '.join(below)}"] if below else []
+    if not experiment.makes_no_classifier:
+        lines.append(f"minimises {objective(experiment)}")
+        groups = {role: [use.name for use in experiment.image_sets if use.role == role] for role in ROLES_OF_SETS}
+        lines.append("; ".join(f"{role}: {', '.join(names)}" for role, names in groups.items() if names))
+        absent = [n for n in (*experiment.protocol.near, *experiment.protocol.far) if n not in experiment.ood_sets]
+        lines += [f"not there, left out: {', '.join(absent)}; task=data says how to get them"] if absent else []
+        lines.append(f"detectors: {', '.join(experiment.detectors)}")
+    return [*lines, estimate([experiment], 1)]
 
 
 def estimate(experiments: Sequence[Experiment], workers: int) -> str:
@@ -26,8 +56,9 @@ def estimate(experiments: Sequence[Experiment], workers: int) -> str:
     known = [found for kind in kinds if (found := seconds[kind]) is not None]
     if not works:
         return "Nothing to do."
+    trained = any(work.asked and not work.experiments[0].makes_no_classifier for work in works)
     kinds_of_work = {
-        "to be trained": sum(work.asked for work in new),
+        "to be trained" if trained else "to be made": sum(work.asked for work in new),
         "that they depend on": sum(not work.asked for work in new),
         "to be scored only": len(works) - len(new),
     }

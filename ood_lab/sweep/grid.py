@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -19,7 +19,7 @@ from ood_lab.config.prepare import expand_sweep, on_disk, prepare
 from ood_lab.errors import RequestError
 from ood_lab.plural import counted
 from ood_lab.progress import stdout
-from ood_lab.results.caption import HEADLINES, image_lines
+from ood_lab.results.caption import image_lines, metric_lines, outlier_lines
 from ood_lab.results.search import validation_auroc
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
@@ -29,7 +29,12 @@ from ood_lab.sweep.plot import draw_sweep
 from ood_lab.sweep.sweep import sweep
 from ood_lab.tables.spec import key_of
 
-COLUMNS = (("near", "auroc"), ("far", "auroc"), ("all", "fpr95"), ("all", "aupr_in"))
+COLUMNS = {
+    ("near", "auroc"): "AUROC ↑\nnear",
+    ("far", "auroc"): "\nfar",
+    ("all", "fpr95_ood_pos"): "FPR95 ↓\nOOD+",
+    ("all", "fpr95_id_pos"): "\nID+",
+}
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,19 @@ class Setting:
         varied: what did, as written.
         of_scorer: their lines by detector.
         validated: by detector the AUROC on validation data, where there is one.
+        remarks: what must be said of their training.
     """
 
     experiment: Experiment
     varied: Mapping[str, str]
     of_scorer: dict[str, list[Line]]
     validated: dict[str, list[float]]
+    remarks: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What varied, as one text; nothing where only the seed did."""
+        return ", ".join(f"{name}={value}" for name, value in self.varied.items())
 
 
 def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
@@ -73,7 +85,7 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
         if picture is not None:
             stdout.print(f"as a picture, and as PDF and CSV beside it: {picture}", highlight=False, markup=False)
     failures.complain()
-    return [Results(r.run_id, r.run_dir, read_rows(r.run_dir)) for r in experiments]
+    return [Results(r.run_id, r.run_dir, read_rows(r.run_dir), selection=Selection.of(r)) for r in experiments]
 
 
 def _check_apart(experiments: Sequence[Experiment]) -> None:
@@ -105,6 +117,7 @@ def settings(singles: Sequence[Sequence[str]], experiments: Sequence[Experiment]
         names = dict(zip((keys[i] for i in varied), values, strict=True))
         setting = found.setdefault(values, Setting(experiment, names, defaultdict(list), defaultdict(list)))
         results = Results(experiment.run_id, experiment.run_dir, read_rows(experiment.run_dir))
+        setting.remarks.update(dict.fromkeys(outlier_lines(experiment, results.rows)))
         for line in lines(results, Selection.of(experiment)):
             setting.of_scorer[line.scorer].append(line)
             validated = validation_auroc(experiment.run_dir, line.scorer, experiment.detectors[line.scorer])
@@ -124,53 +137,55 @@ def chosen(settings: Sequence[Setting]) -> dict[str, Setting]:
 
 
 def summary(settings: Sequence[Setting]) -> Table:
-    """Settings and detectors down: ID accuracy, AUROC near and far, headline FPR95, AUPR; mean and spread of seeds.
+    """Settings and detectors down: ID accuracy, AUROC near and far, both FPR95; mean and spread of seeds.
 
     With `tuning=` a column has the AUROC on validation data, and a mark the setting that it chooses.
     """
-    headlines = {id(setting): setting.experiment.protocol.fpr95 for setting in settings}
-    names_of_headlines = sorted({HEADLINES[headline] for headline in headlines.values()})
     best = chosen(settings)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("\ndetector", no_wrap=True)
-    heads = ["\nID acc ↑", "AUROC ↑\nnear", "\nfar", f"FPR95 ↓\n{' or '.join(names_of_headlines)}", "AUPR ↑\nin"]
-    columns = COLUMNS[:-1] if best else COLUMNS  # 80 characters hold five numbers with their spread
-    for head in ["AUROC ↑\nval", *heads[:-1]] if best else heads:
+    table.add_column("\ndetector", overflow="fold")  # the only one that gives way on a narrow terminal
+    for head in [*(["AUROC ↑\nval"] if best else []), "\nID acc ↑", *COLUMNS.values()]:
         table.add_column(head, no_wrap=True, justify="right")
-    names = list(settings[0].varied)
-    short = [name.rpartition(".")[2] for name in names]
-    spoken = short if len(set(short)) == len(names) else names
     for setting in settings:
-        if names:
-            what = ", ".join(f"{name}={value}" for name, value in zip(spoken, setting.varied.values(), strict=True))
-            table.add_row(Text(what, style="bold"))
+        if setting.varied:
+            table.add_row(Text(setting.label, style="bold"))
         for scorer, found in setting.of_scorer.items():
             cells = [setting.validated[scorer]] if best else []
             cells.append([line.accuracy for line in found])
-            for group, metric in columns:
-                key = (group, f"fpr95_{headlines[id(setting)]}" if metric == "fpr95" else metric)
-                cells.append([line.means[key] for line in found])
+            cells += [[line.means[key] for line in found] for key in COLUMNS]
             mark = " ◂" if best.get(scorer) is setting else ""
             table.add_row(f"  {scorer}{mark}", *map(_spread, cells))
         if not setting.of_scorer:
             table.add_row("  no results")
+    table.caption = Text("\n".join(_caption(settings, bool(best))), style="table.caption")
+    table.caption_justify = "left"
+    return table
+
+
+def _caption(settings: Sequence[Setting], choosing: bool) -> list[str]:
+    """Which images and seeds the numbers are of, what must be said of the runs, and by what a setting is chosen."""
     counts = sorted({len(found) for setting in settings for found in setting.of_scorer.values()})
     protocols = [(s.experiment.protocol, s.experiment.groups_of_sets) for s in settings]
     below = list(dict.fromkeys(image_lines(protocol, groups, {})[0] for protocol, groups in protocols))
+    below += dict.fromkeys(line for protocol, _ in protocols for line in metric_lines(protocol))
     most = counted(max(counts, default=0), "seed")
     seeds = f"{counts[0]} to {most}" if len(counts) > 1 else most
     below.append(f"mean ± population std of {seeds}, on test images: choose no setting by these numbers")
-    if best:
+    labels: dict[str, list[str]] = {}
+    for setting in settings:
+        for remark in setting.remarks:
+            labels.setdefault(remark, []).append(setting.label)
+    below += [f"{'; '.join(filter(None, names)) or 'every run'}: {remark}" for remark, names in labels.items()]
+    if choosing:
         sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol.validation))
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")
     else:
         below.append("tuning=validation adds numbers to choose by: AUROC on the protocol's validation sets")
-    table.caption, table.caption_justify = Text("\n".join(below), style="table.caption"), "left"
-    return table
+    return below
 
 
 def _spread(values: Sequence[float]) -> str:
     if not values or any(map(isnan, values)):
         return "-"
     mean = f"{100 * fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ±{100 * pstdev(values):.1f}"
+    return mean if len(values) == 1 else f"{mean}±{100 * pstdev(values):.1f}"

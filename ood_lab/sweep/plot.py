@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 TICKS = 8  # values that are labelled one by one
+LABEL = 24  # letters of a value at the axis or beside a row; of longer ones, such as paths, the end is shown
 WIDE = 9.9  # the largest value over the smallest, from which the axis is logarithmic
 
 
@@ -82,7 +83,7 @@ def _figure(settings: Sequence[Setting], names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(3.4 * len(shown), 2.8 * len(blocks) + 0.5), layout="constrained")
     grid = figure.subplots(len(blocks), len(shown), squeeze=False, sharex=True, sharey="col")
     for row, (values, block) in zip(grid, blocks.items(), strict=True):
-        what = ", ".join(f"{n.rpartition('.')[2]}={v}" for n, v in zip(others, values, strict=True))
+        what = ", ".join(f"{n.rpartition('.')[2]}={_end(v)}" for n, v in zip(others, values, strict=True))
         for axes, (key, title) in zip(row, shown.items(), strict=True):
             tidy(axes)
             axes.set_title(title, fontsize=9)
@@ -120,7 +121,8 @@ def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]
                 color=palette[number % len(palette)], ls=DASHES[number % len(DASHES)],
             )  # fmt: skip
     if numbers is None:
-        axes.set_xticks(at, texts, rotation=30 if max(map(len, texts)) > 6 else 0, ha="right", fontsize=8)
+        labels = list(map(_end, texts))
+        axes.set_xticks(at, labels, rotation=30 if max(map(len, labels)) > 6 else 0, ha="right", fontsize=8)
         return
     if min(at) > 0 and max(at) / min(at) >= WIDE:
         axes.set_xscale("log")
@@ -132,6 +134,10 @@ def _lines(axes: Axes, block: Sequence[Setting], name: str, key: tuple[str, str]
 def _is_measured(settings: Sequence[Setting], key: tuple[str, str]) -> bool:
     lines = [line for setting in settings for found in setting.of_scorer.values() for line in found]
     return any(not isnan(line.means[key]) for line in lines)
+
+
+def _end(text: str) -> str:
+    return text if len(text) <= LABEL else f"…{text[1 - LABEL :]}"
 
 
 def _numbers(texts: Sequence[str]) -> list[float] | None:

@@ -4,51 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ood_lab.tables.cells import Cell, Filled, as_number
-from ood_lab.tables.layout import heading
-from ood_lab.tables.spec import Table, key_of, settings_of
+from ood_lab.tables.cells import Cell, Filled
+from ood_lab.tables.layout import heading, seeds_text
+from ood_lab.tables.swept import sweep_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST = 3  # values that make a line
 ACROSS = 4
+LEAST_SPAN = 10.0  # percentage points that an axis shows at least, so that noise looks as small as it is
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-
-class Sweep(NamedTuple):
-    """The rows of a table as values of one setting.
-
-    Args:
-        key: the setting, the only one in which the rows of a line differ.
-        lines: for each line its label, and the value of each of its rows by the row's number.
-    """
-
-    key: str
-    lines: dict[str, dict[int, float]]
-
-
-def sweep_of(table: Table, dataset: str) -> Sweep | None:
-    """What the rows sweep on an ID set, by their overrides; None where that is not one number."""
-    options = [settings_of(row, dataset) for row in table.rows]
-    replaced = {key_of(override) for override in table.overrides}
-    numbers = [
-        {k: n for k, v in own.items() if k not in replaced and (n := as_number(v)) is not None} for own in options
-    ]
-    swept = [k for k in (numbers[0] if numbers else ()) if all(k in own for own in numbers)]
-    swept = [k for k in swept if len({own[k] for own in numbers}) > 1]
-    if len(swept) != 1:
-        return None
-    (key,) = swept
-    found: dict[tuple[tuple[str, str], ...], dict[int, float]] = {}
-    for number, own in enumerate(options):
-        found.setdefault(tuple(sorted((k, v) for k, v in own.items() if k != key)), {})[number] = numbers[number][key]
-    lines = {table.rows[min(values)].label if len(found) > 1 else "ours": values for values in found.values()}
-    distinct = all(len(set(values.values())) == len(values) >= LEAST for values in lines.values())
-    return Sweep(key, lines) if distinct and len(lines) == len(found) else None
 
 
 def draw(filled: Filled) -> Figure | None:
@@ -77,13 +45,24 @@ def draw(filled: Filled) -> Figure | None:
             cells = [(places.index(value), filled.cells[number][i]) for number, value in values.items()]
             _line(axes, sorted(cells, key=lambda point: point[0]), label, colour)
         axes.set_xticks(range(len(places)), [f"{value:g}" for value in places])
+        axes.set_xlabel(sweep.key, fontsize=8)
+        if (column.unit or filled.table.unit) == "percent":
+            _widen(axes)
         tidy(axes)
     for axes in panels.flat[len(sweeps) :]:
         axes.set_visible(False)
     shared_legend(figure)
-    keys = ", ".join(dict.fromkeys(sweep.key for sweep in sweeps.values()))
-    figure.suptitle(f"{filled.table.source}: {filled.table.title} ({keys})", fontsize=10)
+    about = "; ".join([seeds_text(filled.table), *filled.table.changed])
+    figure.suptitle(f"{filled.table.source}: {filled.table.title}\n{about}", fontsize=10)
     return figure
+
+
+def _widen(axes: Axes) -> None:
+    """Show at least `LEAST_SPAN`, with the lines in the middle."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
 
 
 def _line(axes: Axes, cells: Sequence[tuple[int, Cell]], label: str, colour: str) -> None:

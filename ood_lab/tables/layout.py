@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ood_lab.config.objective import caveats
-from ood_lab.results.caption import HEADLINES, image_lines
+from ood_lab.results.caption import HEADLINES, image_lines, outlier_lines
 from ood_lab.results.table import Selection
 from ood_lab.tables.cells import COSTS, LOWER_IS_BETTER, OF_STAGES, Cell, Filled
 from ood_lab.tables.spec import NEED_SCORER, SCALES, Column, Table, row_labels, unit_of
+from ood_lab.tables.swept import sweep_of
 
 NAMES = {"fpr95": "FPR95", "auroc": "AUROC", "aupr": "AUPR", "accuracy": "ID acc"}
 MARK = "*"
@@ -32,6 +33,7 @@ class Block:
 
     Args:
         title: "cifar10, resnet34".
+        swept: the setting whose values the rows are; "" where they are no values of one setting.
         headings: of each column, metric and what it is over.
         labels: of each row.
         cells: a row each.
@@ -39,6 +41,7 @@ class Block:
     """
 
     title: str
+    swept: str
     headings: tuple[tuple[str, str], ...]
     labels: tuple[str, ...]
     cells: tuple[tuple[Texts, ...], ...]
@@ -47,7 +50,7 @@ class Block:
     def part(self, first: int, last: int) -> Block:
         """Some of its columns."""
         cells = tuple(row[first:last] for row in self.cells)
-        return Block(self.title, self.headings[first:last], self.labels, cells, self.beside[first:last])
+        return Block(self.title, self.swept, self.headings[first:last], self.labels, cells, self.beside[first:last])
 
 
 def blocks(filled: Filled) -> list[Block]:
@@ -63,7 +66,8 @@ def blocks(filled: Filled) -> list[Block]:
         beside = tuple(any(cell.paper is not None for cell in column) for column in columns)
         headings = tuple(heading(filled.columns[i]) for i in numbers)
         title = ", ".join(part for part in (dataset, backbone) if part)
-        out.append(Block(title, headings, labels, tuple(zip(*texts, strict=True)), beside))
+        sweep = sweep_of(filled.table, dataset)
+        out.append(Block(title, sweep.key if sweep else "", headings, labels, tuple(zip(*texts, strict=True)), beside))
     return out
 
 
@@ -118,9 +122,7 @@ def caption(filled: Filled) -> list[str]:
     if table.kind == "config":
         lines.append(f"ours as composed; {MARK} where it is not the paper's, - where there is no such option")
         return [*lines, *_lacking(filled), *table.remarks]
-    seeds = ", ".join(map(str, table.seeds))
-    one = len(table.seeds) == 1
-    lines.append(f"{_units(table)}; {'one seed' if one else 'mean ± population std of seeds'}: {seeds}")
+    lines.append(f"{_units(table)}; {seeds_text(table)}")
     lines += _costs(filled)
     for dataset in dict.fromkeys(column.dataset for column in filled.columns):
         lines += _about(filled, dataset)
@@ -131,6 +133,12 @@ def caption(filled: Filled) -> list[str]:
         versions = sorted({f"{name} {version}" for row in rows for name, version in row["versions"].items()})
         lines.append(f"commit {', '.join(commits)}; {', '.join(versions)}")
     return [*lines, *_lacking(filled), *(() if table.changed else table.remarks)]
+
+
+def seeds_text(table: Table) -> str:
+    """Of which seeds the figures are."""
+    seeds = ", ".join(map(str, table.seeds))
+    return f"{'one seed' if len(table.seeds) == 1 else 'mean ± population std of seeds'}: {seeds}"
 
 
 def _units(table: Table) -> str:
@@ -164,10 +172,11 @@ def _costs(filled: Filled) -> list[str]:
 
 
 def _caveats(filled: Filled) -> list[str]:
-    """What rows must say of their parts, each with the labels of its rows."""
+    """What rows must say of their parts and of their training, each with the labels of its rows."""
     labels: dict[str, dict[str, None]] = {}
     for place, runs in filled.experiments.items():
-        for caveat in caveats(runs[0]):
+        untrained = (line for run in runs for line in outlier_lines(run, filled.rows[run.run_id]))
+        for caveat in (*caveats(runs[0]), *untrained):
             labels.setdefault(caveat, {})[filled.table.rows[place.row].label] = None
     return [f"{', '.join(names)}: {caveat}" for caveat, names in labels.items()]
 

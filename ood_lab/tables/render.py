@@ -33,7 +33,7 @@ def terminal(filled: Filled, width: int) -> Group:
     """One table for each ID set and network, cut into parts of so many columns as are readable."""
     parts: list[RichTable | Text] = []
     for block in blocks(filled):
-        label = max(map(len, (*block.labels, "")))
+        label = max(map(len, (*block.labels, block.swept)))
         for part in _fitting(block, width - min(label, LABEL_WIDTH) - 2):
             parts += [_rich(part), Text()]
     below = Text("\n".join(fill(line, width, subsequent_indent="  ") for line in caption(filled)))
@@ -69,7 +69,7 @@ def _width(block: Block, i: int) -> int:
 def _rich(block: Block) -> RichTable:
     table = RichTable(title=block.title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.title_justify = "left"
-    table.add_column("", overflow="fold", max_width=LABEL_WIDTH)
+    table.add_column(f"\n{block.swept}" if block.swept else "", overflow="fold", max_width=LABEL_WIDTH)
     for heading, beside in zip(block.headings, block.beside, strict=True):
         table.add_column("\n".join(heading if heading[1] else ("", heading[0])), justify="right", no_wrap=True)
         if beside:
@@ -94,7 +94,7 @@ def markdown(filled: Filled) -> str:
             for name, beside in zip(names, block.beside, strict=True)
             for head in ((name, "paper", "diff") if beside else (name,))
         ]
-        lines += [f"**{block.title}**", "", f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+        lines += [f"**{block.title}**", "", f"| {block.swept} | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
         for label, row in zip(block.labels, block.cells, strict=True):
             cells = [cell for text, b in zip(row, block.beside, strict=True) for cell in _in_markdown(text, b)]
             lines.append(f"| {label.replace('|', chr(92) + '|')} | {' | '.join(cells)} |")

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from ood_lab.config.experiment import Experiment
 from ood_lab.results.store import Results
+from ood_lab.runs.outstanding import READS_A_CLASSIFIER, check_trained
 from ood_lab.task.shown import finished
 
 
@@ -13,10 +14,13 @@ def execute(experiment: Experiment) -> Results:
     """Do what a checked command asks.
 
     Raises:
+        RequestError: it reads a classifier that is not trained yet.
         RunError: the run stopped; what it had reported done stays valid.
     """
     if experiment.task.name == "train" and (results := finished(experiment)) is not None:
         return results
+    if experiment.task.name in READS_A_CLASSIFIER:
+        check_trained(experiment)
     name = "synthesize" if experiment.produces else experiment.task.name
     task = import_module(f"ood_lab.task.{name}")  # task=data needs no torch
     results = task.run(experiment)

@@ -36,11 +36,9 @@ def run(experiment: Experiment) -> Results:
     """Score a trained run with the detectors and protocol asked for, from stored features where there are any.
 
     Raises:
-        RunError: the run is not trained yet; or detectors can't work on its features (the rest is stored and shown).
+        RunError: detectors can't work on its features (the rest is stored and shown).
     """
     folder = RunFolder(experiment.run_dir)
-    if not folder.is_trained:
-        raise RunError(f"{experiment.run_id} is not trained yet; run the same command with task=train first")
     with folder.lock():
         verify(experiment)
         experiment = claim(with_normalisation(experiment))

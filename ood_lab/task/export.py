@@ -13,7 +13,6 @@ from ood_lab.results.openood import Scored, postprocessor, score_file
 from ood_lab.results.store import Results, options_text, read_rows
 from ood_lab.results.table import Selection
 from ood_lab.runs.claim import with_stored_normalisation
-from ood_lab.runs.run_folder import RunFolder
 from ood_lab.task.features import Features
 from ood_lab.task.report import stored
 
@@ -24,10 +23,8 @@ def run(experiment: Experiment) -> Results:
     `openood` is what OpenOOD's `scripts/eval_ood.py` calls the root.
 
     Raises:
-        RequestError: the run, or a detector on some set of the protocol, isn't there yet.
+        RequestError: a detector has no scores on some set of the protocol yet.
     """
-    if not RunFolder(experiment.run_dir).is_trained:
-        raise RequestError(f"{experiment.run_id} is not trained yet; run the same command with task=train first")
     experiment = with_stored_normalisation(experiment) or experiment
     features = Features(experiment)
     sets = [name for name in features.id_splits if name != "train"] + list(experiment.ood_sets)

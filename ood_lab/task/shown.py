@@ -10,7 +10,14 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.config.objective import caveats
 from ood_lab.config.prerequisites import INIT
 from ood_lab.progress import stdout
-from ood_lab.results.caption import accuracy_lines, changed_line, protocol_lines, training_lines, tuning_lines
+from ood_lab.results.caption import (
+    accuracy_lines,
+    changed_line,
+    outlier_lines,
+    protocol_lines,
+    training_lines,
+    tuning_lines,
+)
 from ood_lab.results.curves import read_curves
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import PAGE, Results, read_rows, read_thresholds
@@ -62,7 +69,9 @@ def show(experiment: Experiment, results: Results) -> None:
     page = experiment.run_dir / PAGE
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False, markup=False)
-    results.lines, results.caption = lines(results, Selection.of(experiment)), caption(experiment, results)
+    asked = Selection.of(experiment)
+    results.lines, results.caption = lines(results, asked), caption(experiment, results)
+    results.selection = asked.with_stored(results.rows)
     note = [] if experiment.note is None else textwrap.wrap(experiment.note, WIDTH)
     stdout.print(terminal_table(results.lines, [*results.caption[: -1 if note else None], *note]))
 
@@ -86,6 +95,7 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *tuning_lines(protocol.validation, chosen),
         *training_lines(experiment, {key for row in read_curves(RunFolder(experiment.run_dir).curves) for key in row}),
         *accuracy_lines(selection.accuracy(results.rows), *_compared(experiment, results)),
+        *outlier_lines(experiment, results.rows),
         *caveats(experiment),
         *([] if experiment.note is None else [experiment.note]),
     ]

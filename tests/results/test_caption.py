@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ood_lab.config import prepare
-from ood_lab.results.caption import accuracy_lines, training_lines
+from ood_lab.results.caption import accuracy_lines, outlier_lines, training_lines
 
 LOGGED = {"step", "epoch", "loss/total", "val/msp/auroc/uniform_noise"}
 
@@ -34,3 +34,22 @@ def test_an_accuracy_at_chance_and_one_that_fine_tuning_lost_are_said() -> None:
     assert accuracy_lines(0.98, 10, 0.938 + 0.05) == []
     assert accuracy_lines(0.938, 10, 0.984) == ["fine-tuning lost ID accuracy: 98.4 before, 93.8 after"]
     assert accuracy_lines(0.9, None) == accuracy_lines(float("nan"), 10, 0.9) == []
+
+
+def test_a_term_on_outliers_that_took_part_in_no_step_is_said() -> None:
+    def rows(steps: float) -> list[dict[str, object]]:
+        return [{"metric": "accuracy", "value": 0.9}, {"metric": "outlier_steps", "value": steps}]
+
+    hamos, energy = prepare(["method=hamos"]), prepare(["method=energy", "auxiliary=fractals"])
+    assert outlier_lines(hamos, rows(0)) == [
+        "equidistant took part in no step: trained by the other terms alone; train longer, or begin earlier "
+        "(outlier_loss.start, synthesizer.bank_size)"
+    ]
+    assert outlier_lines(energy, rows(0))[0].endswith("begin earlier (outlier_loss.start)")
+    assert (
+        outlier_lines(hamos, rows(3))
+        == outlier_lines(hamos, [])
+        == outlier_lines(prepare(["method=ce"]), rows(0))
+        == []
+    )
+    assert outlier_lines(prepare(["method=hamos", "outlier_loss.weight=0"]), rows(0)) == []

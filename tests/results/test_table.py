@@ -165,7 +165,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
     assert "left out of every mean: photos, noise" in text
     assert "not the stated images: letters 80 of 800" in text
-    assert "tables that follow this protocol report ID+" in text
+    assert "Tables of this protocol report ID+" in text
     assert "whole ID test set; OOD sets whole" in text
     drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))
@@ -193,3 +193,15 @@ def test_a_frame_holds_every_run_below() -> None:
     below = results()
     above = Results("x", Path("x"), rows("x", "hamos", "finetune", 0.0), [below])
     assert set(above.frame()["run_id"]) == {"ce-x", "hamos-x", "x"}
+
+
+def test_a_frame_has_the_options_that_were_asked_for_and_on_request_all() -> None:
+    found = results()
+    found.selection = asked(options=K10)
+    mine = found.frame()
+    assert set(mine["options"].dropna()) == {K10}
+    assert not mine.duplicated(["run_id", "scorer", "ood_set", "metric"]).any()
+    assert len(found.frame(every=True)) == len(found.all_rows()) > len(mine)
+    found.selection = asked(options=K10).with_stored([])
+    above = Results("x", Path("x"), [], [found])
+    assert len(above.frame()) == len(mine)  # what was asked of a run below counts there

@@ -66,6 +66,44 @@ def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.Captu
     assert not list(tmp_path.iterdir())
 
 
+def test_one_run_is_planned_and_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = ood_lab.run(["method=hamos", "dry_run=true", f"paths.output={tmp_path}"])
+    assert results.run_id.startswith("hamos-digits")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"task=train: {results.run_id} (new), in {tmp_path}"
+    assert lines[1].startswith("depends on ce-digits-narrow-s0-")
+    assert lines[1].endswith(" (new)")
+    assert lines[2].startswith("minimises ce + 0.5 compactness")
+    assert lines[3] == "id: digits; near: letters; far: photos, gaussian_noise"
+    assert lines[5].startswith("To do: 1 to be trained, 1 that they depend on. No estimate for 2")
+    assert not list(tmp_path.iterdir())
+
+
+@each(
+    ("overrides", "said"),
+    [
+        (["task=data"], "dry_run=true: task=data trains and scores nothing"),
+        (["task=evaluate", "method=ce"], "is not trained yet; run the same command with task=train first"),
+    ],
+)
+def test_a_command_that_makes_no_run_has_no_plan(
+    overrides: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*overrides, "dry_run=true", f"paths.output={tmp_path}"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_set_is_planned_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["task=synthesize", "producer=fractals", "dry_run=true", f"paths.output={tmp_path}"]) == 0
+    assert "To do: 1 to be made." in capsys.readouterr().out
+
+
+def test_an_override_that_is_given_twice_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = ood_lab.run(["method=hamos", "seed=1", "method=ce", "seed=1", "dry_run=true", f"paths.output={tmp_path}"])
+    assert results.run_id.startswith("ce-digits")
+    assert capsys.readouterr().err == "note: method is given 2 times; method=ce counts\n"
+
+
 def test_a_plan_says_which_rows_are_not_available(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

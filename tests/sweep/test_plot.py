@@ -57,3 +57,10 @@ def test_metrics_that_nothing_has_are_left_out_and_seeds_alone_are_no_sweep(tmp_
     assert draw_sweep([setting([0.5, 0.6])], tmp_path) is None
     assert draw_sweep([Setting(prepare(["method=ce"]), {"k": "1"}, {}, {})], tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_long_values_the_end_is_shown() -> None:
+    folders = [f"/a/folder/of/many/letters/and/more/of/them/{name}" for name in ("first", "second")]
+    figure = _figure([setting([0.5], root=folder) for folder in folders], ["root"])
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert labels == ["…/and/more/of/them/first", "…and/more/of/them/second"]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from ood_lab.tables.cells import Cell, Filled
-from ood_lab.tables.curves import draw, sweep_of
+from ood_lab.tables.curves import LEAST_SPAN, draw
 from ood_lab.tables.spec import Column, Table, TableRow
+from ood_lab.tables.swept import sweep_of
 
 COLUMNS = (Column("fpr95", "mean", "digits"), Column("accuracy", None, "other"))
 Row = tuple[str, list[str], dict[str, list[str]]]
@@ -90,6 +91,16 @@ def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:
     band = axes.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == 10
     assert band[:, 1].max() == 34
+    assert axes.get_xlabel() == "a.b"
+    assert figure.get_suptitle() == "Paper, Table 1: A setting\nmean ± population std of seeds: 0, 1"
+
+
+def test_small_differences_do_not_fill_a_panel() -> None:
+    figure = draw(filled(one("1", "2", "3"), [(Cell((90.0 + n / 10,)), Cell()) for n in range(3)]))
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert high - low == pytest.approx(LEAST_SPAN)
+    assert (low + high) / 2 == pytest.approx(90.1)
 
 
 def test_each_method_has_its_colour_and_its_name() -> None:
