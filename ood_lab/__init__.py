@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ood_lab.errors import OodLabError as OodLabError
+from ood_lab.errors import RequestError as RequestError
+from ood_lab.errors import RunError as RunError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -27,8 +31,8 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, 
             each run (`needed`), and `frame()` has the rows of all.
 
     Raises:
-        ood_lab.config.RequestError: the request is wrong; nothing was started.
-        ood_lab.config.RunError: the run stopped; what it had reported done stays valid.
+        RequestError: the request is wrong; nothing was started.
+        RunError: the run stopped; what it had reported done stays valid.
     """
     from ood_lab.command import carry_out
     from ood_lab.config.groups import config_folder

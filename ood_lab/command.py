@@ -12,6 +12,7 @@ from ood_lab.config.features_request import asks_for_features, features_request
 from ood_lab.config.first_run import FIRST_RUN, with_first_run
 from ood_lab.config.prepare import expand_all
 from ood_lab.config.quoting import as_typed
+from ood_lab.evaluation.features_file import check_features_file
 from ood_lab.reader.scope import one_command
 from ood_lab.results.store import Results
 from ood_lab.runs.stored_run import with_stored_run
@@ -43,7 +44,8 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
         print(said, file=sys.stderr, flush=True)
     if asks_for_features(typed):
         request = features_request(typed, folder, multirun)
-        from ood_lab.task.given_features import run
+        check_features_file(request.path)
+        from ood_lab.task.given_features import run  # imports torch
 
         return run(request)
     hydra_overrides = [expand_all(text, folder) for text in with_first_run(with_stored_run(typed))]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ood_lab.config.check import check_groups, check_keys, check_output, check_values, parse
-from ood_lab.config.compose import compose
+from ood_lab.config.compose import Composed, compose
 from ood_lab.config.detectors import detectors
 from ood_lab.config.experiment import Part
 from ood_lab.config.groups import groups
@@ -26,31 +26,45 @@ READ = ("task", KEY, "scorer", "figure", "id_rate", "bootstrap", "index", "proto
 
 
 @dataclass(frozen=True)
-class FeaturesRequest:
-    """What is asked of a file of features.
+class EvaluationOptions:
+    """How features are evaluated.
 
     Args:
-        path: of the file.
         detectors: by name the node of each.
         figures: by name.
         protocol: whose conventions count; its image sets don't.
         id_rate, bootstrap: see `ood_lab.config.schema.Root`.
-        output: the folder that runs are written to.
-        overrides: the command line.
-        typed: the same before `scorer=all` was written out.
-        config: the values above as YAML.
+        values: of the configuration, those that were read.
     """
 
-    path: Path
     detectors: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Part]
     protocol: Protocol
     id_rate: float
     bootstrap: int
+    values: Mapping[str, Any]
+
+    def as_yaml(self, **about: Any) -> str:
+        """The values, as a report shows them; `about` come first."""
+        return yaml.safe_dump({**about, **self.values}, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class FeaturesRequest:
+    """What is asked of a file of features.
+
+    Args:
+        path: of the file.
+        output: the folder that runs are written to.
+        overrides: the command line.
+        typed: the same before `scorer=all` was written out.
+    """
+
+    path: Path
+    options: EvaluationOptions
     output: Path
     overrides: tuple[str, ...]
     typed: tuple[str, ...]
-    config: str
 
 
 def asks_for_features(overrides: Sequence[str]) -> bool:
@@ -82,10 +96,7 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
             raise RequestError(
                 f"{line(override)!r}: the OOD sets are those of the file; a near one is called near/NAME there"
             )
-    known = groups(folder)
-    check_keys(parsed, compose([line(o) for o in parsed if keeps_default(o, known)], folder=folder), folder)
-    composed = compose(overrides, folder=folder)
-    check_values(composed)
+    composed = _composed(overrides, folder)
     if composed.choices["task"] != "evaluate":
         raise RequestError(f"features=FILE goes with task=evaluate, not with task={composed.choices['task']}")
     path = Path(str(composed.plain(KEY))).expanduser()
@@ -95,20 +106,38 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
         raise RequestError(f"features={path}: no such file")
     output = Path(composed.plain("paths.output"))
     check_output(output)
+    return FeaturesRequest(path, _options(composed), output.absolute(), tuple(overrides), typed)
+
+
+def evaluation_options(overrides: Sequence[str], folder: Path | None = None) -> EvaluationOptions:
+    """The detectors, figures and conventions that a command line states.
+
+    Raises:
+        RequestError: names the value, what was expected, and the remedy.
+    """
+    return _options(_composed([expand_all(text, folder) for text in overrides], folder))
+
+
+def _composed(overrides: Sequence[str], folder: Path | None) -> Composed:
+    """The configuration of a command line, checked."""
+    parsed, known = parse(overrides), groups(folder)
+    check_groups(parsed, folder)
+    check_keys(parsed, compose([line(o) for o in parsed if keeps_default(o, known)], folder=folder), folder)
+    composed = compose(overrides, folder=folder)
+    check_values(composed)
+    return composed
+
+
+def _options(composed: Composed) -> EvaluationOptions:
     nodes = composed.plain("scorer")
     if PEERS in nodes:
         check_peers(nodes[PEERS])
     values = {key: composed.plain(key) for key in ("scorer", "figure", "id_rate", "bootstrap", "index")}
-    protocol = composed.plain("protocol")
-    return FeaturesRequest(
-        path=path,
+    return EvaluationOptions(
         detectors=detectors(nodes, {}, ()),
-        figures={name: Part.of("figure", name, node) for name, node in (composed.plain("figure") or {}).items()},
-        protocol=Protocol(**protocol),
+        figures={name: Part.of("figure", name, node) for name, node in (values["figure"] or {}).items()},
+        protocol=Protocol(**composed.plain("protocol")),
         id_rate=values["id_rate"],
         bootstrap=values["bootstrap"],
-        output=output.absolute(),
-        overrides=tuple(overrides),
-        typed=typed,
-        config=yaml.safe_dump({KEY: str(path), **values}, sort_keys=False, allow_unicode=True),
+        values=values,
     )

@@ -93,5 +93,6 @@ def threshold(scores: Mapping[str, Tensor], id_rate: float) -> tuple[float, int]
 
 
 def accuracy(test: Extracted) -> float:
-    """Share of ID test images whose largest logit is the right one."""
-    return float((test.tensors["logits"].argmax(1) == test.tensors["labels"]).double().mean())
+    """Share of the ID test images with a known class (-1 is none) whose largest logit is the right one."""
+    known = test.tensors["labels"] >= 0
+    return float((test.tensors["logits"].argmax(1) == test.tensors["labels"])[known].double().mean())

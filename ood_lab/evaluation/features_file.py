@@ -1,18 +1,22 @@
-"""A file of features of any network: `.npz` or `.safetensors`, with names such as train/features and svhn/logits."""
+"""A file of features of any network: `.npz` or `.safetensors`, with names such as train/features and svhn/logits.
+
+Names and shapes are checked from the headers, before torch is imported.
+"""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from ood_lab.errors import RequestError
-from ood_lab.evaluation.given_features import WHAT
+from ood_lab.evaluation.given_shapes import WHAT, Shape, check_shapes
 
 NAMES = (
     "train/features, test/features and NAME/features for each OOD set (near/NAME/features for a near one); beside "
@@ -25,7 +29,8 @@ class FeaturesFile:
     """What a file holds.
 
     Args:
-        sets: "train", "test", perhaps "val", and the OOD sets: features, logits and labels by name.
+        sets: "train", "test", perhaps "val", and the OOD sets: features, logits and labels by name; arrays, or shapes
+            where only the headers were read.
         near: the names of the OOD sets that are near.
         head: weight and bias, where there are any.
     """
@@ -46,8 +51,26 @@ def read_features_file(path: Path) -> FeaturesFile:
     Raises:
         RequestError: it is damaged, holds something else, or lacks a set.
     """
+    return _sorted(path, _arrays(path))
+
+
+def check_features_file(path: Path) -> None:
+    """Check names and shapes, without reading the arrays.
+
+    Raises:
+        RequestError: see `read_features_file`; or the shapes do not fit together.
+    """
+    found = _sorted(path, _shapes(path))
+    try:
+        check_shapes(found.sets, found.head)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None
+
+
+def _sorted(path: Path, values: Mapping[str, Any]) -> FeaturesFile:
+    """What is what, by the names."""
     found = FeaturesFile()
-    for name, value in _arrays(path).items():
+    for name, value in values.items():
         group, _, what = name.rpartition("/")
         if group == "head" and what in ("weight", "bias"):
             found.head[what] = value
@@ -71,13 +94,44 @@ def read_features_file(path: Path) -> FeaturesFile:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    try:
+    with _readable(path):
         if path.suffix.lower() == ".safetensors":
+            from safetensors.torch import load_file  # numpy has no bfloat16
+
             return dict(load_file(path))
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array; np.savez writes several by name")
-        with file:
+        with _npz(path) as file:
             return {name: file[name] for name in file.files}
-    except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+
+
+def _shapes(path: Path) -> dict[str, Shape]:
+    """The shape of each array, from the headers."""
+    with _readable(path):
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, framework="np") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        with _npz(path) as file:
+            return {name: _shape_in(file.zip, f"{name}.npy") for name in file.files}
+
+
+def _npz(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive of arrays as np.savez writes it, or it is cut off")
+    return np.load(path, allow_pickle=False)
+
+
+def _shape_in(archive: Any, entry: str) -> Shape:
+    with archive.open(entry) as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"{entry.removesuffix('.npy')} holds Python objects; expected numbers")
+    return tuple(shape)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
         raise RequestError(f"{path} can't be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None

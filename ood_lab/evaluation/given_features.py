@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
+from ood_lab.evaluation.evaluator import accuracy
 from ood_lab.evaluation.extract import Extracted
+from ood_lab.evaluation.given_shapes import WHAT, Shape, check_head, check_shapes
 from ood_lab.plural import counted
 from ood_lab.results.material import SYNTHESIZED
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.types import FeatureSet, LinearHead
 
-WHAT = ("features", "logits", "labels")
 TAKEN = ("train", "val", "test", "head", SYNTHESIZED)  # names that no OOD set can have
 
 
@@ -44,10 +45,12 @@ class GivenFeatures:
 
     def __init__(self, train: Any, test: Any, ood: Mapping[str, Any], head: Any = None, val: Any = None) -> None:
         given = {"train": train, **({} if val is None else {"val": val}), "test": test, **_named(ood)}
-        self.head = None if head is None else as_head(head)
-        sets = {name: _read(name, value) for name, value in given.items()}
+        tensors_of_head = {} if head is None else _parts_of_head(head)
+        tensors_of = {name: _tensors(name, _parts(name, value)) for name, value in given.items()}
+        check_shapes({name: _shapes(tensors) for name, tensors in tensors_of.items()}, _shapes(tensors_of_head))
+        self.head = None if head is None else _linear(tensors_of_head)
+        sets = {name: _read(name, tensors) for name, tensors in tensors_of.items()}
         self.width = sets["train"]["features"].shape[1]
-        self._check_widths(sets)
         if self.head is not None:
             for tensors in sets.values():
                 if "logits" not in tensors:
@@ -90,40 +93,8 @@ class GivenFeatures:
 
     def accuracy(self) -> float | None:
         """Share of the labelled ID test images whose largest logit is the right one; None without labels or logits."""
-        tensors = self.sets["test"].tensors
-        known = tensors["labels"] >= 0
-        if "logits" not in tensors or not known.any():
-            return None
-        return float((tensors["logits"].argmax(1) == tensors["labels"])[known].double().mean())
-
-    def _check_widths(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Every set must fit the training set and the head, and give logits if that does."""
-        train = sets["train"]
-        for name, tensors in sets.items():
-            width = tensors["features"].shape[1]
-            if width != self.width:
-                raise RequestError(
-                    f"{name}: features of width {width}, and those of train have {self.width}; take all from one layer"
-                )
-            if self.head is None and ("logits" in tensors) != ("logits" in train):
-                have, lack = (name, "train") if "logits" in tensors else ("train", name)
-                raise RequestError(f"{lack} has no logits, and {have} has; give them for every set or none, or a head")
-            if "logits" in tensors and "logits" in train and tensors["logits"].shape[1] != train["logits"].shape[1]:
-                counts = f"{tensors['logits'].shape[1]} logits a row, and train has {train['logits'].shape[1]}"
-                raise RequestError(f"{name}: {counts}; take all from one network")
-        if self.head is None:
-            return
-        if self.head.weight.shape[1] != self.width:
-            raise RequestError(
-                f"head: its weight is {_shape(self.head.weight)}, for features of width {self.head.weight.shape[1]}; "
-                f"the features given have {self.width}"
-            )
-        if "logits" in train and train["logits"].shape[1] != len(self.head.weight):
-            classes = counted(len(self.head.weight), "class")
-            raise RequestError(
-                f"head: its weight is {_shape(self.head.weight)}, of {classes}; the given logits have "
-                f"{counted(train['logits'].shape[1], 'column')}"
-            )
+        test = self.sets["test"]
+        return accuracy(test) if "logits" in test.tensors and (test.tensors["labels"] >= 0).any() else None
 
 
 def as_head(given: Any) -> LinearHead:
@@ -132,6 +103,19 @@ def as_head(given: Any) -> LinearHead:
     Raises:
         RequestError: the shapes are no linear layer's, or a value is not finite.
     """
+    tensors = _parts_of_head(given)
+    check_head(_shapes(tensors))
+    return _linear(tensors)
+
+
+def _linear(tensors: Mapping[str, Tensor]) -> LinearHead:
+    weight_CD = _floats("head weight", tensors["weight"])
+    bias_C = _floats("head bias", tensors["bias"]) if "bias" in tensors else weight_CD.new_zeros(len(weight_CD))
+    return LinearHead(weight_CD, bias_C)
+
+
+def _parts_of_head(given: Any) -> dict[str, Tensor]:
+    """The weight and, where there is one, the bias of any form of a head."""
     bias: Any = None
     if isinstance(given, nn.Linear):
         weight, bias = given.weight, given.bias
@@ -146,13 +130,8 @@ def as_head(given: Any) -> LinearHead:
         weight, bias = given
     else:
         weight = given
-    weight_CD = _floats("head weight", weight, 2)
-    bias_C = weight_CD.new_zeros(len(weight_CD)) if bias is None else _floats("head bias", bias, 1)
-    if len(bias_C) != len(weight_CD):
-        raise RequestError(
-            f"head: a weight of {counted(len(weight_CD), 'class')} and a bias of {len(bias_C)}; they must agree"
-        )
-    return LinearHead(weight_CD, bias_C)
+    found = {"weight": _tensor("head weight", weight)}
+    return found if bias is None else {**found, "bias": _tensor("head bias", bias)}
 
 
 def _named(ood: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,23 +146,19 @@ def _named(ood: Mapping[str, Any]) -> dict[str, Any]:
     return dict(ood)
 
 
-def _read(name: str, given: Any) -> dict[str, Tensor]:
-    """The tensors of one set by what they are, each checked by itself."""
-    tensors = {what: value for what, value in _parts(name, given).items() if value is not None}
-    read: dict[str, Tensor] = {
-        what: _floats(f"{name} {what}", tensors[what], 2) for what in ("features", "logits") if what in tensors
-    }
-    rows = len(read["features"])
-    if not rows:
-        raise RequestError(f"{name} features: no rows; expected one a picture")
-    if "labels" in tensors:
-        read["labels"] = _labels(name, tensors["labels"])
-    for what, values in read.items():
-        if len(values) != rows:
-            raise RequestError(
-                f"{name}: {counted(rows, 'row')} of features and {len(values)} of {what}; they must agree"
-            )
-    return read
+def _tensors(name: str, parts: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What was given of one set, as tensors that nothing was checked of yet."""
+    return {what: _tensor(f"{name} {what}", value) for what, value in parts.items() if value is not None}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {what: tuple(values.shape) for what, values in tensors.items()}
+
+
+def _read(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one set, whose values are checked, in the types that evaluation takes."""
+    read = {what: _floats(f"{name} {what}", tensors[what]) for what in ("features", "logits") if what in tensors}
+    return read if "labels" not in tensors else {**read, "labels": _labels(name, tensors["labels"])}
 
 
 def _parts(name: str, given: Any) -> dict[str, Any]:
@@ -193,8 +168,6 @@ def _parts(name: str, given: Any) -> dict[str, Any]:
         for what in given:
             if what not in WHAT:
                 raise RequestError(f"{name}: holds {what!r}; expected features, logits, labels.{nearest(what, WHAT)}")
-        if "features" not in given:
-            raise RequestError(f"{name}: no features; found {', '.join(given) or 'nothing'}")
         return dict(given)
     if isinstance(given, tuple) or _is_pair(given):
         if len(given) != 2:
@@ -210,19 +183,12 @@ def _is_pair(given: Any) -> bool:
     return bool(given[0].ndim == 2 and given[1].ndim == 1)
 
 
-def _floats(name: str, given: Any, dimensions: int) -> Tensor:
-    """A float32 tensor of so many dimensions."""
-    values = _tensor(name, given)
-    if values.dim() != dimensions:
-        advice = "; pool maps of features first" if values.dim() > 2 else ", a row for each image"
-        expected = f"[N, D]{advice}" if name.endswith("features") else f"{dimensions} dimensions"
-        raise RequestError(f"{name}: shape {_shape(values)}; expected {expected}")
-    if dimensions == 2 and values.shape[1] == 0:
-        raise RequestError(f"{name}: rows of no numbers, shape {_shape(values)}")
+def _floats(name: str, values: Tensor) -> Tensor:
+    """Finite values as float32."""
     if values.dtype == torch.bool or values.is_complex():
         raise RequestError(f"{name}: values of type {str(values.dtype).removeprefix('torch.')}; expected numbers")
     values = values.float()
-    lost = (~values.flatten(1).isfinite().all(1) if dimensions > 1 else ~values.isfinite()).nonzero().flatten()
+    lost = (~values.flatten(1).isfinite().all(1) if values.dim() > 1 else ~values.isfinite()).nonzero().flatten()
     if len(lost):
         raise RequestError(
             f"{name}: {len(lost)} of {counted(len(values), 'row')} with NaN or infinities, row {int(lost[0])} first; "
@@ -231,11 +197,8 @@ def _floats(name: str, given: Any, dimensions: int) -> Tensor:
     return values
 
 
-def _labels(name: str, given: Any) -> Tensor:
+def _labels(name: str, values: Tensor) -> Tensor:
     """Class numbers as int64."""
-    values = _tensor(f"{name} labels", given)
-    if values.dim() != 1:
-        raise RequestError(f"{name} labels: shape {_shape(values)}; expected [N], the number of each row's class")
     whole = values.long()
     if values.is_floating_point() and not torch.equal(whole.to(values.dtype), values):
         raise RequestError(f"{name} labels: not whole numbers; expected the number of each row's class")
@@ -282,10 +245,6 @@ def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None)
                 f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected {lowest} to "
                 f"{classes - 1}, since there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}{unknown}"
             )
-
-
-def _shape(values: Tensor) -> str:
-    return str(list(values.shape))
 
 
 def _key(tensors: Mapping[str, Tensor]) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 
 from ood_lab.config.check import check_output
 from ood_lab.config.detectors import as_declared
-from ood_lab.config.features_request import FeaturesRequest, features_request
+from ood_lab.config.features_request import EvaluationOptions, FeaturesRequest, evaluation_options
 from ood_lab.config.groups import config_folder
-from ood_lab.config.schema import Protocol
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.evaluator import Scoring
 from ood_lab.evaluation.features_file import read_features_file
@@ -34,23 +33,22 @@ def run(request: FeaturesRequest) -> Results:
     """
     held = read_features_file(request.path)
     given = GivenFeatures(held.sets["train"], held.sets["test"], held.ood, held.head or None, held.sets.get("val"))
-    detectors = {name: build(node) for name, node in request.detectors.items()}
-    nodes = {name: options_text(node) for name, node in request.detectors.items()}
-    protocol = request.protocol
+    options = request.options
     evaluation = Evaluation(
         name=request.path.stem,
         given=given,
         near=held.near,
-        detectors=detectors,
-        options=nodes,
-        scoring=_scoring(protocol, request.bootstrap),
-        id_rate=request.id_rate,
-        caption=metric_lines(protocol),
+        detectors={name: build(node) for name, node in options.detectors.items()},
+        options={name: options_text(node) for name, node in options.detectors.items()},
+        scoring=_scoring(options),
+        id_rate=options.id_rate,
+        caption=metric_lines(options.protocol),
         named=any(text.startswith("scorer=") for text in request.typed) and "scorer=all" not in request.typed,
     )
     folder = request.output / evaluation.run_id
     results = evaluation.measure(folder)
-    evaluation.report(results, request.figures, f"python -m ood_lab {shlex.join(request.overrides)}", request.config)
+    command = f"python -m ood_lab {shlex.join(request.overrides)}"
+    evaluation.report(results, options.figures, command, options.as_yaml(features=str(request.path)))
     stdout.print(f"report: {folder / PAGE}\n", highlight=False, markup=False)
     stdout.print(terminal_table(results.lines, results.caption))
     return results
@@ -96,7 +94,7 @@ def evaluate(
             can use these features.
     """
     folder = config_folder(config_dir)
-    request = _checked(scorer, protocol, id_rate, bootstrap, folder)
+    asked = _options(scorer, protocol, id_rate, bootstrap, folder)
     given = GivenFeatures(train, test, ood, head, val)
     near = [near] if isinstance(near, str) else list(near)
     unknown = [one for one in near if one not in ood]
@@ -104,20 +102,19 @@ def evaluate(
         raise RequestError(f"near={unknown}: no such OOD set; there are {', '.join(ood)}")
     own = scorer if isinstance(scorer, Mapping) else {}
     detectors, options = {}, {}
-    for found, node in request.detectors.items():
+    for found, node in asked.detectors.items():
         stated = own.get(found) or {}
         detectors[found] = build_scorer(found, config_dir=folder, **stated) if stated else build(node)
         options[found] = options_text(as_declared({**node, **stated}))
-    conventions = request.protocol
     evaluation = Evaluation(
         name=name,
         given=given,
         near=near,
         detectors=detectors,
         options=options,
-        scoring=_scoring(conventions, bootstrap),
-        id_rate=id_rate,
-        caption=metric_lines(conventions),
+        scoring=_scoring(asked),
+        id_rate=asked.id_rate,
+        caption=metric_lines(asked.protocol),
         named=scorer != "all",
     )
     if output is None:
@@ -127,23 +124,17 @@ def evaluate(
         return results
     check_output(Path(output).expanduser())
     results = evaluation.measure(Path(output).expanduser().absolute() / evaluation.run_id)
-    evaluation.report(results, request.figures, f"ood_lab.evaluate(..., name={name!r})", request.config)
+    evaluation.report(results, asked.figures, f"ood_lab.evaluate(..., name={name!r})", asked.as_yaml())
     return results
 
 
-def _scoring(protocol: Protocol, bootstrap: int) -> Scoring:
-    return Scoring(protocol.fpr_rule, protocol.aupr_rule, protocol.subset, protocol.draws, bootstrap)
+def _scoring(options: EvaluationOptions) -> Scoring:
+    protocol = options.protocol
+    return Scoring(protocol.fpr_rule, protocol.aupr_rule, protocol.subset, protocol.draws, options.bootstrap)
 
 
-def _checked(scorer: Any, protocol: str, id_rate: float, bootstrap: int, folder: Path | None) -> FeaturesRequest:
-    """The detectors, figures and conventions, checked as a command line's are."""
+def _options(scorer: Any, protocol: str, id_rate: float, bootstrap: int, folder: Path | None) -> EvaluationOptions:
+    """The same as of a command line, checked in the same way."""
     names = scorer if isinstance(scorer, str) else f"[{','.join(scorer)}]"
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "given.npz"
-        file.touch()
-        overrides = [
-            f"scorer={names if names == 'all' or names.startswith('[') else f'[{names}]'}",
-            f"protocol={protocol}", f"id_rate={id_rate}", f"bootstrap={bootstrap}",
-            f"features={file}", "task=evaluate", f"paths.output={temporary}",
-        ]  # fmt: skip
-        return features_request(overrides, folder)
+    named = f"scorer={names if names == 'all' or names.startswith('[') else f'[{names}]'}"
+    return evaluation_options([named, f"protocol={protocol}", f"id_rate={id_rate}", f"bootstrap={bootstrap}"], folder)

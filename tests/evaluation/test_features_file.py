@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ood_lab.errors import RequestError
-from ood_lab.evaluation.features_file import read_features_file
+from ood_lab.evaluation.features_file import check_features_file, read_features_file
 from tests.cases import each
 
 ARRAYS = {
@@ -60,14 +60,27 @@ def without(*names: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError) as error:
-        read_features_file(written(tmp_path, arrays))
-    assert words in str(error.value)
+    path = written(tmp_path, arrays)
+    for read in (read_features_file, check_features_file):
+        with pytest.raises(RequestError) as error:
+            read(path)
+        assert words in str(error.value)
 
 
 @each("end", ["npz", "safetensors"])
 def test_a_damaged_file_is_refused(tmp_path: Path, end: str) -> None:
     path = written(tmp_path, ARRAYS, end)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RequestError, match=f"can't be read as {end}"):
-        read_features_file(path)
+    for read in (read_features_file, check_features_file):
+        with pytest.raises(RequestError, match=f"can't be read as {end}"):
+            read(path)
+
+
+@each("end", ["npz", "safetensors"])
+def test_shapes_are_checked_from_the_headers(tmp_path: Path, end: str) -> None:
+    check_features_file(written(tmp_path, ARRAYS, end))
+    wide = {**ARRAYS, "far/svhn/features": np.ones((2, 5), np.float32)}
+    with pytest.raises(RequestError, match="svhn: features of width 5, and those of train have 2"):
+        check_features_file(written(tmp_path, wide, end))
+    with pytest.raises(RequestError, match="head: expected weight and bias, found bias"):
+        check_features_file(written(tmp_path, without("head/weight", **{"head/bias": np.ones(2)}), end))

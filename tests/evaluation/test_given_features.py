@@ -77,6 +77,7 @@ WRONG = {
     "count of labels": ({"train": (TRAIN, LABELS[:5])}, "train: 30 rows of features and 5 of labels"),
     "half labels": ({"train": (TRAIN, LABELS + 0.5)}, "train labels: not whole numbers"),
     "head of another width": ({"head": (WEIGHT[:, :2], BIAS)}, "head: its weight is [3, 2], for features of width 2"),
+    "head turned": ({"head": WEIGHT.T}, "It looks transposed: give [C, D], [3, 4]"),
     "bias": ({"head": (WEIGHT, BIAS[:2])}, "a weight of 3 classes and a bias of 2"),
     "logits of another head": (
         {"train": {"features": TRAIN, "logits": TRAIN}, "test": {"features": TEST, "logits": TEST},
