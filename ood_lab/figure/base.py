@@ -93,7 +93,10 @@ class DetectorPanels(FigureKind):
                 axes = figure.subplots()
                 height = figure.get_figheight()
                 figure.subplots_adjust(left=0.16, right=0.97, top=1 - 0.42 / height, bottom=below / height)
-                axes.set_title(f"{scorer}\n{shown(run.label)}", fontsize=9)
+                axes.set_title(scorer, fontsize=9, fontweight="bold", pad=16)
+                axes.annotate(
+                    shown(run.label), (0.5, 1), (0, 4), "axes fraction", "offset points", ha="center", fontsize=8
+                )
                 tidy(axes)
                 self.panel(axes, values, colours(material.groups))
                 shared_legend(figure, "lower center", columns=2)

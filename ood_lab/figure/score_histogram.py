@@ -15,6 +15,7 @@ from ood_lab.results.material import SYNTHESIZED, Array
 
 SHOWN = (0.5, 99.5)  # percentiles of the images' scores between which bins lie
 FARTHEST = 4.0  # widths of the ID scores: what lies farther out is counted in the last bin
+STEEP = 12.0  # times the density of scores spread evenly; above it, heights are drawn as square roots
 
 
 def bin_edges(scores: Mapping[str, Array], bins: int) -> Array:
@@ -49,7 +50,8 @@ class ScoreHistogram(DetectorPanels):
     caption = (
         "Score densities (higher = more OOD). A detector separates well where the filled ID histogram and the lines "
         "of the OOD sets share little ground. Scores far outside those of ID images are counted in the first or last "
-        "bin. Thin, dash-dotted: synthesized outliers, where a detector can score points."
+        "bin. Where the scores of a set fill a few bins alone, heights are square roots, and the axis says so. Thin, "
+        "dash-dotted: synthesized outliers, where a detector can score points."
     )
     size = (3.1, 2.5)
 
@@ -72,3 +74,7 @@ class ScoreHistogram(DetectorPanels):
                 drawn(name, histtype="step", color=colour, lw=1.3, ls=dashes, label=shown(name))
         if SYNTHESIZED in values:
             drawn(SYNTHESIZED, histtype="step", color=OUTLIER_COLOUR, lw=1.0, ls="-.", label="synthesized outliers")
+        if axes.dataLim.y1 * (edges[-1] - edges[0]) > STEEP:
+            axes.set_yscale("function", functions=(np.sqrt, np.square))
+            axes.set_yticks([])
+            axes.set_xlabel("score (heights: square roots)", fontsize=8)

@@ -25,8 +25,10 @@ class TrainingCurves(FigureKind):
         runs = [run for run in material.runs if run.curves]
         if not runs:
             return None
-        evaluated = any("/auroc/" in key for run in runs for point in run.curves for key in point)
-        panels = {mark: title for mark, title in PANELS.items() if mark != "/auroc/" or evaluated}
+        logged = {key for run in runs for point in run.curves for key in point}
+        panels = {mark: title for mark, title in PANELS.items() if any(mark in key for key in logged)}
+        if not panels:
+            return None
         figure = Figure(figsize=(11 * len(panels) / 3, 2.4 * len(runs)), layout="constrained")
         grid = figure.subplots(len(runs), len(panels), squeeze=False)
         palette = (ID_COLOUR, *OOD_COLOURS)

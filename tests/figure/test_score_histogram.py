@@ -87,3 +87,17 @@ def test_names_are_labels_whatever_they_hold() -> None:
     assert figure is not None
     assert len(figure.legends[0].get_texts()) == 3
     assert picture(figure)
+
+
+def test_heights_are_square_roots_where_a_set_fills_few_bins_and_the_numbers_stay() -> None:
+    shown = material()
+    spread = np.linspace(0, 1, 400)
+    for test, steep in ((spread, False), (np.r_[np.zeros(360), spread[::10]], True)):
+        run = shown.runs[0]._replace(scores={"msp": {"test": test, "near": spread}})
+        figure = ScoreHistogram(bins=40).draw(shown._replace(runs=[run]))
+        assert figure is not None
+        (axes,) = (axes for axes in figure.axes if axes.get_visible())
+        assert (axes.get_yscale() == "function") is steep
+        assert ("square roots" in axes.get_xlabel()) is steep
+        widths = axes.patches[0].get_width()
+        assert sum(bar.get_height() for bar in axes.containers[0]) * widths == pytest.approx(1)
