@@ -18,12 +18,12 @@ from ood_lab.task.train import _train, rank
 
 
 def train(name: str, folder: Path, overrides: list[str]) -> None:
-    """One request; the weights go to `<name>.rank<n>.pt`."""
+    """One request; the weights go to `<name>.rank<n>.pt`, those that the first device would store as `final.*`."""
     experiment = prepare([*overrides, f"paths.output={folder}/{name}"])
     experiment = claim(experiment)
     method = build_method(experiment)
-    _train(experiment, method, [])
-    torch.save(method.state_dict(), folder / f"{name}.rank{rank()}.pt")
+    final = {f"final.{key}": value for key, value in _train(experiment, method, []).items()}
+    torch.save({**method.state_dict(), **final}, folder / f"{name}.rank{rank()}.pt")
 
 
 if __name__ == "__main__":

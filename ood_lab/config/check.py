@@ -107,7 +107,7 @@ def check_keys(overrides: Sequence[Override], base: Composed, folder: Path | Non
         key = override.key_or_group
         if key.endswith("._target_") and key != "method.optimizer._target_":
             raise RequestError(
-                f"{key}: a class is chosen by its file, {key.split('.')[0]}=NAME; an own one has an own file"
+                f"{key}: a class is chosen by its file, {key.split('.')[0]}=NAME; write such a file for an own class"
             )
         if key in known or key.startswith(("hydra", *OPEN)) or override.is_delete():
             continue

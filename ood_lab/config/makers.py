@@ -53,7 +53,7 @@ def check_maker(experiment: Experiment, given: Collection[str]) -> None:
                 f"; its draws have a seed of their own, {maker.group}.seed={experiment.seed}" if key == "seed" else ""
             )
             raise RequestError(
-                f"{key}: {maker.group}={maker.choice} does not depend on it, so that it would count for nothing{seed}. "
+                f"{key}: {maker.group}={maker.choice} does not depend on it, so it would have no effect{seed}. "
                 "Leave it out"
             )
     for name in maker.declared.get("files", ()):

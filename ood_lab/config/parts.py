@@ -133,7 +133,8 @@ def _check_declarations(experiment: Experiment) -> None:
                     )
                 if name not in known:
                     raise RequestError(
-                        f"{part.path}: {part.target} declares {key} {name!r}, which there is not.{nearest(name, known)}"
+                        f"{part.path}: {part.target} declares {key} {name!r}, which does not exist."
+                        f"{nearest(name, known)}"
                     )
 
 

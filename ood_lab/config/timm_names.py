@@ -28,10 +28,29 @@ def check_installed() -> Path:
 
 
 @cache
+def _source() -> str:
+    files = sorted((check_installed() / "models").glob("*.py"))
+    return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+@cache
 def names() -> frozenset[str]:
     """Every network that timm registers."""
-    files = (check_installed() / "models").glob("*.py")
-    return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(errors="replace")))
+    return frozenset(_REGISTERED.findall(_source()))
+
+
+def check_tag(architecture: str, tag: str) -> None:
+    """Refuse a tag of published weights that timm's source does not mention.
+
+    A tag that another network has is seen when the network is built: some of timm's lists are made by loops.
+
+    Raises:
+        RequestError: see above.
+    """
+    if re.search(rf"\.{re.escape(tag)}\b", _source()) is None:
+        known = re.findall(rf"""['"]{re.escape(architecture)}\.(\w+)['"]""", _source())
+        has = f"it has {', '.join(dict.fromkeys(known))}" if known else "leave the tag away"
+        raise RequestError(f"backbone.name={architecture}.{tag}: {architecture} has no weights {tag!r}; {has}")
 
 
 def check_timm(backbone: Part) -> None:
@@ -45,12 +64,14 @@ def check_timm(backbone: Part) -> None:
     name = str(backbone.get("name"))
     if name == "???":
         raise RequestError("backbone=timm: name the network, for example backbone.name=resnet50")
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
     if architecture not in names():
         close = nearest(architecture, names())
         if not close.startswith(" Did"):
             close = " timm.list_models() has them all"
         raise RequestError(f"backbone.name={name}: timm has no such network.{close}")
+    if tag:
+        check_tag(architecture, tag)
     file = backbone.get("file")
     if file is not None and backbone.get("pretrained"):
         raise RequestError(

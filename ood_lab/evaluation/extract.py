@@ -158,7 +158,7 @@ def save_features(
                 _write_rows(file, 8 + len(text) + header[key]["data_offsets"][0], written, value)
             written += len(batch["labels"])
         if written != rows:
-            raise ValueError(f"{path}: {written} rows were extracted where {rows} were announced")
+            raise ValueError(f"{path}: {written} rows were extracted; expected {rows}")
 
 
 def _write_rows(file: BinaryIO, base: int, row: int, values: Tensor) -> None:

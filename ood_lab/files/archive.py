@@ -129,7 +129,7 @@ def _errors(archive: Path) -> Iterator[None]:
         yield
     except tarfile.FilterError as error:
         raise RunError(
-            f"{archive} holds a member that would do harm: {error}. Nothing was unpacked. Delete the archive and get "
+            f"{archive} holds an unsafe member: {error}. Nothing was unpacked. Delete the archive and get "
             "it from where it is published."
         ) from None
     except (*DAMAGE, OSError) as error:

@@ -132,7 +132,9 @@ def load_detector(
     own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})
     if isinstance(fitted, InputScorer) and not fitted.changes_id:
-        raise RequestError(f"scorer={scorer} measures how robust a detector is, and is none to be used; take its own")
+        raise RequestError(
+            f"scorer={scorer} measures how robust a detector is and is no detector to use; take that detector"
+        )
     if not RunFolder(folder).config.is_file():
         raise RequestError(f"{folder} holds results of given features and no network; give the folder of a run")
     config = OmegaConf.to_container(OmegaConf.load(RunFolder(folder).config), resolve=True)

@@ -101,7 +101,10 @@ def _helped(experiment: Experiment | None) -> Iterator[None]:
         yield
         for helper in helpers:
             if helper.wait() != 0:
-                print(f"note: a helper ended with code {helper.returncode}; its work was done here", file=sys.stderr)
+                print(
+                    f"note: a worker process ended with code {helper.returncode}; its work was done here",
+                    file=sys.stderr,
+                )
     finally:
         for helper in helpers:
             if helper.poll() is None:

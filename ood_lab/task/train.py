@@ -157,7 +157,7 @@ def _train(experiment: Experiment, method: Method, loggers: Sequence[Any]) -> di
     trainer_fit(trainer, method, data, resumed, folder.path)
     if rank() > 0:
         return {}
-    _report_outlier_steps(method, steps)
+    _report_outlier_steps(method, steps, "batch" if options.accumulate > 1 else "step")
     if best is None:
         return final_weights(method) if averaged is None else averaged.applied(final_weights(method))
     right = f"{100 * best.accuracy:.1f} % of the ID validation images right"
@@ -212,12 +212,12 @@ def _announce_training(experiment: Experiment, method: Method, data: DataModule,
     print(f"minimises {objective(experiment)}", flush=True)
 
 
-def _report_outlier_steps(method: Method, steps: int) -> None:
-    """In how many steps the term on outliers took part, and why not in more."""
+def _report_outlier_steps(method: Method, steps: int, unit: str) -> None:
+    """In how many batches the term on outliers took part (a step each, unless they accumulate), and why not in more."""
     for term in method.parts.terms.values():
         if term.group != "outlier_loss":
             continue
-        message = f"{term.name} took part in {int(method.outlier_steps)} of {counted(steps, 'step')}"
+        message = f"{term.name} took part in {int(method.outlier_steps)} of {counted(steps, unit)}"
         late = method.parts.synthesizer is not None and int(method.outlier_steps) < steps / 2
         hint = " (a bank has to be filled first: lower synthesizer.bank_size, or train longer)"
         if missing := method.classes_without_rows():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from ood_lab.__main__ import main
 from ood_lab.backbone.timm import Timm
 from ood_lab.config import RequestError, prepare
-from ood_lab.config.timm_names import names
+from ood_lab.config.timm_names import check_tag, names
 from ood_lab.training.weights import fitted, read_weights
 from tests.cases import each
 
@@ -62,6 +66,31 @@ def test_a_file_with_as_many_classes_as_the_data_set_gives_its_classifier(tmp_pa
         torch.testing.assert_close(network.eval()(images()).logits, source.eval()(images()))
 
 
+def test_published_weights_are_read_from_timms_cache(tmp_path: Path) -> None:
+    """The folder is laid out as the Hugging Face hub leaves it after a download."""
+    source = timm.create_model("test_vit")
+    torch.nn.init.normal_(source.head.weight)
+    repository = tmp_path / "models--timm--test_vit.r160_in1k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    save_file(source.state_dict(), snapshot / "model.safetensors")
+    program = (
+        "import torch\n"
+        "from ood_lab.backbone.timm import Timm\n"
+        "network = Timm(1000, name='test_vit.r160_in1k', side=160, pretrained=True)\n"
+        "network.load_published()\n"
+        "print(float(network.fc.weight.double().norm()), float(network.network.cls_token.double().norm()))\n"
+    )
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    head, token = map(float, done.stdout.split())
+    assert head == pytest.approx(float(source.head.weight.detach().double().norm()))
+    assert token == pytest.approx(float(source.cls_token.detach().double().norm()))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
     with pytest.raises(RequestError, match="no weights for test_resnet"):
@@ -108,6 +137,7 @@ def test_the_layers_of_a_convolutional_network_are_told_apart_too() -> None:
         (["backbone.name=resnet81"], "timm has no such network. Did you mean 'resnet"),
         (["backbone.name=ResNet50"], "Did you mean 'resnet50'?"),
         (["backbone.name=qqqqqq"], "timm has no such network. timm.list_models() has them all"),
+        (["backbone.name=resnet18.a1_in1kk"], "resnet18 has no weights 'a1_in1kk'; it has a1_in1k, "),
         (["backbone.name=resnet18", "backbone.file=nowhere.pt"], "backbone.file=nowhere.pt: no such file"),
         (["backbone.name=resnet18", "backbone.file=nowhere.pt", "backbone.pretrained=true"], "give only one"),
         (["backbone.name=resnet18", "backbone.side=0"], "backbone.side=0: expected a whole number above 0"),
@@ -121,6 +151,8 @@ def test_a_wrong_name_is_refused_without_importing_timm(overrides: list[str], wo
 
 def test_the_names_read_from_the_source_are_those_of_timm() -> None:
     assert set(timm.list_models()) <= names()
+    for name in timm.list_pretrained():
+        check_tag(*name.split(".", 1))
 
 
 def test_unknown_weights_and_sizes_are_refused_when_it_is_built() -> None:

@@ -210,7 +210,7 @@ def test_a_recipes_value_for_nothing_is_refused(group: str, name: str, said: str
     ("package", "reads", "said"),
     [
         ("", '("logits",)', "must begin with '# @package id_loss.NAME'"),
-        ("# @package id_loss.mine", '("zz",)', "declares reads 'zz', which there is not."),
+        ("# @package id_loss.mine", '("zz",)', "declares reads 'zz', which does not exist."),
         ("# @package id_loss.mine", '("logit",)', "Did you mean 'logits'?"),
         ("# @package id_loss.mine", '(*Term.reads, "z")', "reads is read without running the class"),
     ],

@@ -187,6 +187,6 @@ def test_images_are_changed_before_the_network_sees_them() -> None:
 
 @each("rows", [3, 5])
 def test_another_number_of_rows_than_announced_leaves_no_file(rows: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"4 rows were extracted where {rows} were announced"):
+    with pytest.raises(ValueError, match=f"4 rows were extracted; expected {rows}"):
         save_features(tmp_path / "x.safetensors", [tensors(False)], rows)
     assert list(tmp_path.iterdir()) == []

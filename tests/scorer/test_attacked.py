@@ -58,5 +58,5 @@ def test_ood_images_are_attacked_and_no_others(tmp_path: Path) -> None:
     plain = next(row["value"] for row in of_photos if row["scorer"] == "energy")
     found = {json.loads(row["options"])["epsilon"]: row["value"] for row in of_photos if row["scorer"] == "attacked"}
     assert found[0] == pytest.approx(plain, abs=1e-4) != found[0.1]
-    with pytest.raises(RequestError, match="is none to be used"):
+    with pytest.raises(RequestError, match="is no detector to use"):
         ood_lab.load_detector(results.run_dir, "attacked")

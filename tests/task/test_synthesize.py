@@ -120,7 +120,7 @@ def test_helpers_end_with_the_command_and_one_that_fails_is_said(
     with synthesize._helped(experiment):
         pass
     assert [helper.returncode for helper in helpers] == [3, 0]
-    assert capsys.readouterr().err == "note: a helper ended with code 3; its work was done here\n"
+    assert capsys.readouterr().err == "note: a worker process ended with code 3; its work was done here\n"
     helpers = started("import time; time.sleep(60)", "import time; time.sleep(60)")
     with pytest.raises(RunError, match="the disk is full"), synthesize._helped(experiment):
         raise RunError("the disk is full")
