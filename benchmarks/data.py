@@ -28,7 +28,8 @@ from ood_lab.config.compose import compose
 from ood_lab.images.pixels import Reading
 from ood_lab.reader.base import Listing
 from ood_lab.task.build import build
-from ood_lab.training.datamodule import DataModule, Normalise, Sizes
+from ood_lab.training.datamodule import DataModule, Sizes
+from ood_lab.training.normalise import Normalise
 
 IMAGES, BATCH, STEPS, ROUNDS = 10_000, 128, 40, 5
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]

@@ -40,7 +40,8 @@ def child(count: int) -> None:
     from ood_lab.reader import folder
     from ood_lab.scorer import build_scorer
     from ood_lab.task.build import build
-    from ood_lab.training.datamodule import EvalLoader, Normalise
+    from ood_lab.training.evaluation_set import EvalLoader
+    from ood_lab.training.normalise import Normalise
 
     torch.set_num_threads(1)
     network = build(compose(["backbone=narrow", "backbone.width=32"]).plain("backbone"), 10)

@@ -34,7 +34,8 @@ from ood_lab.images.pixels import Decoded
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import Scorer
 from ood_lab.task.build import build
-from ood_lab.training.datamodule import EvalLoader, Normalise
+from ood_lab.training.evaluation_set import EvalLoader
+from ood_lab.training.normalise import Normalise
 from ood_lab.types import LinearHead
 
 NAMES = (

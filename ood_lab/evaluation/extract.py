@@ -17,7 +17,7 @@ from torch import Tensor
 from ood_lab.files.storage import atomic_file, short_name
 from ood_lab.progress import track
 from ood_lab.scorer.base import Scorer
-from ood_lab.training.datamodule import EvalLoader
+from ood_lab.training.evaluation_set import EvalLoader
 from ood_lab.types import FeatureSet
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}

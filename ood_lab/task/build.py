@@ -22,7 +22,9 @@ from ood_lab.method.base import Method
 from ood_lab.parts import Dimensions, Parts, Term
 from ood_lab.random import derive_seed
 from ood_lab.runs.run_folder import RunFolder
-from ood_lab.training.datamodule import DataModule, EvaluationSet, Normalise, Sizes
+from ood_lab.training.datamodule import DataModule, Sizes
+from ood_lab.training.evaluation_set import EvaluationSet
+from ood_lab.training.normalise import Normalise
 
 
 def build(node: Mapping[str, Any] | Part, *args: Any, **injected: Any) -> Any:

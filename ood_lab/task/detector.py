@@ -35,7 +35,7 @@ from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.task.build import build_method, build_normalise, head_class
-from ood_lab.training.datamodule import Normalise
+from ood_lab.training.normalise import Normalise
 
 
 class Detector:

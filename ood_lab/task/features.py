@@ -39,7 +39,7 @@ from ood_lab.runs.run_images import RunImages
 from ood_lab.scorer.base import InputScorer, Scorer
 from ood_lab.task.build import build_data, build_method, device, head_class
 from ood_lab.task.outliers import SynthesizedOutliers
-from ood_lab.training.datamodule import EvalLoader, EvaluationSet
+from ood_lab.training.evaluation_set import EvalLoader, EvaluationSet
 from ood_lab.types import LinearHead
 
 

@@ -24,7 +24,8 @@ from ood_lab.task.build import build, build_part, build_reading, device
 from ood_lab.task.callbacks import Curves
 from ood_lab.task.trainer import announce_resumed, fit, trainer_of
 from ood_lab.training.checkpoint import newest
-from ood_lab.training.datamodule import DataModule, Normalise, Sizes
+from ood_lab.training.datamodule import DataModule, Sizes
+from ood_lab.training.normalise import Normalise
 
 HALF = [0.5, 0.5, 0.5]  # mean and deviation that bring [0, 1] to [-1, 1]
 

@@ -13,7 +13,8 @@ from torch import nn
 from ood_lab.backbone.resnet import ResNet
 from ood_lab.evaluation.extract import Extracted, about, extract, feature_key, load_features, save_features
 from ood_lab.images.pixels import Decoded
-from ood_lab.training.datamodule import EvalLoader, Normalise
+from ood_lab.training.evaluation_set import EvalLoader
+from ood_lab.training.normalise import Normalise
 from tests.cases import each
 
 IDENTITY = Normalise([0.0] * 3, [1.0] * 3)

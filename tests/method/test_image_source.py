@@ -27,7 +27,7 @@ from ood_lab.synthesizer.gan import GAN
 from ood_lab.task.build import build_method
 from ood_lab.task.train import _train
 from ood_lab.training.checkpoint import newest
-from ood_lab.training.datamodule import Normalise
+from ood_lab.training.normalise import Normalise
 from ood_lab.types import Batch
 from tests.cases import each
 from tests.method.test_base import WAITS, NoWaiting

@@ -18,7 +18,8 @@ from ood_lab.selector.base import EpochSelector
 from ood_lab.selector.random import Random
 from ood_lab.task.build import build_data, build_method
 from ood_lab.task.train import fit
-from ood_lab.training.datamodule import DataModule, TrainLoader
+from ood_lab.training.datamodule import DataModule
+from ood_lab.training.train_loader import TrainLoader
 from ood_lab.types import BackboneOutput
 from tests.cases import each
 

@@ -22,7 +22,10 @@ from ood_lab.images.pixels import Decoded, Reading
 from ood_lab.random import Draws
 from ood_lab.reader import folder
 from ood_lab.reader.base import Listing
-from ood_lab.training.datamodule import DataModule, EvalLoader, Normalise, Order, Sizes
+from ood_lab.training.datamodule import DataModule, Sizes
+from ood_lab.training.evaluation_set import EvalLoader
+from ood_lab.training.normalise import Normalise
+from ood_lab.training.train_loader import Order
 from ood_lab.types import Batch
 from tests.cases import each
 from tests.trees import pixels

@@ -304,7 +304,8 @@ def test_published_weights_say_where_they_come_from(name: str) -> None:
 def test_dices_densenets_reach_their_accuracy(name: str, classes: int, accuracy: float, tmp_path: Path) -> None:
     from ood_lab.config.image_sets import image_set_config
     from ood_lab.images.pixels import Reading
-    from ood_lab.training.datamodule import EvalLoader, Normalise
+    from ood_lab.training.evaluation_set import EvalLoader
+    from ood_lab.training.normalise import Normalise
 
     data = Path(os.environ["OOD_LAB_DATA"])
     weights = compose([f"init=dice_densenet_{name}", f"paths.data={data}"]).plain("init.weights")
