@@ -140,8 +140,11 @@ def _help(named: Sequence[str], overrides: Sequence[str], folder: Path | None) -
 def _print_config(arguments: Sequence[str], overrides: Sequence[str], folder: Path | None, rest: Sequence[str]) -> None:
     """Hand over to Hydra for flags of its own, which print something and run nothing."""
     typed = {text: expand_all(as_typed(text), folder) for text in overrides}
-    if read_command(list(typed.values())).tables:
+    command = read_command(list(typed.values()))
+    if command.tables:
         raise RequestError(f"{rest[0]} prints one configuration, and a table has many; dry_run=true lists its runs")
+    if command.dry_run:
+        raise RequestError(f"{rest[0]} prints the configuration and runs nothing; leave dry_run out")
     check_groups(parse(list(typed.values())), folder)
     if rest in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"]):  # complete, with what a recipe says of its parts
         print(OmegaConf.to_yaml(compose(list(typed.values()), folder=folder).cfg), end="")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ood_lab.config import RequestError, prepare
-from ood_lab.config.check import repeated
 from ood_lab.config.features_request import asks_for_features, features_request
 from ood_lab.config.first_run import FIRST_RUN, with_first_run
-from ood_lab.config.prepare import expand_all
+from ood_lab.config.prepare import each_once, expand_all
 from ood_lab.config.quoting import as_typed
 from ood_lab.evaluation.features_file import check_features_file
 from ood_lab.reader.scope import one_command
@@ -39,9 +38,9 @@ def carry_out(overrides: Sequence[str], folder: Path | None = None, multirun: bo
     """
     if isinstance(overrides, str):
         raise RequestError(f"{overrides!r}: expected a list of overrides, [{overrides!r}]")
-    typed = [as_typed(text, multirun) for text in overrides]
-    for said in repeated(typed):
-        print(said, file=sys.stderr, flush=True)
+    typed, repeated = each_once([as_typed(text, multirun) for text in overrides], folder)
+    for note in repeated:
+        print(note, file=sys.stderr, flush=True)
     if asks_for_features(typed):
         request = features_request(typed, folder, multirun)
         check_features_file(request.path)

@@ -48,15 +48,6 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def repeated(overrides: Sequence[str]) -> list[str]:
-    """What to say of keys that a command line gives twice, of which the last counts."""
-    given: dict[str, list[str]] = {}
-    for text in overrides:
-        given.setdefault(text.partition("=")[0].lstrip("+"), []).append(text)
-    twice = {key: texts for key, texts in given.items() if len(set(texts)) > 1}
-    return [f"note: {key} is given {len(texts)} times; {texts[-1]} counts" for key, texts in twice.items()]
-
-
 def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> None:
     """Every group choice must be a file; every other key's first part must be known."""
     known = groups(folder)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.types import Override
 
 from ood_lab.config.check import check_groups, check_keys, check_output, check_values, parse
 from ood_lab.config.compose import Composed, compose
@@ -21,7 +22,8 @@ from ood_lab.errors import RequestError
 
 KEY = "features"
 SUFFIXES = (".npz", ".safetensors")
-# What such a request may name: the rest is about a network or about images.
+# What such a request may name: the rest is about runs, a network or images.
+ABOUT_RUNS = ("table", "scale", "dry_run", "workers")
 READ = ("task", KEY, "scorer", "figure", "id_rate", "bootstrap", "index", "protocol", "paths.output")
 
 
@@ -79,24 +81,13 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
     Raises:
         RequestError: names the value, what was expected, and the remedy.
     """
-    typed = tuple(overrides)
-    overrides = [expand_all(text, folder) for text in overrides]
-    parsed = parse(overrides)
     if multirun:
         raise RequestError("features=FILE is one evaluation; leave -m out")
-    check_groups(parsed, folder)
-    for override in parsed:
-        key = override.key_or_group
-        if not any(key == known or key.startswith(f"{known}.") for known in READ):
-            raise RequestError(
-                f"{line(override)!r} has no effect when features are given; remove it. features=FILE goes "
-                f"with {', '.join(READ)}"
-            )
-        if key.startswith(("protocol.near", "protocol.far")):
-            raise RequestError(
-                f"{line(override)!r}: the OOD sets are those of the file; a near one is called near/NAME there"
-            )
-    composed = _composed(overrides, folder)
+    typed, overrides = tuple(overrides), [expand_all(text, folder) for text in overrides]
+    for text in overrides:
+        if text.partition("=")[0] in ABOUT_RUNS:
+            raise RequestError(f"{text} is about runs, and features=FILE is one evaluation; leave it out")
+    composed = _composed(overrides, folder, _check_read)
     if composed.choices["task"] != "evaluate":
         raise RequestError(f"features=FILE goes with task=evaluate, not with task={composed.choices['task']}")
     path = Path(str(composed.plain(KEY))).expanduser()
@@ -118,10 +109,29 @@ def evaluation_options(overrides: Sequence[str], folder: Path | None = None) -> 
     return _options(_composed([expand_all(text, folder) for text in overrides], folder))
 
 
-def _composed(overrides: Sequence[str], folder: Path | None) -> Composed:
-    """The configuration of a command line, checked."""
+def _check_read(overrides: Sequence[Override]) -> None:
+    """Refuse what an evaluation of given features does not read."""
+    for override in overrides:
+        key = override.key_or_group
+        if not any(key == known or key.startswith(f"{known}.") for known in READ):
+            raise RequestError(
+                f"{line(override)!r} has no effect when features are given; remove it. features=FILE goes "
+                f"with {', '.join(READ)}"
+            )
+        if key.startswith(("protocol.near", "protocol.far")):
+            raise RequestError(
+                f"{line(override)!r}: the OOD sets are those of the file; a near one is called near/NAME there"
+            )
+
+
+def _composed(
+    overrides: Sequence[str], folder: Path | None, check: Callable[[Sequence[Override]], None] | None = None
+) -> Composed:
+    """The configuration of a command line, checked, also by `check` once its names are known to exist."""
     parsed, known = parse(overrides), groups(folder)
     check_groups(parsed, folder)
+    if check is not None:
+        check(parsed)
     check_keys(parsed, compose([line(o) for o in parsed if keeps_default(o, known)], folder=folder), folder)
     composed = compose(overrides, folder=folder)
     check_values(composed)

@@ -67,7 +67,7 @@ def groups(folder: Path | None = None) -> dict[str, list[str]]:
 
 def _in_numbers(name: str) -> list[str | int]:
     """A key by which t2 sorts before t10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
 
 
 @cache

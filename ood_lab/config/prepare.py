@@ -270,6 +270,17 @@ def expand_all(text: str, folder: Path | None) -> str:
     return f"task.{text}" if text.startswith("action=") else text
 
 
+def each_once(overrides: Sequence[str], folder: Path | None = None) -> tuple[list[str], list[str]]:
+    """The overrides without those whose key is given again later, and what to say of these keys."""
+    given: dict[str, list[str]] = {}
+    for text in overrides:
+        given.setdefault(expand_all(text, folder).partition("=")[0].lstrip("+~"), []).append(text)
+    last = {texts[-1] for texts in given.values()}
+    kept = [text for number, text in enumerate(overrides) if text in last and text not in overrides[number + 1 :]]
+    twice = {key: texts for key, texts in given.items() if len(set(texts)) > 1}
+    return kept, [f"note: {key} is given {len(texts)} times; {texts[-1]} counts" for key, texts in twice.items()]
+
+
 def with_own_protocol(overrides: Sequence[str], folder: Path | None) -> list[str]:
     """`protocol=own` for an ID set of one's own, unless another is named."""
     chosen = {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in overrides)}

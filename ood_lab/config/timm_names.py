@@ -47,9 +47,9 @@ def check_tag(architecture: str, tag: str) -> None:
     Raises:
         RequestError: see above.
     """
-    if re.search(rf"\.{re.escape(tag)}\b", _source()) is None:
+    if not tag or re.search(rf"""\.{re.escape(tag)}['"]""", _source()) is None:
         known = re.findall(rf"""['"]{re.escape(architecture)}\.(\w+)['"]""", _source())
-        has = f"it has {', '.join(dict.fromkeys(known))}" if known else "leave the tag away"
+        has = f"it has {', '.join(dict.fromkeys(known))}" if known else "leave the tag out"
         raise RequestError(f"backbone.name={architecture}.{tag}: {architecture} has no weights {tag!r}; {has}")
 
 
@@ -70,7 +70,7 @@ def check_timm(backbone: Part) -> None:
         if not close.startswith(" Did"):
             close = " timm.list_models() has them all"
         raise RequestError(f"backbone.name={name}: timm has no such network.{close}")
-    if tag:
+    if "." in name:
         check_tag(architecture, tag)
     file = backbone.get("file")
     if file is not None and backbone.get("pretrained"):

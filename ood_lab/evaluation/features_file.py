@@ -5,7 +5,9 @@ Names and shapes are checked from the headers, before torch is imported.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,11 @@ from safetensors import SafetensorError, safe_open
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.given_shapes import WHAT, Shape, check_shapes
 
+# What the libraries raise for files that are damaged, encrypted, or of another kind than their names say.
+UNREADABLE = (
+    SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, OSError, EOFError, KeyError,
+    RuntimeError, NotImplementedError,
+)  # fmt: skip
 NAMES = (
     "train/features, test/features and NAME/features for each OOD set (near/NAME/features for a near one); beside "
     "features logits and labels; head/weight and head/bias"
@@ -60,7 +67,7 @@ def check_features_file(path: Path) -> None:
     Raises:
         RequestError: see `read_features_file`; or the shapes do not fit together.
     """
-    found = _sorted(path, _shapes(path))
+    found = _shapes(path)
     try:
         check_shapes(found.sets, found.head)
     except RequestError as error:
@@ -103,14 +110,16 @@ def _arrays(path: Path) -> dict[str, Any]:
             return {name: file[name] for name in file.files}
 
 
-def _shapes(path: Path) -> dict[str, Shape]:
-    """The shape of each array, from the headers."""
+def _shapes(path: Path) -> FeaturesFile:
+    """The same with the shape of each array, from the headers; names are checked before they are read."""
     with _readable(path):
         if path.suffix.lower() == ".safetensors":
             with safe_open(path, framework="np") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                names = list(file.keys())
+                return _sorted(path, {name: tuple(file.get_slice(name).get_shape()) for name in names})
         with _npz(path) as file:
-            return {name: _shape_in(file.zip, f"{name}.npy") for name in file.files}
+            _sorted(path, dict.fromkeys(file.files))
+            return _sorted(path, {name: _shape_in(file.zip, name) for name in file.files})
 
 
 def _npz(path: Path) -> Any:
@@ -119,13 +128,14 @@ def _npz(path: Path) -> Any:
     return np.load(path, allow_pickle=False)
 
 
-def _shape_in(archive: Any, entry: str) -> Shape:
-    with archive.open(entry) as file:
+def _shape_in(archive: zipfile.ZipFile, name: str) -> Shape:
+    entry = f"{name}.npy"
+    with archive.open(entry if entry in archive.namelist() else name) as file:
         first = np.lib.format.read_magic(file) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError(f"{entry.removesuffix('.npy')} holds Python objects; expected numbers")
+        raise ValueError(f"{name} holds Python objects; expected numbers")
     return tuple(shape)
 
 
@@ -133,5 +143,5 @@ def _shape_in(archive: Any, entry: str) -> Shape:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+    except UNREADABLE as error:
         raise RequestError(f"{path} can't be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from None

@@ -14,7 +14,7 @@ from ood_lab.config.suggest import nearest
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.evaluator import accuracy
 from ood_lab.evaluation.extract import Extracted
-from ood_lab.evaluation.given_shapes import WHAT, Shape, check_head, check_shapes
+from ood_lab.evaluation.given_shapes import WHAT, Shape, check_shapes
 from ood_lab.plural import counted
 from ood_lab.results.material import SYNTHESIZED
 from ood_lab.scorer.base import InputScorer, Scorer
@@ -95,17 +95,6 @@ class GivenFeatures:
         """Share of the labelled ID test images whose largest logit is the right one; None without labels or logits."""
         test = self.sets["test"]
         return accuracy(test) if "logits" in test.tensors and (test.tensors["labels"] >= 0).any() else None
-
-
-def as_head(given: Any) -> LinearHead:
-    """A classifier's weight [C, D] and bias [C] in float32, from any of the forms of `GivenFeatures`.
-
-    Raises:
-        RequestError: the shapes are no linear layer's, or a value is not finite.
-    """
-    tensors = _parts_of_head(given)
-    check_head(_shapes(tensors))
-    return _linear(tensors)
 
 
 def _linear(tensors: Mapping[str, Tensor]) -> LinearHead:

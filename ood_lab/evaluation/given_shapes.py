@@ -43,10 +43,14 @@ def check_head(head: Mapping[str, Shape]) -> None:
     for what, dimensions in (("weight", 2), ("bias", 1)):
         if what in head:
             _check_dimensions(f"head {what}", head[what], dimensions)
-    classes = head["weight"][0]
+    weight = head["weight"]
+    classes = weight[0]
+    if not classes:
+        raise RequestError(f"head: its weight is {shape_text(weight)}, of no class")
     if "bias" in head and head["bias"][0] != classes:
+        turned = _if_turned(weight, weight[1] == head["bias"][0])
         raise RequestError(
-            f"head: a weight of {counted(classes, 'class')} and a bias of {head['bias'][0]}; they must agree"
+            f"head: a weight of {counted(classes, 'class')} and a bias of {head['bias'][0]}; they must agree{turned}"
         )
 
 
@@ -99,7 +103,7 @@ def _check_beside_train(name: str, sets: Mapping[str, Mapping[str, Shape]], has_
 def _check_head_beside(train: Mapping[str, Shape], weight: Shape) -> None:
     width = train["features"][1]
     if weight[1] != width:
-        turned = f". It looks transposed: give [C, D], {shape_text(weight[::-1])}" if weight[0] == width else ""
+        turned = _if_turned(weight, weight[0] == width)
         raise RequestError(
             f"head: its weight is {shape_text(weight)}, for features of width {weight[1]}; the features given have "
             f"{width}{turned}"
@@ -109,3 +113,7 @@ def _check_head_beside(train: Mapping[str, Shape], weight: Shape) -> None:
             f"head: its weight is {shape_text(weight)}, of {counted(weight[0], 'class')}; the given logits have "
             f"{counted(train['logits'][1], 'column')}"
         )
+
+
+def _if_turned(weight: Shape, looks_turned: bool) -> str:
+    return f". The weight looks transposed: give [C, D], {shape_text(weight[::-1])}" if looks_turned else ""

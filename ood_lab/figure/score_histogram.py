@@ -76,5 +76,6 @@ class ScoreHistogram(DetectorPanels):
             drawn(SYNTHESIZED, histtype="step", color=OUTLIER_COLOUR, lw=1.0, ls="-.", label="synthesized outliers")
         if axes.dataLim.y1 * (edges[-1] - edges[0]) > STEEP:
             axes.set_yscale("function", functions=(np.sqrt, np.square))
+            axes.set_ylim(bottom=0)
             axes.set_yticks([])
             axes.set_xlabel("score (heights: square roots)", fontsize=8)

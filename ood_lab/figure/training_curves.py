@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from ood_lab.figure.base import ID_COLOUR, OOD_COLOURS, FigureKind, tidy
 from ood_lab.results.material import Material
 
+ROUNDS = "/round_"  # in keys that figure=rounds draws
 PANELS = {"loss/": "loss", "accuracy": "accuracy", "info/": "sampler", "/auroc/": "AUROC while training"}
 
 
@@ -25,7 +26,7 @@ class TrainingCurves(FigureKind):
         runs = [run for run in material.runs if run.curves]
         if not runs:
             return None
-        logged = {key for run in runs for point in run.curves for key in point}
+        logged = {key for run in runs for point in run.curves for key in point if ROUNDS not in key}
         panels = {mark: title for mark, title in PANELS.items() if any(mark in key for key in logged)}
         if not panels:
             return None
@@ -36,7 +37,7 @@ class TrainingCurves(FigureKind):
             row[0].set_ylabel(run.label, fontsize=9)
             for axes, (mark, title) in zip(row, panels.items(), strict=True):
                 keys = list(dict.fromkeys(key for point in run.curves for key in point if mark in key))
-                keys = [key for key in keys if "/round_" not in key]  # which figure=rounds draws
+                keys = [key for key in keys if ROUNDS not in key]
                 axes.set_title(title, fontsize=9)
                 axes.set_label(f"{run.label}: {title}")
                 axes.set_xlabel("step", fontsize=8)

@@ -78,8 +78,8 @@ def metric_lines(protocol: Protocol) -> list[str]:
     rule = {"first": "the first threshold that reaches 95 %", "nearest": "the threshold nearest to 95 %"}
     where, headline = rule[protocol.fpr_rule], HEADLINES[protocol.fpr95]
     return [
-        "FPR95 OOD+: ID images flagged where 95 % of OOD are; ID+: OOD accepted where 95 % of ID are;",
-        f"at {where}. Tables of this protocol report {headline}",
+        "FPR95 OOD+: ID images flagged where 95 % of OOD are; ID+: OOD accepted where 95 % of ID are",
+        f"FPR95 at {where}; tables of this protocol report {headline}",
     ]
 
 
@@ -147,9 +147,12 @@ def outlier_lines(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
     term = experiment.outlier_loss
     if term is None or term.get("weight", 1) == 0 or not steps or steps[-1] > 0:
         return []
-    remedy = "train longer, or begin earlier (outlier_loss.start"
-    remedy += ", synthesizer.bank_size)" if experiment.synthesizer is not None else ")"
-    return [f"{term.choice} took part in no step: trained by the other terms alone; {remedy}"]
+    remedies = ["train longer"]
+    if term.get("start", 0):
+        remedies.append("lower outlier_loss.start")
+    if experiment.synthesizer is not None and experiment.synthesizer.get("bank_size") is not None:
+        remedies.append("lower synthesizer.bank_size, which every class has to fill")
+    return [f"{term.choice} took part in no step: trained by the other terms alone; {', or '.join(remedies)}"]
 
 
 def _transforms(protocol: Protocol) -> str:

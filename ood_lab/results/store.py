@@ -44,7 +44,7 @@ THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 class Results:
     """What a run measured, and beside it what the runs it depends on measured.
 
-    `frame()` has every number; `lines` and `caption` are the table that the command has shown, which a notebook draws.
+    `frame()` has the numbers; `lines` and `caption` are the table that the command has shown, which a notebook draws.
 
     Args:
         selection: which options of each detector, and which conventions, the command is about; None for all.
@@ -82,7 +82,7 @@ class Results:
     def frame(self, every: bool = False) -> pd.DataFrame:
         """A row for each detector, OOD set and metric as a pandas frame, those of the needed runs first.
 
-        Each detector has the options that the command names, or else those that it was stored with last.
+        In each run a detector has the options that the command names, or else those that it was stored with last.
 
         Args:
             every: whatever is stored: a detector that was scored with several options has rows of each.
@@ -95,7 +95,10 @@ class Results:
         """The rows of a selection, where neither this nor the runs below have one of their own."""
         selection = self.selection or selection
         below = [row for results in self.needed for row in results._rows(selection)]
-        return below + [row for row in self.rows if selection is None or selection.holds(row)]
+        if selection is None:
+            return below + self.rows
+        own = selection.of_run(self.rows)
+        return below + [row for row in self.rows if own.holds(row)]
 
     def all_rows(self) -> list[Row]:
         """The rows of every run below this one, then its own."""

@@ -79,13 +79,19 @@ class Selection:
             of_id[-1] if of_id else "",
         )
 
+    def of_run(self, rows: Sequence[Row]) -> Selection:
+        """The same of a run that may have been scored with other options: of a detector without these, its latest."""
+        asked = [row for row in rows if row["scorer"] is not None and self.options.get(row["scorer"]) == row["options"]]
+        mine = replace(self, options={row["scorer"]: row["options"] for row in asked})
+        return mine.with_stored(rows)
+
     def holds(self, row: Row) -> bool:
-        """Whether a row is of these options and conventions; what is of no detector and no image set is always."""
+        """Whether a row is of these options and conventions."""
         if row["scorer"] is not None and self.options.get(row["scorer"]) != row["options"]:
             return False
         if row["ood_set"] is not None:
             return self.conventions.get(row["ood_set"]) == row["convention"]
-        return row["metric"] != "accuracy" or self._is_accuracy(row)
+        return not self.of_accuracy or row["convention"] == self.of_accuracy
 
     def of_scorer(self, rows: Sequence[Row], scorer: str) -> list[Row]:
         """The rows of one detector with these options, on these sets, by these conventions."""

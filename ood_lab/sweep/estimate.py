@@ -14,7 +14,7 @@ from ood_lab.config.identity import prefix, weight_values
 from ood_lab.config.objective import objective
 from ood_lab.errors import RequestError
 from ood_lab.progress import clock
-from ood_lab.runs.outstanding import READS_A_CLASSIFIER, check_trained, is_made
+from ood_lab.runs.outstanding import READS_A_CLASSIFIER, check_trained, is_made, outstanding
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.sweep.order import in_waves
 
@@ -29,12 +29,11 @@ def planned(experiment: Experiment) -> list[str]:
     """
     task = experiment.task.name
     if task not in ("train", "evaluate", *MAKERS):
-        raise RequestError(f"dry_run=true: task={task} trains and scores nothing; leave dry_run away")
+        raise RequestError(f"dry_run=true: task={task} trains and scores nothing; leave dry_run out")
     if task in READS_A_CLASSIFIER:
         check_trained(experiment)
-    folders = [RunFolder(run.run_dir) for run in experiment.with_prerequisites()]
-    states = ["done" if folder.done.is_file() else "begun" if folder.has_begun else "new" for folder in folders]
-    *below, own = [f"{folder.path.name} ({state})" for folder, state in zip(folders, states, strict=True)]
+    runs = {run.run_id: run for run in experiment.with_prerequisites()}
+    *below, own = [f"{run_id} ({_state(run)})" for run_id, run in runs.items()]
     lines = [f"task={task}: {own}, in {experiment.run_dir.parent}"]
     lines += [f"depends on {', '.join(below)}"] if below else []
     if not experiment.makes_no_classifier:
@@ -45,6 +44,12 @@ def planned(experiment: Experiment) -> list[str]:
         lines += [f"not there, left out: {', '.join(absent)}; task=data says how to get them"] if absent else []
         lines.append(f"detectors: {', '.join(experiment.detectors)}")
     return [*lines, estimate([experiment], 1)]
+
+
+def _state(experiment: Experiment) -> str:
+    if not outstanding(experiment):
+        return "done"
+    return "begun" if RunFolder(experiment.run_dir).identity.is_file() else "new"
 
 
 def estimate(experiments: Sequence[Experiment], workers: int) -> str:

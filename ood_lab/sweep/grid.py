@@ -175,7 +175,7 @@ def _caption(settings: Sequence[Setting], choosing: bool) -> list[str]:
     for setting in settings:
         for remark in setting.remarks:
             labels.setdefault(remark, []).append(setting.label)
-    below += [f"{'; '.join(filter(None, names)) or 'every run'}: {remark}" for remark, names in labels.items()]
+    below += [": ".join(filter(None, ("; ".join(names), remark))) for remark, names in labels.items()]
     if choosing:
         sets = ", ".join(dict.fromkeys(name for protocol, _ in protocols for name in protocol.validation))
         below.append(f"◂ chosen on validation data alone: AUROC of ID validation images against {sets}")

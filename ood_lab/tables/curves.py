@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ood_lab.tables.cells import Cell, Filled
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS = 4
+LETTERS = 12  # of a title, an inch
 LEAST_SPAN = 10.0  # percentage points that an axis shows at least, so that noise looks as small as it is
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -53,7 +55,9 @@ def draw(filled: Filled) -> Figure | None:
         axes.set_visible(False)
     shared_legend(figure)
     about = "; ".join([seeds_text(filled.table), *filled.table.changed])
-    figure.suptitle(f"{filled.table.source}: {filled.table.title}\n{about}", fontsize=10)
+    width = int(LETTERS * figure.get_figwidth())
+    texts = (f"{filled.table.source}: {filled.table.title}", about)
+    figure.suptitle("\n".join(fill(text, width) for text in texts), fontsize=10)
     return figure
 
 

@@ -136,7 +136,7 @@ def _heads_in_latex(block: Block, widths: Sequence[int]) -> Iterator[str]:
     yield "".join(rules)
     if any(over for _, over in block.headings):
         overs = [_span(over, width) for (_, over), width in zip(block.headings, widths, strict=True)]
-        yield rf" & {' & '.join(overs)} \\"
+        yield rf"{_tex(block.swept)} & {' & '.join(overs)} \\"
     if 3 in widths:
         names = ["ours & paper & diff." if width == 3 else "ours" for width in widths]
         yield f" & {' & '.join(names)} " + r"\\"

@@ -97,7 +97,7 @@ class Evaluation:
         add_thresholds(folder, limits)
         results = Results(self.run_id, folder, read_rows(folder))
         results.lines, results.caption = lines(results, self.selection), self.lines_below()
-        results.selection = self.selection.with_stored(results.rows)
+        results.selection = self.selection
         return results
 
     @property

@@ -33,7 +33,7 @@ from ood_lab.task.build import build, class_names, classes_of
 from ood_lab.task.decoded_outliers import DecodedOutliers
 from ood_lab.task.outlier_images import OutlierImages
 from ood_lab.task.outliers import load_outliers, redrawn
-from ood_lab.task.shown import caption, show, stored
+from ood_lab.task.shown import caption, notes, show, stored
 
 
 def run(experiment: Experiment) -> Results:
@@ -110,7 +110,11 @@ def _about(experiment: Experiment, results: Results, seconds: float | None) -> A
         title=f"{last['method']} on {last['dataset']}",
         subtitle=f"{last['backbone']}, seed {last['seed']}, run {results.run_id}",
         facts=[*_times(experiment, seconds), Fact("made on", last["hardware"]), Fact("with", code_of(last))],
-        caption=[*caption(experiment, results), f"AUPR: {experiment.protocol.aupr_rule.replace('_', ' ')}"],
+        caption=[
+            *caption(experiment, results),
+            f"AUPR: {experiment.protocol.aupr_rule.replace('_', ' ')}",
+            *notes(experiment),
+        ],
         command=f"python -m ood_lab {shlex.join(t for t in experiment.overrides if t != 'task=report')}".strip(),
         config=yaml.safe_dump(experiment.values(), sort_keys=False, allow_unicode=True),
     )

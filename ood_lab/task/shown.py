@@ -70,10 +70,11 @@ def show(experiment: Experiment, results: Results) -> None:
     if page.is_file():
         stdout.print(f"report: {page}\n", highlight=False, markup=False)
     asked = Selection.of(experiment)
-    results.lines, results.caption = lines(results, asked), caption(experiment, results)
-    results.selection = asked.with_stored(results.rows)
-    note = [] if experiment.note is None else textwrap.wrap(experiment.note, WIDTH)
-    stdout.print(terminal_table(results.lines, [*results.caption[: -1 if note else None], *note]))
+    below, note = caption(experiment, results), notes(experiment)
+    results.lines, results.caption = lines(results, asked), [*below, *note]
+    results.selection = asked
+    wrapped = [line for text in note for line in textwrap.wrap(text, WIDTH)]
+    stdout.print(terminal_table(results.lines, [*below, *wrapped]))
 
 
 def caption(experiment: Experiment, results: Results) -> list[str]:
@@ -97,8 +98,12 @@ def caption(experiment: Experiment, results: Results) -> list[str]:
         *accuracy_lines(selection.accuracy(results.rows), *_compared(experiment, results)),
         *outlier_lines(experiment, results.rows),
         *caveats(experiment),
-        *([] if experiment.note is None else [experiment.note]),
     ]
+
+
+def notes(experiment: Experiment) -> list[str]:
+    """What the request itself says about its table; the last lines of the caption."""
+    return [] if experiment.note is None else [experiment.note]
 
 
 def _compared(experiment: Experiment, results: Results) -> tuple[int | None, float | None]:

@@ -36,13 +36,14 @@ def run(experiment: Experiment) -> Results:
         RunError: the disk is full, or a prerequisite failed; the shards that are there stay.
     """
     folder = RunFolder(experiment.run_dir)
+    is_new = not folder.identity.is_file()
     experiment = claim(experiment)
     assert experiment.maker is not None
     torch.set_num_threads(experiment.trainer.threads)
     below = ensure(experiment)
+    began = time.monotonic()
     producer = build_producer(experiment)
     producer.to(device(experiment))
-    began = time.monotonic()
     shards = sharded(experiment, producer)  # which asks how many items there are: outliers are then searched for
     if not shards.is_complete():
         add_seconds(experiment.run_dir, "search", time.monotonic() - began)
@@ -52,7 +53,7 @@ def run(experiment: Experiment) -> Results:
         shards.verify()
     preview = _preview(shards, folder.path / "preview.png")
     if not folder.done.is_file():
-        folder.mark_done()
+        folder.mark_done(time.monotonic() - began if is_new else None)
     size = sum(shard.bytes for shard in load_manifest(shards.folder).shards) / 2**20
     pictures = f"; the first of them: {preview}" if preview is not None else ""
     stdout.print(

@@ -58,9 +58,9 @@ def run(experiment: Experiment) -> Results:
         return Results(experiment.run_id, experiment.run_dir, [])
     folder = RunFolder(experiment.run_dir)
     with folder.lock():
-        began = None if folder.identity.is_file() else time.monotonic()
         verify(experiment)
         below = ensure(experiment)
+        began = None if folder.identity.is_file() else time.monotonic()
         enter_training_images(experiment)
         experiment = claim(with_normalisation(experiment))
         refused = _finish(experiment, below, began) if outstanding(experiment) else {}

@@ -137,6 +137,8 @@ def test_the_layers_of_a_convolutional_network_are_told_apart_too() -> None:
         (["backbone.name=resnet81"], "timm has no such network. Did you mean 'resnet"),
         (["backbone.name=ResNet50"], "Did you mean 'resnet50'?"),
         (["backbone.name=qqqqqq"], "timm has no such network. timm.list_models() has them all"),
+        (["backbone.name=resnet18.nn"], "resnet18 has no weights 'nn'"),
+        (["backbone.name=resnet18."], "resnet18 has no weights ''"),
         (["backbone.name=resnet18.a1_in1kk"], "resnet18 has no weights 'a1_in1kk'; it has a1_in1k, "),
         (["backbone.name=resnet18", "backbone.file=nowhere.pt"], "backbone.file=nowhere.pt: no such file"),
         (["backbone.name=resnet18", "backbone.file=nowhere.pt", "backbone.pretrained=true"], "give only one"),

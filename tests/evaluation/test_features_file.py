@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,21 @@ def test_shapes_are_checked_from_the_headers(tmp_path: Path, end: str) -> None:
         check_features_file(written(tmp_path, wide, end))
     with pytest.raises(RequestError, match="head: expected weight and bias, found bias"):
         check_features_file(written(tmp_path, without("head/weight", **{"head/bias": np.ones(2)}), end))
+
+
+def test_a_file_that_no_library_can_read_has_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    np.savez_compressed(path, **ARRAYS)
+    content = bytearray(path.read_bytes())
+    content[60:70] = b"\xff" * 10
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match="can't be read as npz"):
+        check_features_file(path)
+
+
+def test_names_are_checked_before_what_they_hold(tmp_path: Path) -> None:
+    path = written(tmp_path, ARRAYS)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(RequestError, match=r"holds 'readme\.txt'; expected"):
+        check_features_file(path)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ood_lab.errors import RequestError
-from ood_lab.evaluation.given_features import GivenFeatures, as_head
+from ood_lab.evaluation.given_features import GivenFeatures
 from ood_lab.scorer import build_scorer
 from ood_lab.types import FeatureSet, LinearHead
 from tests.cases import each
@@ -60,10 +60,13 @@ def test_every_form_of_a_head_is_read_alike() -> None:
         layer.bias.copy_(torch.tensor(BIAS))
     pair = LinearHead(torch.tensor(WEIGHT), torch.tensor(BIAS))
     for form in (layer, pair, (WEIGHT, BIAS), {"weight": WEIGHT, "bias": BIAS}):
-        head = as_head(form)
+        head = given(head=form).head
+        assert head is not None
         torch.testing.assert_close(head.weight, torch.tensor(WEIGHT).float())
         torch.testing.assert_close(head.bias, torch.tensor(BIAS).float())
-    assert as_head(WEIGHT).bias.tolist() == [0, 0, 0]
+    alone = given(head=WEIGHT).head
+    assert alone is not None
+    assert alone.bias.tolist() == [0, 0, 0]
 
 
 BROKEN = TRAIN.copy()
@@ -77,7 +80,9 @@ WRONG = {
     "count of labels": ({"train": (TRAIN, LABELS[:5])}, "train: 30 rows of features and 5 of labels"),
     "half labels": ({"train": (TRAIN, LABELS + 0.5)}, "train labels: not whole numbers"),
     "head of another width": ({"head": (WEIGHT[:, :2], BIAS)}, "head: its weight is [3, 2], for features of width 2"),
-    "head turned": ({"head": WEIGHT.T}, "It looks transposed: give [C, D], [3, 4]"),
+    "head turned": ({"head": WEIGHT.T}, "The weight looks transposed: give [C, D], [3, 4]"),
+    "head turned, with a bias": ({"head": (WEIGHT.T, BIAS)}, "The weight looks transposed: give [C, D], [3, 4]"),
+    "head of no class": ({"head": WEIGHT[:0]}, "its weight is [0, 4], of no class"),
     "bias": ({"head": (WEIGHT, BIAS[:2])}, "a weight of 3 classes and a bias of 2"),
     "logits of another head": (
         {"train": {"features": TRAIN, "logits": TRAIN}, "test": {"features": TEST, "logits": TEST},

@@ -99,5 +99,6 @@ def test_heights_are_square_roots_where_a_set_fills_few_bins_and_the_numbers_sta
         (axes,) = (axes for axes in figure.axes if axes.get_visible())
         assert (axes.get_yscale() == "function") is steep
         assert ("square roots" in axes.get_xlabel()) is steep
+        assert axes.get_ylim()[0] == 0
         widths = axes.patches[0].get_width()
         assert sum(bar.get_height() for bar in axes.containers[0]) * widths == pytest.approx(1)

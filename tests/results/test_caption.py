@@ -42,10 +42,12 @@ def test_a_term_on_outliers_that_took_part_in_no_step_is_said() -> None:
 
     hamos, energy = prepare(["method=hamos"]), prepare(["method=energy", "auxiliary=fractals"])
     assert outlier_lines(hamos, rows(0)) == [
-        "equidistant took part in no step: trained by the other terms alone; train longer, or begin earlier "
-        "(outlier_loss.start, synthesizer.bank_size)"
+        "equidistant took part in no step: trained by the other terms alone; train longer, or lower "
+        "synthesizer.bank_size, which every class has to fill"
     ]
-    assert outlier_lines(energy, rows(0))[0].endswith("begin earlier (outlier_loss.start)")
+    assert outlier_lines(energy, rows(0))[0].endswith("alone; train longer")
+    late = prepare(["method=energy", "auxiliary=fractals", "outlier_loss.start=0.5"])
+    assert outlier_lines(late, rows(0))[0].endswith("train longer, or lower outlier_loss.start")
     assert (
         outlier_lines(hamos, rows(3))
         == outlier_lines(hamos, [])

@@ -165,7 +165,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
     assert "left out of every mean: photos, noise" in text
     assert "not the stated images: letters 80 of 800" in text
-    assert "Tables of this protocol report ID+" in text
+    assert "tables of this protocol report ID+" in text
     assert "whole ID test set; OOD sets whole" in text
     drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))
@@ -205,3 +205,18 @@ def test_a_frame_has_the_options_that_were_asked_for_and_on_request_all() -> Non
     found.selection = asked(options=K10).with_stored([])
     above = Results("x", Path("x"), [], [found])
     assert len(above.frame()) == len(mine)  # what was asked of a run below counts there
+
+
+def test_a_run_below_without_the_options_asked_for_has_its_latest() -> None:
+    found = results()
+    below = found.needed[0]
+    below.rows = [row for row in below.rows if row["options"] != K10]
+    found.selection = asked(options=K10)
+    options = found.frame().dropna(subset=["options"]).groupby("run_id")["options"].unique()
+    assert {run: list(values) for run, values in options.items()} == {"ce-x": [K50], "hamos-x": [K10]}
+
+
+def test_what_is_of_no_set_is_of_the_convention_asked_for() -> None:
+    found = results()
+    found.selection = asked()
+    assert list(found.frame().query("metric == 'accuracy'")["convention"]) == ["id", "id"]

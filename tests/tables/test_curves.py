@@ -92,7 +92,7 @@ def test_lines_go_by_the_values_with_deviations_and_the_papers_beside() -> None:
     assert band[:, 1].min() == 10
     assert band[:, 1].max() == 34
     assert axes.get_xlabel() == "a.b"
-    assert figure.get_suptitle() == "Paper, Table 1: A setting\nmean ± population std of seeds: 0, 1"
+    assert figure.get_suptitle() == "Paper, Table 1: A setting\nmean ± population std of seeds: 0,\n1"
 
 
 def test_small_differences_do_not_fill_a_panel() -> None:
