@@ -15,3 +15,15 @@ class RequestError(OodLabError):
 
 class RunError(OodLabError):
     """The run could not go on (exit code 1); what it had reported done stays valid."""
+
+
+class NotDefinedError(RunError, NotImplementedError):
+    """A class of one's own lacks a method that its base class leaves to it.
+
+    Args:
+        owner: the object.
+        name: of the method.
+    """
+
+    def __init__(self, owner: object, name: str) -> None:
+        super().__init__(f"{type(owner).__name__} must define {name}(); see docs/adding.md")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.network import Network
 from ood_lab.parts import Synthesizer
 
@@ -62,8 +63,8 @@ class ImageSource(nn.Module, Synthesizer):
             rate: the classifier's learning rate as a share of its peak.
             draw: the same on all devices.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define learn()")
+        raise NotDefinedError(self, "learn")
 
     def make(self, count: int, shape: Sequence[int], draw: torch.Generator) -> Tensor:
         """Normalised outlier images [K, 3, H, W] of a shape (H, W), without a graph."""
-        raise NotImplementedError(f"{type(self).__name__} must define make()")
+        raise NotDefinedError(self, "make")

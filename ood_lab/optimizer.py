@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ood_lab.config.ranges import Fraction, Moment, NonNegativeFloat, OpenFraction, PositiveFloat, PositiveFraction
+from ood_lab.errors import NotDefinedError
 from ood_lab.moment import first_step
 
 
@@ -65,7 +66,7 @@ class Optimizer:
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer of these parameter groups."""
-        raise NotImplementedError(f"{type(self).__name__} must define build()")
+        raise NotDefinedError(self, "build")
 
     def configure(self, groups: Iterable[ParameterGroup], per_epoch: int, epochs: int) -> dict[str, Any]:
         """The optimizer and scheduler in the form that Lightning's `configure_optimizers` returns."""

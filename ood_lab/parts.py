@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_lab.config.ranges import Moment, NonNegativeFloat, PositiveFloat
-from ood_lab.errors import RunError
+from ood_lab.errors import NotDefinedError, RunError
 from ood_lab.moment import Progress
 from ood_lab.network import Network
 from ood_lab.types import Outliers
@@ -241,11 +241,11 @@ class Memory(nn.Module):
         Args:
             counts_C: rows of each class, known on the host.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define offer()")
+        raise NotDefinedError(self, "offer")
 
     def store(self, rows_BD: Tensor, labels_B: Tensor, counts_C: np.ndarray, offered: Tensor) -> None:
         """Write the step, after the terms; all devices are given the rows of all."""
-        raise NotImplementedError(f"{type(self).__name__} must define store()")
+        raise NotDefinedError(self, "store")
 
     @property
     def ready(self) -> bool:
@@ -313,7 +313,7 @@ class Term(nn.Module):
 
     def loss(self, view: View) -> Tensor:
         """The scalar, without its weight."""
-        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+        raise NotDefinedError(self, "loss")
 
     def losses(self, view: View) -> dict[str, Tensor]:
         """The scalars by name, without their weights."""
@@ -356,7 +356,7 @@ class Synthesizer:
 
     def sample(self, kept: Mapping[str, Tensor], dims: Dimensions, generator: torch.Generator) -> Outliers:
         """Outliers [K, D] and the class each came from; `info` is logged. Carries no gradient."""
-        raise NotImplementedError(f"{type(self).__name__} must define sample()")
+        raise NotDefinedError(self, "sample")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.producer.base import SetMaker
 from ood_lab.text.words import words_of
 
@@ -30,7 +31,7 @@ class Anchors(SetMaker):
 
     def embed(self) -> Tensor:
         """The anchors [C, D] in float32."""
-        raise NotImplementedError(f"{type(self).__name__} must define embed()")
+        raise NotDefinedError(self, "embed")
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.random import Draws
 
 
@@ -21,11 +22,11 @@ class Augmentation:
 
     def draw(self, rows: int, generator: torch.Generator) -> Draws:
         """The random choices for `rows` images."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw()")
+        raise NotDefinedError(self, "draw")
 
     def apply(self, pixels: Tensor, draws: Draws, cropped: bool = False) -> Tensor:
         """The images that `draws` makes of `pixels`."""
-        raise NotImplementedError(f"{type(self).__name__} must define apply()")
+        raise NotDefinedError(self, "apply")
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return self.apply(pixels, self.draw(len(pixels), generator))

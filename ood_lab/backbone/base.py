@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ood_lab.errors import RequestError
+from ood_lab.errors import NotDefinedError, RequestError
 from ood_lab.types import BackboneOutput, LinearHead
 
 
@@ -31,7 +31,7 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features [B, D]."""
-        raise NotImplementedError(f"{type(self).__name__} must define features()")
+        raise NotDefinedError(self, "features")
 
     def forward(self, images: Tensor) -> BackboneOutput:
         features = self.features(images.contiguous(memory_format=self.layout))

@@ -18,6 +18,7 @@ from ood_lab.config.own_folder import is_own
 from ood_lab.config.recipe import METHOD, of_file
 from ood_lab.config.schema import Recipe, Trainer
 from ood_lab.config.signature import signature
+from ood_lab.config.source import code_digest
 from ood_lab.config.yaml_file import read_yaml
 
 # The groups by whose parts a recipe is recognised.
@@ -31,9 +32,9 @@ SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", *TRAINED_ON, "a
 def run_id(experiment: Experiment) -> str:
     """`<method>-<dataset>-<backbone>-s<seed>-<hash>`.
 
-    The hash covers the parts by name (a class of one's own by its import path), each option that affects the weights
-    and whose value is not the default that its class declares, the ids of the runs this one depends on, and the content
-    of a given checkpoint. How a request is spelled, and in which order a list is given, counts for nothing.
+    The hash covers the parts by name (a class of one's own by its import path and its code), each option that affects
+    the weights and whose value is not the default that its class declares, the ids of the runs this one depends on, and
+    the content of a given checkpoint. How a request is spelled, and in which order a list is given, does not count.
     """
     if experiment.makes_no_classifier:
         return _id_of_outcome(experiment)
@@ -163,7 +164,8 @@ def _described(group: str, node: Mapping[str, Any]) -> list[Any]:
         if key == "_target_" or (key in declared and _canonical(declared[key]) == _canonical(value)):
             continue
         options[key] = _described(key, value) if isinstance(value, dict) and "_target_" in value else value
-    return [part_name(group, str(node["_target_"])), options]
+    name, code = part_name(group, str(node["_target_"])), code_digest(str(node["_target_"]))
+    return [name if code is None else f"{name}@{code}", options]
 
 
 def order_of(group: str, node: Mapping[str, Any]) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import copy
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
 
 from ood_lab.config.groups import PACKAGE
 from ood_lab.errors import RequestError
@@ -128,6 +133,74 @@ def imported_module(name: str, module: str) -> str | None:
                 if (alias.asname or alias.name) == name:
                     return f"{absolute_name(node, module)}.{alias.name}"
     return None
+
+
+def code_digest(target: str) -> str | None:
+    """Eight digits of the code of a class of one's own: its module, and the modules of its package which that imports.
+
+    Comments, docstrings and layout don't count. None for a class of this program, or one whose source is not found.
+    """
+    module = target.rpartition(".")[0]
+    top = module.partition(".")[0]
+    if top == PACKAGE.name or module_file(module) is None:
+        return None
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = module_file(name)
+        if name in found or file is None:
+            continue
+        tree = module_tree(name)
+        found[name] = _code(file, file.stat().st_mtime_ns)
+        if "site-packages" not in file.parts:  # of an installed package the module alone
+            waiting += [other for other in _imports(tree, name) if other.partition(".")[0] == top]
+    return hashlib.sha256("\n".join(f"{name} {found[name]}" for name in sorted(found)).encode()).hexdigest()[:8]
+
+
+_imported_code: dict[str, str | None] = {}  # by class, as it was when this process imported it
+
+
+def imported_class(target: str) -> Any:
+    """The class that a `_target_` names.
+
+    Raises:
+        RequestError: its code has changed since this process imported it, which would go on to run the old one.
+    """
+    code = code_digest(target)
+    if _imported_code.setdefault(target, code) != code:
+        raise RequestError(
+            f"{target}: its code has changed since this process imported it, and the old code would run under the "
+            "name of the new. Start Python anew"
+        )
+    return get_class(target)
+
+
+@cache
+def _code(file: Path, changed: int) -> str:
+    """A module as it runs: without docstrings, comments and layout."""
+    tree = copy.deepcopy(_parsed(file, changed))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _imports(tree: ast.Module, module: str) -> Iterator[str]:
+    """The modules that may be imported anywhere in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = absolute_name(node, module)
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def absolute_name(node: ast.ImportFrom, module: str) -> str:

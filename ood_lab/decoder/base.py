@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ood_lab.config.affects import NOTHING
 from ood_lab.config.ranges import PositiveInt
-from ood_lab.errors import RunError
+from ood_lab.errors import NotDefinedError, RunError
 from ood_lab.producer.base import Producer
 from ood_lab.reader.shards import load_manifest, rows_of
 from ood_lab.text.anchors import load_anchors
@@ -66,7 +66,7 @@ class Decoder(Producer):
 
     def decode(self, outliers_nD: Tensor, labels_n: Tensor, start: int) -> Tensor:
         """Images uint8 [n, 3, S, S] of outliers, the first of them image number `start`."""
-        raise NotImplementedError(f"{type(self).__name__} must define decode()")
+        raise NotDefinedError(self, "decode")
 
     def produce(self, start: int, stop: int) -> Mapping[str, NDArray[Any]]:
         made = []

@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.results.material import Array, Material
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. ID is always blue.
@@ -35,7 +36,7 @@ class FigureKind:
 
     def draw(self, material: Material) -> Figure | None:
         """The picture, or None where the material has nothing to show."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw()")
+        raise NotDefinedError(self, "draw")
 
     def panels(self, material: Material) -> list[tuple[str, Figure]]:
         """The picture in parts that a page puts beside or below each other, each with what it shows; none where it is
@@ -67,7 +68,7 @@ class DetectorPanels(FigureKind):
         Args:
             palette: a colour for each OOD set.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define panel()")
+        raise NotDefinedError(self, "panel")
 
     def draw(self, material: Material) -> Figure | None:
         grid = score_panels(material, self.size, self.of, **self.shared)

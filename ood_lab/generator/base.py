@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
 from ood_lab.epoch_means import EpochMeans
+from ood_lab.errors import NotDefinedError
 from ood_lab.finite import FiniteCheck
 from ood_lab.random import generator
 from ood_lab.types import Batch
@@ -60,7 +61,7 @@ class GeneratorTraining(L.LightningModule):
         Args:
             draw: for the step's random numbers.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define step()")
+        raise NotDefinedError(self, "step")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         draw = generator(self.seed, "noise", self.current_epoch, batch_idx)

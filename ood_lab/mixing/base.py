@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.random import Draws
 
 
@@ -16,7 +17,7 @@ class Mixing:
 
     def draw(self, rows: int, pictures: int, generator: torch.Generator) -> Draws:
         """The random choices for so many images, with so many pictures to choose from."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw()")
+        raise NotDefinedError(self, "draw")
 
     def apply(self, images: Tensor, pictures: Tensor, draws: Draws) -> Tensor:
         """The images that `draws` makes.
@@ -24,4 +25,4 @@ class Mixing:
         Args:
             pictures: uint8 [N, 3, P, P], P at least S.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define apply()")
+        raise NotDefinedError(self, "apply")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import Fraction, NonNegativeInt, PositiveFloat
+from ood_lab.errors import NotDefinedError
 from ood_lab.loss.logistic import Reduction, binary_losses, over_both_sides
 from ood_lab.memory import Prototypes
 from ood_lab.parts import Dimensions, Memories, Rows, Term, View
@@ -98,11 +99,11 @@ class LogisticTerm(Term):
 
     def width(self, dims: Dimensions) -> int:
         """Numbers of an input row."""
-        raise NotImplementedError(f"{type(self).__name__} must define width()")
+        raise NotDefinedError(self, "width")
 
     def inputs(self, rows: Rows) -> Tensor:
         """What the head is given."""
-        raise NotImplementedError(f"{type(self).__name__} must define inputs()")
+        raise NotDefinedError(self, "inputs")
 
     def loss(self, view: View) -> Tensor:
         id_logits, outlier_logits = (self.head(self.inputs(rows)).squeeze(1) for rows in (view.id, view.outlier_rows))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ood_lab.config.affects import NOTHING
 from ood_lab.config.ranges import PositiveInt
+from ood_lab.errors import NotDefinedError
 from ood_lab.producer.base import SetMaker
 
 
@@ -86,7 +87,7 @@ class Outliers(SetMaker):
         Raises:
             RunError: the space gives none.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define find()")
+        raise NotDefinedError(self, "find")
 
     @cached_property
     def found(self) -> Found:

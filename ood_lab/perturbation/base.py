@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.network import Network
 
 
@@ -59,4 +60,4 @@ class Perturbation:
         Args:
             generator: the same on all devices.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define __call__()")
+        raise NotDefinedError(self, "__call__")

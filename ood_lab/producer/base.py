@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ood_lab.config.ranges import NonNegativeInt, PositiveInt
+from ood_lab.errors import NotDefinedError
 
 
 class SetMaker:
@@ -60,7 +61,7 @@ class SetMaker:
 
         Images are "images", uint8 [n, S, S, 3], with "labels", int64 [n], where there are classes.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define produce()")
+        raise NotDefinedError(self, "produce")
 
 
 class Producer(SetMaker):

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ood_lab.config.source import code_digest
 from ood_lab.errors import RunError
 from ood_lab.files.storage import write_atomically
 from ood_lab.plural import counted
@@ -37,6 +38,7 @@ THRESHOLD_COLUMNS = (
     "scorer", "options", "tuned", "id_rate", "threshold", "n_id", "held", "precision", "train", "features",
     "convention",
 )  # fmt: skip
+CODE = "_code_"  # among stored options the digest of a class of one's own
 THRESHOLD_KEY = ("scorer", "options", "id_rate", "convention")
 
 
@@ -164,5 +166,12 @@ def radius_metric(id_rate: float) -> str:
 
 
 def options_text(node: Mapping[str, Any]) -> str:
-    """What a detector's scores depend on besides the features, as stored with its rows."""
-    return json.dumps({k: v for k, v in node.items() if k != "_target_"}, sort_keys=True)
+    """What a detector's scores depend on besides the features, as stored with its rows: options, and its own code."""
+    code = code_digest(str(node["_target_"])) if "_target_" in node else None
+    own = {} if code is None else {CODE: code}
+    return json.dumps({**{k: v for k, v in node.items() if k != "_target_"}, **own}, sort_keys=True)
+
+
+def options_of(text: str) -> dict[str, Any]:
+    """The options in what `options_text` gave."""
+    return {key: value for key, value in json.loads(text).items() if key != CODE}

@@ -10,7 +10,7 @@ from typing import Any
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.errors import RequestError
-from ood_lab.results.store import Results, Row, read_rows
+from ood_lab.results.store import Results, Row, options_of, read_rows
 from ood_lab.results.table import Selection, lines
 from ood_lab.runs.run_folder import RunFolder
 
@@ -79,7 +79,7 @@ def _detectors(rows: Sequence[Row]) -> list[str]:
         RequestError: there are no others.
     """
     options = {
-        row["scorer"]: json.loads(row["options"]) for row in rows if row["scorer"] is not None and not row["tuned"]
+        row["scorer"]: options_of(row["options"]) for row in rows if row["scorer"] is not None and not row["tuned"]
     }
     own = {name: node for name, node in options.items() if "." not in name and TUNED not in node}
     if not own:

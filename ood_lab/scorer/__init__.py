@@ -17,13 +17,12 @@ def build_scorer(name: str, *, config_dir: Path | None = None, **options: Any) -
     Raises:
         RequestError: unknown name or option, or a value out of range.
     """
-    from hydra.utils import instantiate
-
     from ood_lab.config.annotation import accepts, describe
     from ood_lab.config.check import check_groups, parse
     from ood_lab.config.compose import compose
     from ood_lab.config.detectors import as_declared
     from ood_lab.config.signature import signature
+    from ood_lab.config.source import imported_class
     from ood_lab.config.suggest import nearest
     from ood_lab.errors import RequestError
 
@@ -41,5 +40,6 @@ def build_scorer(name: str, *, config_dir: Path | None = None, **options: Any) -
             raise RequestError(f"scorer {name} has no option {key!r}.{nearest(key, spec)}")
         if not accepts(spec[key], value):
             raise RequestError(f"scorer {name}: {key}={value!r}: expected {describe(spec[key])}")
-    scorer: Scorer = instantiate(as_declared({**node, **options}), _convert_="all")
+    declared = as_declared({**node, **options})
+    scorer: Scorer = imported_class(declared.pop("_target_"))(**declared)
     return scorer

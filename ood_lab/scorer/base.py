@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.types import FeatureSet, LinearHead
 
 # "method" is the projection where the method trains one, else the penultimate features; the last three are what
@@ -132,7 +133,7 @@ class Scorer:
 
     def _score(self, data: FeatureSet) -> Tensor:
         """Scores [N]; a row's does not depend on the others."""
-        raise NotImplementedError(f"{type(self).__name__} must define _score()")
+        raise NotDefinedError(self, "_score")
 
 
 def _is_option(name: str, value: Any) -> bool:
@@ -169,11 +170,11 @@ class InputScorer(Scorer):
 
     def objective(self, outputs: dict[str, Tensor]) -> Tensor:
         """What the change raises [N], from the network's outputs (see `Method.extract`)."""
-        raise NotImplementedError(f"{type(self).__name__} must define objective()")
+        raise NotDefinedError(self, "objective")
 
     def change(self) -> str:
         """The change in words: what the features of changed images depend on."""
-        raise NotImplementedError(f"{type(self).__name__} must define change()")
+        raise NotDefinedError(self, "change")
 
 
 class NotFittedError(RuntimeError):

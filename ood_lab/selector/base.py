@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_lab.config.ranges import PositiveInt
+from ood_lab.errors import NotDefinedError
 from ood_lab.geometry.clustered import Engine
 from ood_lab.parts import Rows
 
@@ -37,7 +38,7 @@ class StepSelector:
             count: of candidates.
             generator: where the numbers shall live.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define choose()")
+        raise NotDefinedError(self, "choose")
 
 
 class ClusterSelector(StepSelector):
@@ -101,7 +102,7 @@ class EpochSelector(nn.Module):
 
     def choose(self, passes: Passes, pool: Tensor, take: int, epoch: int) -> Tensor:
         """The `take` rows of the pool that are chosen."""
-        raise NotImplementedError(f"{type(self).__name__} must define choose()")
+        raise NotDefinedError(self, "choose")
 
     @torch.no_grad()
     def begin(self, passes: Passes, epoch: int, count: int, served: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ood_lab.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
-from ood_lab.errors import RunError
+from ood_lab.errors import NotDefinedError, RunError
 from ood_lab.memory import Bank, FeatureBank
 from ood_lab.parts import Dimensions, Memories, Synthesizer
 from ood_lab.sampling.chain import Chains, Fate
@@ -45,7 +45,7 @@ class FromBank(Synthesizer):
 
     def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
         """Outliers [K, D] and the class each came from; `info` is logged."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw()")
+        raise NotDefinedError(self, "draw")
 
 
 def near_pairs(means_CD: Tensor, adjacent: int) -> Tensor:
@@ -147,7 +147,7 @@ class FromChains(FromBank):
         Args:
             draws: "noise" [R, B, D], normal, moves; "uniform" [R, B] tests; and what `draws()` gives.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define chains()")
+        raise NotDefinedError(self, "chains")
 
     def draw(self, bank_CND: Tensor, generator: torch.Generator) -> Outliers:
         start, pairs = class_midpoints(bank_CND, self.adjacent, self.centroids)

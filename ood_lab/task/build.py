@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 
 from ood_lab.config.experiment import Experiment, Part
 from ood_lab.config.groups import LIST_GROUPS, TRAINED_ON
 from ood_lab.config.identity import order_of, part_name, reads_projections
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.parts import TERM_GROUPS
+from ood_lab.config.source import imported_class
 from ood_lab.errors import RunError
 from ood_lab.head.base import Head
 from ood_lab.images.pixels import Reading
@@ -34,7 +34,7 @@ def build(node: Mapping[str, Any] | Part, *args: Any, **injected: Any) -> Any:
     """
     node = node.node if isinstance(node, Part) else node
     options = {key: _built(value) for key, value in node.items() if key != "_target_"}
-    return get_class(node["_target_"])(*args, **options, **injected)
+    return imported_class(node["_target_"])(*args, **options, **injected)
 
 
 def _built(value: Any) -> Any:
@@ -101,7 +101,7 @@ def classes_of(experiment: Experiment) -> int:
 
 def head_class(experiment: Experiment) -> type[Head]:
     """The class of the head."""
-    found: type[Head] = get_class(experiment.head.target)
+    found: type[Head] = imported_class(experiment.head.target)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ood_lab.evaluation.scores import score
 from ood_lab.images.transform import Transform
 from ood_lab.method.base import Method
 from ood_lab.reader.pictures import pictures
-from ood_lab.results.store import read_thresholds
+from ood_lab.results.store import options_of, read_thresholds
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
@@ -127,7 +126,7 @@ def load_detector(
     rate = last["id_rate"] if id_rate is None else id_rate
     if not 0 < rate < 1:
         raise RequestError(f"id_rate={rate}: expected a share between 0 and 1")
-    evaluated = {**json.loads(last["options"]), **(last["tuned"] or {})} if own else {}
+    evaluated = {**options_of(last["options"]), **(last["tuned"] or {})} if own else {}
     evaluated.pop(TUNED, None)
     own_files = None if config_dir is None else Path(config_dir).expanduser().absolute()
     fitted = build_scorer(scorer, config_dir=own_files, **{**evaluated, **options})

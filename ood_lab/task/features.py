@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from ood_lab.config.affects import FEATURES
 from ood_lab.config.experiment import Experiment
 from ood_lab.config.identity import affecting
+from ood_lab.config.source import code_digest
 from ood_lab.dataset.base import Split
 from ood_lab.errors import RunError
 from ood_lab.evaluation.extract import (
@@ -138,8 +139,8 @@ class Features:
         """
         use = self.experiment.use("id" if images.split != "ood" else images.name)
         description = affecting(use.node, FEATURES)
-        description.pop("_target_")
-        about: list[Any] = [description, images.split]
+        code = code_digest(description.pop("_target_"))
+        about: list[Any] = [description, images.split] if code is None else [description, images.split, code]
         if use.node["layouts"]:
             # Where the files lie does not count, nor by which layout they were found.
             listing = images.listing

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import torch
-from hydra.utils import get_class
 
 from ood_lab.backbone.base import Backbone
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.source import imported_class
 from ood_lab.files.storage import write_atomically
 from ood_lab.images.pixels import Decoded, Pixels
 from ood_lab.progress import track
@@ -29,7 +29,7 @@ def with_normalisation(experiment: Experiment) -> Experiment:
     if found is not None:
         return found
     if experiment.backbone.get("own_normalisation"):
-        network: type[Backbone] = get_class(experiment.backbone.target)
+        network: type[Backbone] = imported_class(experiment.backbone.target)
         return _stored(experiment, *network.channel_constants(experiment.backbone.options))
     listing = build(experiment.dataset).listing("train")
     reading, name = build_reading(experiment), f"{experiment.dataset.name} train"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from ood_lab.errors import NotDefinedError
 from ood_lab.files.storage import write_atomically
 from ood_lab.runs.run_artifact import RunArtifact
 
@@ -35,4 +36,4 @@ class RunTensors(RunArtifact):
 
     def measured(self) -> dict[str, NDArray[np.generic]]:
         """The tensors by name."""
-        raise NotImplementedError(f"{type(self).__name__} must define measured()")
+        raise NotDefinedError(self, "measured")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ood_lab.augmentation.base import Augmentation
 from ood_lab.augmentation.simclr import crop_boxes
+from ood_lab.errors import NotDefinedError
 from ood_lab.images.pixels import Decoded, Reading, Streamed
 from ood_lab.images.transform import Transform
 from ood_lab.random import Draws
@@ -31,11 +32,11 @@ class TrainingImages:
 
     def pixels(self, rows: Tensor, views: Sequence[Draws]) -> list[Tensor]:
         """The images of `rows`, once for each of `views`."""
-        raise NotImplementedError(f"{type(self).__name__} must define pixels()")
+        raise NotDefinedError(self, "pixels")
 
     def plain(self, rows: Tensor, size: int) -> Iterator[Tensor]:
         """The images of `rows` as evaluation sees them, uint8 [n, 3, S, S], `size` at a time."""
-        raise NotImplementedError(f"{type(self).__name__} must define plain()")
+        raise NotDefinedError(self, "plain")
 
 
 class Resident(TrainingImages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ood_lab.__main__ import main
 from ood_lab.config import RequestError
 from ood_lab.config.annotation import accepts, describe
 from ood_lab.config.signature import signature
-from ood_lab.config.source import module_file
+from ood_lab.config.source import code_digest, module_file
 
 
 def write(root: Path, **files: str) -> None:
@@ -50,6 +51,21 @@ def test_a_folder_without_an_init_is_a_package_too(tmp_path: Path, monkeypatch: 
     assert (list(spec.parameters), spec.injected) == (["rate"], ("x",))
     write(tmp_path, single_file_lab="class Mine: ...\n")
     assert signature("single_file_lab.Mine").parameters == {}
+
+
+def test_the_code_of_an_own_class_is_told_from_its_comments(lab: Path) -> None:
+    plain = "from otherlab.helper import f\nclass Mine:\n    def g(self):\n        return f(1)\n"
+    write(lab, otherlab__INIT="", otherlab__method=plain, otherlab__helper="def f(x): return x\n")
+    first = code_digest("otherlab.method.Mine")
+    assert first is not None
+    write(lab, otherlab__method='"""Text."""\n' + plain.replace("return", "'text'\n        # why\n        return"))
+    assert code_digest("otherlab.method.Mine") == first
+    write(lab, otherlab__helper="def f(x): return -x\n")  # what it imports of its package counts
+    second = code_digest("otherlab.method.Mine")
+    assert second != first
+    write(lab, otherlab__unused="x = 1\n")
+    assert code_digest("otherlab.method.Mine") == second
+    assert code_digest("ood_lab.scorer.knn.KNN") is code_digest("no_such_package.Mine") is None
 
 
 def test_a_module_that_was_edited_is_read_again(lab: Path) -> None:
@@ -267,3 +283,18 @@ def test_an_own_detector_is_evaluated_and_loaded(tmp_path: Path, monkeypatch: py
     assert {"msp", "norm"} <= set(results.frame()["scorer"])
     detector = ood_lab.load_detector(results.run_dir, "norm", config_dir=tmp_path / "conf")
     assert detector.scorer.power == 1
+
+    # The other sign in the same file: another process scores it again, this one would run the code that it has.
+    write(tmp_path, scorerlab__norm=OWN_SCORER.replace("return -data", "return data"))
+    again = [sys.executable, "-m", "ood_lab", *command, "task=evaluate", f"--config-dir={tmp_path}/conf"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(again, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, after = (
+        frame.query("scorer == 'norm' and metric == 'auroc'").set_index("ood_set")["value"]
+        for frame in (results.frame(), ood_lab.load_results(results.run_dir).frame())
+    )
+    assert after.to_dict() == pytest.approx((1 - before).to_dict())
+    write(tmp_path, scorerlab__norm=OWN_SCORER.replace("return -data", "return 2 * data"))
+    with pytest.raises(RequestError, match="its code has changed since this process imported it"):
+        ood_lab.run(command, config_dir=tmp_path / "conf")
