@@ -27,7 +27,7 @@ from ood_lab.sweep.command import read_command
 USAGE = """\
 usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOLDER]
 
-  python -m ood_lab                                   a first run on embedded digits, 2 minutes
+  python -m ood_lab                                   a first run on embedded digits, 1.5 minutes
   python -m ood_lab method=hamos                      HamOS on the same digits
   python -m ood_lab method=cider dataset=cifar10 paths.data=FOLDER
   python -m ood_lab -m method=hamos,cider seed=0,1,2  every combination
@@ -36,7 +36,7 @@ usage: python -m ood_lab [group=name ...] [key=value ...] [-m] [--config-dir FOL
   python -m ood_lab ... dry_run=true                  what the command would do
   python -m ood_lab task=evaluate features=FILE scorer=all
                                                       detectors on features of any network
-  python -m ood_lab --help GROUP=NAME                 what a choice is and can; --help GROUP lists its choices
+  python -m ood_lab --help GROUP=NAME                 a choice and its options; --help GROUP lists its choices
   python -m ood_lab --completion bash                 tab completion of the command ood-lab: bash, zsh, fish
   python -m ood_lab --version
   python -m ood_lab --cfg job [overrides]             print the configuration

@@ -100,7 +100,7 @@ def test_help_shows_the_usage_and_every_group(flag: str, capsys: pytest.CaptureF
         " method anchored, aoe, ares, bood, ce, cider, csi, csi_contrast, dos, dreamood, energy, gan, godin, "
         "greg, greg_plus, hamos, hamos_released" in said
     )
-    assert "scorer (several) absent_class, ash, attacked, csi, csi_joint, dice, energy" in said
+    assert "scorer (several) all, absent_class, ash, attacked, csi, csi_joint, dice, energy" in said
     assert "synthesizer (or null) boundary_mixup" in said
     assert "figure (several, or []) curve_comparison" in said
     assert "pictures (or null) as dataset" in said

@@ -80,7 +80,7 @@ def check_groups(overrides: Sequence[Override], folder: Path | None = None) -> N
             if choice is not None and str(choice) not in known[key]:
                 meant = nearest(str(choice), [*known[key], *EVERY.get(key, [])], ROLES.get(key, key))
                 if folder is None and not meant.startswith(" Did"):
-                    meant += f" A {key} of your own needs --config-dir=FOLDER."
+                    meant += f" One of your own ({key}) needs --config-dir=FOLDER."
                 raise RequestError(f"{key}={choice}: no such {key}.{meant}")
 
 

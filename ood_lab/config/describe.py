@@ -12,7 +12,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from ood_lab.config.check import MAY_BE_EMPTY, check_groups, parse
+from ood_lab.config.check import EVERY, MAY_BE_EMPTY, check_groups, parse
 from ood_lab.config.compose import target
 from ood_lab.config.groups import LIST_GROUPS, OPTIONAL, PACKAGE, ROLES, config_file, groups
 from ood_lab.config.source import definition, module_file
@@ -60,7 +60,7 @@ def describe_groups(folder: Path | None = None) -> str:
         ]
         head = f"  {group} ({', '.join(takes)})" if takes else f"  {group}"
         same = ROLES.get(group)
-        text = ", ".join(names) if same is None else f"as {same}"
+        text = ", ".join([*EVERY.get(group, []), *names]) if same is None else f"as {same}"
         blank = " " * GROUP_WIDTH
         lines += textwrap.wrap(
             text, width, initial_indent=f"{head:<{GROUP_WIDTH - 1}} ", subsequent_indent=blank, break_on_hyphens=False

@@ -95,6 +95,10 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
         raise RequestError(f"features={path}: expected a file ending in {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise RequestError(f"features={path}: no such file")
+    named = any(text.startswith("scorer=") and text != "scorer=all" for text in typed)
+    for name, node in composed.plain("scorer").items():
+        if named and node.get("epsilon"):
+            raise RequestError(f"scorer={name} looks at changed images, and a file has features alone; leave it out")
     output = Path(composed.plain("paths.output"))
     check_output(output)
     return FeaturesRequest(path, _options(composed), output.absolute(), tuple(overrides), typed)

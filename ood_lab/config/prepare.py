@@ -278,7 +278,7 @@ def each_once(overrides: Sequence[str], folder: Path | None = None) -> tuple[lis
     last = {texts[-1] for texts in given.values()}
     kept = [text for number, text in enumerate(overrides) if text in last and text not in overrides[number + 1 :]]
     twice = {key: texts for key, texts in given.items() if len(set(texts)) > 1}
-    return kept, [f"note: {key} is given {len(texts)} times; {texts[-1]} counts" for key, texts in twice.items()]
+    return kept, [f"note: {key} is given {len(texts)} times; using {texts[-1]}" for key, texts in twice.items()]
 
 
 def with_own_protocol(overrides: Sequence[str], folder: Path | None) -> list[str]:

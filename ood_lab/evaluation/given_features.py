@@ -56,7 +56,7 @@ class GivenFeatures:
                 if "logits" not in tensors:
                     tensors["logits"] = tensors["features"] @ self.head.weight.T + self.head.bias
         self.classes = _classes(sets, self.head)
-        _check_labels(sets, self.classes)
+        _check_labels(sets, self.classes, "there are" if self.head is None else "the head has")
         for name, tensors in sets.items():
             if "labels" not in tensors or name in ood:
                 tensors["labels"] = torch.full((len(tensors["features"]),), -1)
@@ -220,7 +220,7 @@ def _classes(sets: Mapping[str, Mapping[str, Tensor]], head: LinearHead | None) 
     return int(train["labels"].max()) + 1 if "labels" in train else None
 
 
-def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None) -> None:
+def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None, why: str) -> None:
     """Labels of ID sets must be classes; -1 stands for unknown in test sets."""
     for name in ("train", "val", "test"):
         labels = sets.get(name, {}).get("labels")
@@ -232,7 +232,7 @@ def _check_labels(sets: Mapping[str, Mapping[str, Tensor]], classes: int | None)
             unknown = "; leave unlabelled rows out" if int(labels[wrong[0]]) == -1 else ""
             raise RequestError(
                 f"{name} labels: {int(labels[wrong[0]])} in row {int(wrong[0])}; expected {lowest} to "
-                f"{classes - 1}, since there {'is' if classes == 1 else 'are'} {counted(classes, 'class')}{unknown}"
+                f"{classes - 1}, since {why} {counted(classes, 'class')}{unknown}"
             )
 
 

@@ -38,7 +38,7 @@ class FigureKind:
         """The picture, or None where the material has nothing to show."""
         raise NotDefinedError(self, "draw")
 
-    def panels(self, material: Material) -> list[tuple[str, Figure]]:
+    def panels(self, material: Material) -> list[tuple[str, str, Figure]]:
         """The picture in parts that a page puts beside or below each other, each with what it shows; none where it is
         one whole."""
         return []
@@ -84,7 +84,7 @@ class DetectorPanels(FigureKind):
             shared_legend(figure)
         return figure
 
-    def panels(self, material: Material) -> list[tuple[str, Figure]]:
+    def panels(self, material: Material) -> list[tuple[str, str, Figure]]:
         found = []
         for run in material.runs:
             for scorer, values in getattr(run, self.of).items():
@@ -101,7 +101,7 @@ class DetectorPanels(FigureKind):
                 tidy(axes)
                 self.panel(axes, values, colours(material.groups))
                 shared_legend(figure, "lower center", columns=2)
-                found.append((f"{self.title}: {scorer} on {run.label}", figure))
+                found.append((run.label, f"{self.title}: {scorer} on {run.label}", figure))
         return found
 
 

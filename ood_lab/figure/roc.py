@@ -38,7 +38,7 @@ class ROC(DetectorPanels):
 
     title = "ROC curves"
     caption = (
-        "Share of OOD images caught (up) against ID images flagged (right), OOD as the positive class; behind each set "
+        "Share of OOD images caught (up) against ID images flagged (right), OOD as the positive class; after each set "
         "its AUROC in percent. The dotted lines mark 95 % of OOD caught, where FPR95 (OOD+) is read, and 5 % of ID "
         "flagged, where FPR95 (ID+) is."
     )

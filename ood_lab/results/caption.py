@@ -74,12 +74,17 @@ def protocol_lines(
 
 
 def metric_lines(protocol: Protocol) -> list[str]:
-    """What the two FPR95 are, which of them the protocol's papers print, and where the threshold lies."""
-    rule = {"first": "the first threshold that reaches 95 %", "nearest": "the threshold nearest to 95 %"}
-    where, headline = rule[protocol.fpr_rule], HEADLINES[protocol.fpr95]
+    """What the two FPR95 are, where the threshold lies, and which of them the protocol's papers print."""
+    what, where = fpr95_lines(protocol.fpr_rule)
+    return [what, f"{where}; tables of protocol {protocol.name} report {HEADLINES[protocol.fpr95]}"]
+
+
+def fpr95_lines(rule: str) -> list[str]:
+    """What the two FPR95 are, and where the threshold lies."""
+    where = {"first": "the first threshold that reaches 95 %", "nearest": "the threshold nearest to 95 %"}[rule]
     return [
-        "FPR95 OOD+: ID images flagged where 95 % of OOD are; ID+: OOD accepted where 95 % of ID are",
-        f"FPR95 at {where}; tables of this protocol report {headline}",
+        "FPR95 OOD+: ID images flagged when 95 % of OOD are; ID+: OOD images accepted when 95 % of ID are",
+        f"FPR95: mean over all sets, at {where}",
     ]
 
 

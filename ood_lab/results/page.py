@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ COLUMNS = {
     ("all", "aupr_in"): "AUPR in",
     ("all", "aupr_out"): "AUPR out",
 }
+GROUPS = ("near", "far")
 DETAILS = [
     "run", "detector", "space", "OOD set", "group", "images", "AUROC", "FPR95 OOD+", "FPR95 ID+", "AUPR in", "AUPR out",
     "local radius",
@@ -59,12 +61,12 @@ def detail_table(results: Results, selection: Selection) -> list[list[str]]:
     The local radius is the median over a set's images.
     """
     measured = bool(selection.radii(results.all_rows()))
-    rows = _detail_rows(results, selection)
+    rows = _detail_rows(results, selection, {(line.run_id, line.scorer): line for line in lines(results, selection)})
     return [row[: None if measured else -1] for row in (DETAILS, *rows)]
 
 
-def _detail_rows(results: Results, selection: Selection) -> list[list[str]]:
-    out = [row for needed in results.needed for row in _detail_rows(needed, selection)]
+def _detail_rows(results: Results, selection: Selection, means: Mapping[tuple[str, str], Line]) -> list[list[str]]:
+    out = [row for needed in results.needed for row in _detail_rows(needed, selection, means)]
     radii = {(row["scorer"], row["ood_set"]): row for row in selection.radii(results.rows)}
     for scorer in selection.options:
         of_id = radii.get((scorer, None))
@@ -81,6 +83,13 @@ def _detail_rows(results: Results, selection: Selection) -> list[list[str]]:
                 radius = radii.get((scorer, ood_set))
                 last = "-" if radius is None else f"{radius['value']:.3g}"
                 out.append([*named, *(with_interval(mine[metric]) for metric in METRICS), last])
+        line = means.get((results.run_id, scorer))
+        several = [group for group in GROUPS if list(selection.groups.values()).count(group) > 1]
+        if line is not None:
+            out += [
+                [*out[-1][:3], "mean", group, "-", *(percent(line.means[group, metric]) for metric in METRICS), "-"]
+                for group in several
+            ]
     return out
 
 
@@ -92,11 +101,15 @@ class Fact(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure of the page: one image, or a panel for each detector, which stand beside or below each other."""
+    """A figure of the page: one image, or a panel for each detector, side by side or one below the other.
+
+    Args:
+        panels: of each the run, which begins a new row, what it shows, and its PNG.
+    """
 
     title: str
     caption: str
-    panels: Sequence[tuple[str, bytes]]  # what a panel shows, and its PNG
+    panels: Sequence[tuple[str, str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,10 @@ def render_page(results: Results, selection: Selection, pictures: Sequence[Pictu
             {
                 "title": picture.title,
                 "caption": picture.caption,
-                "panels": [(text, base64.b64encode(png).decode()) for text, png in picture.panels],
+                "rows": [
+                    [(text, base64.b64encode(png).decode()) for _, text, png in row]
+                    for _, row in groupby(picture.panels, key=lambda panel: panel[0])
+                ],
             }
             for picture in pictures
         ],

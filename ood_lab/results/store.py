@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -31,7 +32,7 @@ COLUMNS = (
 # What makes two rows the same measurement: a later one replaces the earlier.
 KEY = ("run_id", "scorer", "options", "ood_set", "convention", "metric")
 
-ROWS, THRESHOLDS, PAGE = "results.jsonl", "thresholds.jsonl", "report.html"
+ROWS, THRESHOLDS, ASKED, PAGE = "results.jsonl", "thresholds.jsonl", "asked.json", "report.html"
 # A threshold lets `id_rate` of `n_id` ID images pass: those of the part that was `held` out ("val", or else "test").
 # `train` and `features` are the keys of the training features and of those of the held-out part.
 THRESHOLD_COLUMNS = (
@@ -91,7 +92,10 @@ class Results:
         """
         import pandas as pd
 
-        return pd.DataFrame(self.all_rows() if every else self._rows(None), columns=list(COLUMNS))
+        frame = pd.DataFrame(self.all_rows() if every else self._rows(None), columns=list(COLUMNS))
+        for name in ("tuned", "versions"):  # texts can be compared and counted, dictionaries can't
+            frame[name] = [None if value is None else json.dumps(value, sort_keys=True) for value in frame[name]]
+        return frame
 
     def _rows(self, selection: Selection | None) -> list[Row]:
         """The rows of a selection, where neither this nor the runs below have one of their own."""
@@ -130,6 +134,23 @@ def add_thresholds(run_dir: Path, rows: Iterable[Row]) -> None:
     names = {tuple(row[k] for k in THRESHOLD_KEY) for row in new}
     kept = [row for row in read_thresholds(run_dir) if tuple(row[k] for k in THRESHOLD_KEY) not in names]
     _write(run_dir / THRESHOLDS, [*kept, *new])
+
+
+def read_asked(run_dir: Path) -> dict[str, str]:
+    """The options that each detector of a run was asked for with last, as stored with its rows."""
+    path = run_dir / ASKED
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:  # it only says which of the stored rows to show
+        return {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
+def remember_asked(run_dir: Path, options: Mapping[str, str]) -> None:
+    """Store what a command has asked for, where that is new; not in a folder that can't be written to."""
+    known = read_asked(run_dir)
+    if {**known, **options} != known and os.access(run_dir, os.W_OK):
+        write_atomically(run_dir / ASKED, json.dumps({**known, **options}).encode())
 
 
 def _checked(rows: Iterable[Row], columns: tuple[str, ...]) -> list[Row]:

@@ -67,13 +67,14 @@ class Selection:
         return replace(self, options={**self.options, **{k: v for k, v in others.items() if k not in self.options}})
 
     @staticmethod
-    def of_rows(rows: Sequence[Row]) -> Selection:
-        """Every detector and set that rows have, each as it was stored last."""
+    def of_rows(rows: Sequence[Row], asked: Mapping[str, str]) -> Selection:
+        """Every detector and set that rows have, each with the options asked for, or else as it was stored last."""
         scored = [row for row in rows if row["scorer"] is not None and row["ood_set"] is not None]
         groups = {row["ood_set"]: row["group"] for row in scored}
+        there = {row["scorer"]: row["options"] for row in scored if asked.get(row["scorer"]) == row["options"]}
         of_id = [row["convention"] for row in rows if row["metric"] == "accuracy"]
         return Selection(
-            {row["scorer"]: row["options"] for row in scored},
+            {**{row["scorer"]: row["options"] for row in scored}, **there},
             dict(sorted(groups.items(), key=lambda item: item[1] == "far")),
             {row["ood_set"]: row["convention"] for row in scored},
             of_id[-1] if of_id else "",

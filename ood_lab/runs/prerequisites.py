@@ -10,7 +10,7 @@ from ood_lab.config.experiment import Experiment
 from ood_lab.errors import RunError
 from ood_lab.results.store import Results, read_rows
 from ood_lab.runs.claim import verify
-from ood_lab.runs.outstanding import outstanding
+from ood_lab.runs.outstanding import is_made, outstanding
 from ood_lab.runs.production import damaged
 from ood_lab.runs.run_folder import RunFolder
 
@@ -28,7 +28,8 @@ def ensure(experiment: Experiment) -> list[Results]:
     for other in experiment.prerequisites.values():
         verify(other)
         if outstanding(other) or (other.produces and not begun and damaged(other)):
-            print(f"{experiment.run_id} depends on {other.run_id}; making it first", flush=True)
+            doing = "scoring" if is_made(other) and not other.produces else "making"
+            print(f"{experiment.run_id} depends on {other.run_id}; {doing} it first", flush=True)
             command = [sys.executable, "-m", "ood_lab", *other.overrides]
             if other.config_dir is not None:
                 command.append(f"--config-dir={other.config_dir}")

@@ -1,7 +1,7 @@
 """A run's folder: its files, its lock, and how far it is.
 
 outputs/<run_id>/  config.yaml identity.json images.json normalisation.json
-                   curves.jsonl cost.jsonl results.jsonl thresholds.jsonl report.html DONE
+                   curves.jsonl cost.jsonl results.jsonl thresholds.jsonl asked.json report.html DONE
                    checkpoints/ features/ scores/ tuning/ figures/; run.log where a sweep made it
 """
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.quoting import as_override, quote
 from ood_lab.errors import RequestError
-from ood_lab.results.store import Results, Row, options_of, read_rows
+from ood_lab.results.store import Results, Row, options_of, read_asked, read_rows
 from ood_lab.results.table import Selection, lines
 from ood_lab.runs.run_folder import RunFolder
 
@@ -40,7 +40,7 @@ def with_stored_run(overrides: Sequence[str]) -> list[str]:
 
 
 def load_results(folder: str | Path) -> Results:
-    """What a finished run has stored, with that of the runs it depends on; every detector, as it was scored last.
+    """What a finished run has stored, with that of the runs it depends on: every detector, as it was asked for last.
 
     Args:
         folder: of the run, outputs/<run id>; or that of an evaluation of given features.
@@ -55,11 +55,38 @@ def load_results(folder: str | Path) -> Results:
         raise RequestError(f"{path}: nothing is measured yet")
     needs = _about(path)["needs"] if RunFolder(path).identity.is_file() else ()
     below = [load_results(path.parent / name) for name in needs if read_rows(path.parent / name)]
-    results = Results(path.name, path, rows, below)
-    results.selection = Selection.of_rows(rows)
-    results.lines = lines(results, results.selection)
-    results.caption = [f"as stored in {path}; percent, means over {', '.join(results.selection.groups)}"]
+    for other in below:
+        other.selection = None  # what is shown of them is what is shown of this run
+    selection = Selection.of_rows(rows, read_asked(path))
+    results = Results(path.name, path, rows, below, selection=selection)
+    results.lines = lines(results, selection)
+    results.caption = [
+        f"as stored in {path}; percent, means over {', '.join(selection.groups)}",
+        *options_lines(rows, selection.options),
+        *(f"* tuned: {line.scorer} {_values(line.tuned)}" for line in results.lines if line.tuned),
+    ]
     return results
+
+
+def options_lines(rows: Sequence[Row], shown: Mapping[str, str]) -> list[str]:
+    """Of each detector that is stored with several options, with which it is shown: the values that differ."""
+    stored: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row["scorer"] is not None:
+            stored.setdefault(row["scorer"], {})[row["options"]] = None
+    found = []
+    for scorer, texts in stored.items():
+        nodes = [options_of(text) for text in texts]
+        mine = options_of(shown[scorer]) if scorer in shown else {}
+        differing = {key: value for key, value in mine.items() if any(node.get(key) != value for node in nodes)}
+        if len(texts) > 1 and scorer in shown:
+            what = f"with {_values(differing)}" if differing else "as its code was last"
+            found.append(f"{scorer}: {what}; it is stored with {len(texts)} sets of options, frame(every=True) has all")
+    return found
+
+
+def _values(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={as_override(value)}" for key, value in options.items() if key != TUNED) or "searched"
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def planned(experiment: Experiment) -> list[str]:
     if task in READS_A_CLASSIFIER:
         check_trained(experiment)
     runs = {run.run_id: run for run in experiment.with_prerequisites()}
-    *below, own = [f"{run_id} ({_state(run)})" for run_id, run in runs.items()]
+    *below, own = [f"{run_id} ({state(run)})" for run_id, run in runs.items()]
     lines = [f"task={task}: {own}, in {experiment.run_dir.parent}"]
     lines += [f"depends on {', '.join(below)}"] if below else []
     if not experiment.makes_no_classifier:
@@ -46,7 +46,8 @@ def planned(experiment: Experiment) -> list[str]:
     return [*lines, estimate([experiment], 1)]
 
 
-def _state(experiment: Experiment) -> str:
+def state(experiment: Experiment) -> str:
+    """How far a run is: done with all that is asked of it, begun, or new."""
     if not outstanding(experiment):
         return "done"
     return "begun" if RunFolder(experiment.run_dir).identity.is_file() else "new"
@@ -72,7 +73,7 @@ def estimate(experiments: Sequence[Experiment], workers: int) -> str:
         some = "" if len(known) == len(new) else f" for {len(known)} of them"
         text += f" About {clock(sum(known) / min(workers, len(new)))}{some}, by earlier runs of the same kind."
     if len(known) < len(new):
-        text += f" No estimate for {len(new) - len(known)}: runs of that kind were never made here."
+        text += f" No time is known for {len(new) - len(known)}: no run of that kind is finished here."
     return text
 
 

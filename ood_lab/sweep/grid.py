@@ -24,7 +24,7 @@ from ood_lab.results.search import validation_auroc
 from ood_lab.results.store import Results, read_rows
 from ood_lab.results.table import Line, Selection, lines
 from ood_lab.sweep.command import Command, engine_for
-from ood_lab.sweep.estimate import estimate
+from ood_lab.sweep.estimate import estimate, state
 from ood_lab.sweep.plot import draw_sweep
 from ood_lab.sweep.sweep import sweep
 from ood_lab.tables.spec import key_of
@@ -75,6 +75,8 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
     engine = engine_for(command, experiments, output)
     stdout.print(f"{counted(len(experiments), 'run')}. {estimate(experiments, engine.number)}", highlight=False)
     if command.dry_run:
+        for experiment in {experiment.run_id: experiment for experiment in experiments}.values():
+            stdout.print(f"  {experiment.run_id} ({state(experiment)})", highlight=False, markup=False)
         return []
     failures = sweep(experiments, engine, output)
     if experiments[0].task.name in ("train", "evaluate", "report"):

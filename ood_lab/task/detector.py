@@ -29,7 +29,7 @@ from ood_lab.evaluation.scores import score
 from ood_lab.images.transform import Transform
 from ood_lab.method.base import Method
 from ood_lab.reader.pictures import pictures
-from ood_lab.results.store import options_of, read_thresholds
+from ood_lab.results.store import options_of, read_asked, read_thresholds
 from ood_lab.runs.run_folder import RunFolder
 from ood_lab.scorer import build_scorer
 from ood_lab.scorer.base import InputScorer, Scorer
@@ -104,7 +104,7 @@ def load_detector(
     config_dir: str | Path | None = None,
     **options: Any,
 ) -> Detector:
-    """The detector of a finished run, as its last evaluation had it: options, tuned values, features, precision.
+    """The detector of a finished run, as it was asked for last: options, tuned values, features, precision.
 
     Args:
         run: its directory, `outputs/<run_id>`.
@@ -122,7 +122,8 @@ def load_detector(
     if not stored:
         raise RequestError(f"{folder} is no finished run; give the folder that a command has printed, outputs/<run_id>")
     own = [row for row in stored if row["scorer"] == scorer]
-    last = (own or stored)[-1]
+    asked = read_asked(folder).get(scorer)
+    last = ([row for row in own if row["options"] == asked] or own or stored)[-1]
     rate = last["id_rate"] if id_rate is None else id_rate
     if not 0 < rate < 1:
         raise RequestError(f"id_rate={rate}: expected a share between 0 and 1")

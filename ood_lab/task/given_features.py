@@ -17,7 +17,7 @@ from ood_lab.evaluation.evaluator import Scoring
 from ood_lab.evaluation.features_file import read_features_file
 from ood_lab.evaluation.given_features import GivenFeatures
 from ood_lab.progress import stdout
-from ood_lab.results.caption import metric_lines
+from ood_lab.results.caption import fpr95_lines
 from ood_lab.results.render import terminal_table
 from ood_lab.results.store import PAGE, Results, options_text
 from ood_lab.scorer import build_scorer
@@ -32,7 +32,10 @@ def run(request: FeaturesRequest) -> Results:
         RequestError: what the file holds does not fit together, or a detector that was named can't use it.
     """
     held = read_features_file(request.path)
-    given = GivenFeatures(held.sets["train"], held.sets["test"], held.ood, held.head or None, held.sets.get("val"))
+    try:
+        given = GivenFeatures(held.sets["train"], held.sets["test"], held.ood, held.head or None, held.sets.get("val"))
+    except RequestError as error:
+        raise RequestError(f"{request.path}: {error}") from None
     options = request.options
     evaluation = Evaluation(
         name=request.path.stem,
@@ -42,7 +45,7 @@ def run(request: FeaturesRequest) -> Results:
         options={name: options_text(node) for name, node in options.detectors.items()},
         scoring=_scoring(options),
         id_rate=options.id_rate,
-        caption=metric_lines(options.protocol),
+        caption=fpr95_lines(options.protocol.fpr_rule),
         named=any(text.startswith("scorer=") for text in request.typed) and "scorer=all" not in request.typed,
     )
     folder = request.output / evaluation.run_id
@@ -114,7 +117,7 @@ def evaluate(
         options=options,
         scoring=_scoring(asked),
         id_rate=asked.id_rate,
-        caption=metric_lines(asked.protocol),
+        caption=fpr95_lines(asked.protocol.fpr_rule),
         named=scorer != "all",
     )
     if output is None:

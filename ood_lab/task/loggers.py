@@ -63,9 +63,7 @@ class WandbSession(Session):
         import wandb
         from PIL import Image
 
-        frame = results.frame()
-        frame["versions"] = frame["versions"].astype(str)
-        self.run.log({"results": wandb.Table(dataframe=frame)})
+        self.run.log({"results": wandb.Table(dataframe=results.frame())})
         pictures = {f.title: wandb.Image(Image.open(io.BytesIO(f.png))) for f in figures}
         self.run.log({f"figure/{title}": picture for title, picture in pictures.items()})
         self.run.summary.update(summary(results.rows, self.fpr95))

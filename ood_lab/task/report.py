@@ -97,8 +97,8 @@ def draw_figures(parts: Mapping[str, Part], material: Material, run_dir: Path) -
             files = files_of(figure)
             for end, content in files.items():
                 write_atomically(run_dir / "figures" / f"{name}.{end}", content)
-            panels = [(text, picture(panel)) for text, panel in kind.panels(shown)]
-            whole = [(kind.title, files["png"])]
+            panels = [(run, text, picture(panel)) for run, text, panel in kind.panels(shown)]
+            whole = [("", kind.title, files["png"])]
             found.append(Drawn(kind.title, files["png"], Picture(kind.title, kind.caption, panels or whole)))
     return found
 

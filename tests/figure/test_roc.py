@@ -52,7 +52,7 @@ def test_auroc_agrees_with_scikit_learn(tied: bool) -> None:
 
 def test_a_page_has_a_panel_of_its_own_for_each_run_and_detector() -> None:
     shown = material()
-    texts = [text for text, _ in ROC(points=20).panels(shown)]
+    texts = [text for _, text, _ in ROC(points=20).panels(shown)]
     assert texts == [f"ROC curves: {name} on {run.label}" for run in shown.runs for name in ("msp", "knn")]
 
 

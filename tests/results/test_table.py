@@ -109,9 +109,12 @@ def test_the_terminal_table_fits_eighty_columns_and_shows_both_runs() -> None:
 
 def test_the_page_is_self_contained_and_holds_every_set() -> None:
     found = results()
-    page = render_page(found, asked(), [Picture("A & B", "c", [("A", b"png"), ("<B>", b"other")])], ABOUT)
+    panels = [("ce", "A", b"png"), ("ce", "C", b"third"), ("hamos", "<B>", b"other")]
+    page = render_page(found, asked(), [Picture("A & B", "c", panels)], ABOUT)
+    assert page.count('<div class="panels">') == 1  # of the run with two; each run begins a row
     heading, *rows = detail_table(found, asked())
-    assert len(rows) == 6
+    assert len(rows) == 2 * (3 + 1)  # the sets, and the mean of the two far ones
+    assert rows[3][3:7] == ["mean", "far", "-", "65.0"]
     assert {len(row) for row in rows} == {len(heading)}
     assert "local radius" not in heading
     assert "http://" not in page
@@ -165,7 +168,7 @@ def test_the_caption_says_which_images_and_how_they_are_counted() -> None:
     text = "\n".join(protocol_lines(PROTOCOL, {"letters": "near"}, {"letters": (80, 800)}))
     assert "left out of every mean: photos, noise" in text
     assert "not the stated images: letters 80 of 800" in text
-    assert "tables of this protocol report ID+" in text
+    assert "tables of protocol digits report ID+" in text
     assert "whole ID test set; OOD sets whole" in text
     drawn = replace(PROTOCOL, subset=2000, id_val=1000, transforms={"noise": "squash", "svhn": "as_is"})
     text = "\n".join(protocol_lines(drawn, GROUPS, {}))

@@ -35,6 +35,22 @@ def test_results_are_loaded_without_torch_with_every_detector(run: Path) -> None
     assert done.stdout.strip() == "False"
 
 
+def test_the_options_that_were_asked_for_last_are_loaded(tmp_path: Path) -> None:
+    made = ["method=ce", *SMALL, "scorer=[knn]", f"paths.output={tmp_path}", "figure=[]"]
+    plain = ood_lab.run([*made, "scorer.knn.k=5"])
+    ood_lab.run([*made, "scorer.knn.k=50"])
+    loaded = ood_lab.load_results(plain.run_dir)
+    assert set(loaded.frame()["options"].dropna()) == set(loaded.rows[-1]["options"].splitlines())
+    assert "knn: with k=50; it is stored with 2 sets of options, frame(every=True) has all" in loaded.caption
+    assert ood_lab.load_detector(plain.run_dir, "knn").scorer.k == 50
+    again = ood_lab.run([*made, "scorer.knn.k=5"])  # nothing is scored for it
+    loaded = ood_lab.load_results(plain.run_dir)
+    assert "knn: with k=5; " in str(loaded)
+    assert loaded.lines[0].means == again.lines[0].means == plain.lines[0].means
+    assert ood_lab.load_detector(plain.run_dir, "knn").scorer.k == 5
+    assert len(loaded.frame(every=True)) > len(loaded.frame())
+
+
 def test_the_report_of_a_folder_shows_every_detector_that_has_results(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

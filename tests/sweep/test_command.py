@@ -62,7 +62,7 @@ def test_a_plan_is_shown_and_nothing_is_run(tmp_path: Path, capsys: pytest.Captu
     assert main(["table=hamos_t17,bood_t1", "scale=tiny", "dry_run=true", f"paths.output={tmp_path}"]) == 0
     shown = capsys.readouterr().out
     assert "hamos_t17, bood_t1: 12 runs, 0 done. To do: 12 to be trained, 7 that they depend on." in shown
-    assert "runs of that kind were never made here" in shown
+    assert "no run of that kind is finished here" in shown
     assert not list(tmp_path.iterdir())
 
 
@@ -75,7 +75,7 @@ def test_one_run_is_planned_and_nothing_is_run(tmp_path: Path, capsys: pytest.Ca
     assert lines[1].endswith(" (new)")
     assert lines[2].startswith("minimises ce + 0.5 compactness")
     assert lines[3] == "id: digits; near: letters; far: photos, gaussian_noise"
-    assert lines[5].startswith("To do: 1 to be trained, 1 that they depend on. No estimate for 2")
+    assert lines[5].startswith("To do: 1 to be trained, 1 that they depend on. No time is known for 2")
     assert not list(tmp_path.iterdir())
 
 
@@ -101,7 +101,7 @@ def test_a_set_is_planned_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_an_override_that_is_given_twice_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = ood_lab.run(["method=hamos", "seed=1", "method=ce", "seed=1", "dry_run=true", f"paths.output={tmp_path}"])
     assert results.run_id.startswith("ce-digits")
-    assert capsys.readouterr().err == "note: method is given 2 times; method=ce counts\n"
+    assert capsys.readouterr().err == "note: method is given 2 times; using method=ce\n"
 
 
 def test_a_plan_says_which_rows_are_not_available(
@@ -149,7 +149,7 @@ def test_an_estimate_is_the_median_of_runs_of_the_same_kind(tmp_path: Path) -> N
     assert "About 0:40" in estimate(new, 2)
     other = [*new, prepare(["method=ce", f"paths.output={tmp_path}"])]
     assert "About 1:20 for 4 of them" in estimate(other, 1)
-    assert "No estimate for 1: runs of that kind were never made here" in estimate(other, 1)
+    assert "No time is known for 1: no run of that kind is finished here" in estimate(other, 1)
 
 
 def test_an_edited_folder_of_another_run_tells_nothing_and_stops_nothing(tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def test_both_fpr95_are_shown_and_the_sets_and_headlines_of_each_protocol(tmp_pa
     first, second = (line for line in lines if "msp" in line)
     assert said([first]) == "msp 90.0 60.0 60.0 50.0 20.0"  # the headline is not part of a run
     assert said([second]) == "msp 90.0 60.0 60.0 50.0 20.0"
-    assert "tables of this protocol report OOD+" in said(lines)
-    assert "tables of this protocol report ID+" in said(lines)
+    assert "tables of protocol digits report OOD+" in said(lines)
+    assert "tables of protocol digits report ID+" in said(lines)
     assert "far: photos" in said(lines)
     assert "gaussian_noise" not in said(lines)
 
@@ -134,8 +134,8 @@ def test_a_key_that_is_given_twice_is_swept_once(tmp_path: Path) -> None:
     kept, notes = each_once(["method=cider,ce", "seed=0,1", "method=ce", "optimizer.lr=1", "method.optimizer.lr=2"])
     assert kept == ["seed=0,1", "method=ce", "method.optimizer.lr=2"]
     assert notes == [
-        "note: method is given 2 times; method=ce counts",
-        "note: method.optimizer.lr is given 2 times; method.optimizer.lr=2 counts",
+        "note: method is given 2 times; using method=ce",
+        "note: method.optimizer.lr is given 2 times; using method.optimizer.lr=2",
     ]
     assert each_once(["~synthesizer", "synthesizer=hmc"])[0] == ["synthesizer=hmc"]
     assert each_once(["seed=1", "method=ce", "seed=1"]) == (["method=ce", "seed=1"], [])
