@@ -13,7 +13,7 @@ def first_step(moment: float, steps: int, per_epoch: int) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: before `step` of `steps`, in epochs of `per_epoch` steps."""
+    """How far a run is: before `step` of `steps`, in epochs of `per_epoch` steps."""
 
     step: int
     steps: int

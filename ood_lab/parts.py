@@ -53,13 +53,13 @@ class Rows:
     """What the network gives for some images or points: features, logits, z, images; only what is read is there."""
 
     owner = "a term"
-    classes: int | None = None  # outputs of the head that stand for ID classes; None: all
+    classes: int | None = None  # outputs of the head that are ID classes; None: all
 
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
 
     def of_classes(self, classes: int) -> Rows:
-        """The same rows, of whose logits the first so many stand for ID classes."""
+        """The same rows, of whose logits the first so many are ID classes."""
         self.classes = classes
         return self
 
@@ -260,7 +260,7 @@ Memories = Mapping[str, Callable[[Dimensions], Memory]]
 class Term(nn.Module):
     """One summand of the objective: `loss(view)` gives a scalar; several are `losses`, with `weights` of their names.
 
-    What a term declares stands in its class body as plain values, which requests are checked with before anything is
+    What a term declares is in its class body as plain values, which requests are checked with before anything is
     imported:
 
     - `reads`: of the ID rows ("features", "logits", "z", "images") and of what is kept ("prototypes", "bank", or one of
@@ -336,7 +336,7 @@ class Term(nn.Module):
 class Synthesizer:
     """Draws outliers as points of a feature space; a pure function of what is kept and of a generator.
 
-    What it declares stands in its class body as plain values:
+    What it declares is in its class body as plain values:
 
     - `space`: where the points lie: "projection" (they have z alone), or "penultimate" (the head gives them logits and
       the projector z); of an `ImageSource` "images";

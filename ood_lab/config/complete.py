@@ -1,4 +1,4 @@
-"""Tab completion of the command `ood-lab`: what may stand at the cursor, and the scripts for three shells."""
+"""Tab completion of the command `ood-lab`: what may come at the cursor, and the scripts for three shells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ood_lab() {
     word="${line##*[[:space:]]}"
     local IFS=$'\\n'
     local found=($(ood-lab --complete ${line% *} "$word" 2>/dev/null))
-    # Readline cuts words at "=", so that what stands before it must not be given back.
+    # Readline cuts words at "=", so what comes before it must not be given back.
     local cut=""
     [[ "$word" == *=* ]] && cut="${word%"${word##*=}"}"
     COMPREPLY=("${found[@]#"$cut"}")

@@ -24,7 +24,7 @@ TEXT_WIDTH = 100  # of a line in the overview, where the terminal is no narrower
 
 
 def describe_choice(group: str, name: str, folder: Path | None = None) -> str:
-    """The file of one choice, and the docstring of its class with where that stands.
+    """The file of one choice, and the docstring of its class with its place.
 
     Raises:
         RequestError: there is no such choice.

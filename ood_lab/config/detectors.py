@@ -19,7 +19,7 @@ def detectors(
 ) -> dict[str, dict[str, Any]]:
     """Each detector with its options; pytorch-ood's are expanded to one each.
 
-    Under `TUNED` stands what is searched for one that is tuned; its other options are then those of the rest.
+    Under `TUNED` is what is searched for one that is tuned; its other options are then those of the rest.
 
     Args:
         nodes: those chosen, by the name of their file.

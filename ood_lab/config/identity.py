@@ -23,7 +23,7 @@ from ood_lab.config.yaml_file import read_yaml
 
 # The groups by whose parts a recipe is recognised.
 NAMING_GROUPS = (*PART_GROUPS, "outliers")
-# What stands behind the name of a maker in an id; a producer makes anything.
+# What follows the name of a maker in an id; a producer makes anything.
 WHAT_IS_MADE = {"generator": "_generator", "anchors": "_anchors", "outliers": "_outliers", "decoder": "_images"}
 # The groups whose parts shape the weights.
 SHAPING_GROUPS = ("method", *PART_GROUPS, "backbone", "dataset", *TRAINED_ON, "augmentation")
@@ -281,7 +281,7 @@ def part_names(experiment: Experiment) -> dict[str, list[str]]:
 
 @cache
 def _parts_of_recipe(name: str) -> dict[str, list[str]]:
-    """What `part_names` gives for a built-in recipe as it stands; composing it would take longer."""
+    """What `part_names` gives for a built-in recipe as it is; composing it would take longer."""
     chosen = {"head": ["linear"], **choices_of("method", name)}
     found = {g: [part_name(g, target(g, str(n))) for n in names] for g, names in chosen.items() if g in NAMING_GROUPS}
     return {group: sorted(found[group]) for group in NAMING_GROUPS if found.get(group)}

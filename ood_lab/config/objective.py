@@ -84,7 +84,7 @@ def caveats(experiment: Experiment) -> list[str]:
 
 
 def part_columns(experiment: Experiment) -> dict[str, str | None]:
-    """The parts by group, as they stand in stored rows."""
+    """The parts by group, as they are in stored rows."""
     names = part_names(experiment)
     columns: dict[str, str | None] = {group: "+".join(names.get(group, ())) or None for group in PART_GROUPS}
     for role in TRAINED_ON:

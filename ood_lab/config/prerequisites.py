@@ -115,7 +115,7 @@ def _of_classifier(experiment: Experiment, method: str, chosen: Mapping[str, Any
             continue
         if key == "local_radius":
             value = [name for name in value if name in served]
-        # A pretrained classifier has no projection: its own space stands beside the fine-tuned network's.
+        # A pretrained classifier has no projection: its own space is beside the fine-tuned network's.
         own = key.startswith("scorer.") and key.endswith(".space") and value == "projection"
         yield f"{key}={'method' if own else as_override(value)}"
 

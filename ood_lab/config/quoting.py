@@ -112,7 +112,7 @@ def check_utf8(text: str, what: str) -> None:
 
 
 def _parted(text: str) -> list[str]:
-    """What stands between commas, those within brackets left alone."""
+    """What is between commas, those within brackets left alone."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[({") - (character in "])}")

@@ -32,8 +32,8 @@ class StableDiffusion(Decoder):
 
     Args:
         model: a folder in the format of diffusers, or an id on the Hugging Face hub.
-        prompt: with {word} where the class's word stands.
-        suffixes: by word what stands behind it in the prompt, as DreamOOD has for a few.
+        prompt: with {word} where the class's word goes.
+        suffixes: by word what follows it in the prompt, as DreamOOD has for a few.
         scheduler: "pndm" (PLMS in DreamOOD's command line), or "ddim".
         steps: of the scheduler.
         guidance: w in e_none + w (e_prompt - e_none).

@@ -32,7 +32,7 @@ class FigureKind:
 
     title: str
     caption: str
-    beside: Sequence[str] = ()  # folders of further runs, whose material stands before that of the run itself
+    beside: Sequence[str] = ()  # folders of further runs, whose material comes before that of the run itself
 
     def draw(self, material: Material) -> Figure | None:
         """The picture, or None where the material has nothing to show."""

@@ -73,7 +73,7 @@ class Head(nn.Module):
 
     @classmethod
     def class_logits(cls, outputs: Tensor) -> Tensor:
-        """The outputs that stand for ID classes."""
+        """The outputs that are ID classes."""
         return outputs[:, : outputs.shape[1] - cls.EXTRA]
 
     @classmethod

@@ -186,7 +186,7 @@ class Method(Measured):
             batch: the step's ID images and labels.
             output: of the network, in its precision, for the ID images, their turned copies if a term reads these, and
                 the outlier images.
-            progress: where the run stands.
+            progress: how far the run is.
             auxiliary: the outlier images.
 
         Returns:

@@ -38,7 +38,7 @@ def score_gradient(network: Network, classes: int, objective: Objective, mode: L
     """The gradient of `outlier_score` with respect to images; the network keeps its statistics, mode and random stream.
 
     Args:
-        classes: outputs of the network that stand for ID classes.
+        classes: outputs of the network that are ID classes.
         mode: see `Network`; with "train" the images' own batch statistics, in which each depends on the others, too.
     """
 

@@ -16,7 +16,7 @@ from ood_lab.network import Network
 class OutlierImages:
     """Images that a step trains on as outliers [K, 3, H, W], and their soft labels where they were made with some.
 
-    `id_images` stand in the place of the step's ID images, of two views the first.
+    `id_images` replace the step's ID images, of two views the first.
     """
 
     images: Tensor

@@ -55,7 +55,7 @@ def is_there(root: Path, source: dict[str, Any]) -> list[str]:
 
 
 def class_names(root: Path, source: dict[str, Any]) -> tuple[str, ...]:
-    """The names that stand beside the batches; the fine ones of CIFAR-100."""
+    """The names that are stored beside the batches; the fine ones of CIFAR-100."""
     file = one_file(root, source["classes"])
     meta = _load(file)
     names = meta.get("label_names") or meta.get("fine_label_names")

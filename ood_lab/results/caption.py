@@ -1,4 +1,4 @@
-"""What stands under a table: which images its numbers are of, and how they were counted."""
+"""The lines under a table: which images its numbers are of, and how they were counted."""
 
 from __future__ import annotations
 

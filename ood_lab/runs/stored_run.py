@@ -36,7 +36,7 @@ def with_stored_run(overrides: Sequence[str]) -> list[str]:
     if not rows:
         raise RequestError(f"run={path}: nothing is measured yet; run its command: {_command(about['overrides'])}")
     made = [text for text in about["overrides"] if not text.startswith(("scorer", "task", "paths.output=", "tuning"))]
-    return [*made, *_detectors(rows), f"paths.output={quote(str(path.parent))}", *rest]
+    return [*made, *_detectors(rows, read_asked(path)), f"paths.output={quote(str(path.parent))}", *rest]
 
 
 def load_results(folder: str | Path) -> Results:
@@ -99,15 +99,15 @@ def _about(path: Path) -> dict[str, Any]:
     return found
 
 
-def _detectors(rows: Sequence[Row]) -> list[str]:
-    """The detectors of stored rows with their options, as overrides; pytorch-ood's and tuned ones are left out.
+def _detectors(rows: Sequence[Row], asked: Mapping[str, str]) -> list[str]:
+    """The detectors of stored rows with the options asked for last, or else stored last, as overrides; pytorch-ood's
+    and tuned ones are left out.
 
     Raises:
         RequestError: there are no others.
     """
-    options = {
-        row["scorer"]: options_of(row["options"]) for row in rows if row["scorer"] is not None and not row["tuned"]
-    }
+    plain = Selection.of_rows([row for row in rows if not row["tuned"]], asked).options
+    options = {name: options_of(text) for name, text in plain.items()}
     own = {name: node for name, node in options.items() if "." not in name and TUNED not in node}
     if not own:
         raise RequestError(

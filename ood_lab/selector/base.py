@@ -17,7 +17,7 @@ from ood_lab.parts import Rows
 class StepSelector:
     """Chooses among a step's candidate images of the auxiliary set; `trainer.auxiliary_batch_size` are taken.
 
-    What it reads of the candidates stands in its class body (`reads`: "features", "logits", "absent"), from a pass in
+    What it reads of the candidates is in its class body (`reads`: "features", "logits", "absent"), from a pass in
     evaluation mode; one that reads nothing costs no pass. With several devices it is given the candidates of all, so
     that what it takes does not depend on their number.
 

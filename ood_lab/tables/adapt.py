@@ -26,7 +26,7 @@ class Scale:
 
     Args:
         overrides: of every run, in the place of the table's own.
-        instead: what stands in the place of overrides of rows.
+        instead: what replaces overrides of rows.
         seeds: how many; None for the table's own.
         limits: the largest value of a key.
     """
@@ -141,7 +141,7 @@ def _one(table: Table, what: str, value: str) -> Table:
 
 
 def _with_columns(table: Table, at: Sequence[int], columns: Sequence[Column]) -> Table:
-    """The table with `columns` in the place of all, of which the printed values stand `at` these."""
+    """The table with `columns` in the place of all, of which the printed values are `at` these."""
 
     def pick(printed: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         return None if printed is None else tuple(printed[i] for i in at)

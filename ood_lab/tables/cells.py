@@ -59,7 +59,7 @@ class Cell:
     def exceeds(self) -> bool:
         """Whether ours is not the paper's: the difference is more than the combined spread, sqrt(ours^2 + theirs^2).
 
-        False without any spread; a setting is compared as it stands.
+        False without any spread; a setting is compared as it is.
         """
         if self.text is not None:
             ours, theirs = as_number(self.text), as_number(self.paper)
@@ -248,7 +248,7 @@ def _angle(
 def _comparable(
     table: Table, row: TableRow, column: Column, experiment: Experiment, rows: Sequence[Row], shared: Collection[str]
 ) -> bool:
-    """Whether a run's figure may stand beside the paper's: whole sets, all of them, counts checked."""
+    """Whether a run's figure may be put beside the paper's: whole sets, all of them, counts checked."""
     protocol, chosen = experiment.protocol, Selection.of(experiment)
     if protocol.check != "strict":
         return False

@@ -111,7 +111,7 @@ def _text(cell: Cell, digits: int, best: bool) -> Texts:
 
 
 def caption(filled: Filled) -> list[str]:
-    """What stands below: seeds, sets, protocol, origin, what could not be run and why, remarks on the source."""
+    """The lines below: seeds, sets, protocol, origin, what could not be run and why, remarks on the source."""
     table = filled.table
     lines = [f"{table.source}: {table.title}."]
     if table.changed:

@@ -24,7 +24,7 @@ Detectors = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a table the numbers of a run stand: a row, on one ID set, of one network."""
+    """Where in a table the numbers of a run are: a row, on one ID set, of one network."""
 
     table: str
     row: int
@@ -44,7 +44,7 @@ class Job:
         changes: the command line without detectors and seed.
         sets: the OOD sets of the table; empty for all of the protocol.
         detectors: with the options that the table asks for.
-        places: where the numbers stand.
+        places: where the numbers are.
     """
 
     changes: Changes

@@ -65,7 +65,7 @@ class Curves(L.Callback):
         self.add(trainer, {f"epoch/{k}": v for k, v in _logged(pl_module).epoch_summary().items()})
 
     def add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
-        """Write a row of the step at which training stands."""
+        """Write a row of the step at which training is."""
         if not trainer.is_global_zero:
             return
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, **values}

@@ -29,7 +29,7 @@ PRESENT = "present"
 
 @dataclass(frozen=True)
 class State:
-    """How one set (or file of weights) stands.
+    """The state of one set (or file of weights).
 
     Args:
         state: "present", "missing", "wrong count", "wrong checksum" or "unreadable".
@@ -70,7 +70,7 @@ def run(experiment: Experiment) -> Results:
 
 
 def state(use: ImageSetUse, thorough: bool, id_val: int = 0) -> State:
-    """How a set stands.
+    """The state of a set.
 
     Args:
         thorough: check every checksum and decode every image, too.

@@ -1,4 +1,4 @@
-"""Between epochs: detectors scored on the network as it stands, and the best weights by validation accuracy."""
+"""Between epochs: detectors scored on the network as it is, and the best weights by validation accuracy."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class _Steps(Dataset[Pictures | RunError]):
 
 
 class TrainLoader:
-    """Batches of an epoch, from the step at which training stands.
+    """Batches of an epoch, from the step at which training is.
 
     The rows of an epoch are a permutation; the last incomplete batch is dropped. The auxiliary stream goes on through
     the epochs, wherever the ID set's end. The iterator asks the trainer where it is when the first batch is wanted,

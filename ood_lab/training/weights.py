@@ -177,7 +177,7 @@ def _public(ours: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str,
 
 
 def _prefixes(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
-    """What may stand before all names, judged by each of them that ends a name of theirs."""
+    """What may come before all names, judged by each of them that ends a name of theirs."""
     found = {""}
     for name in names:
         if not name.endswith(COUNTERS):
@@ -237,7 +237,7 @@ def by_order(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[s
         kind = SYNONYMS.get(kind, kind)
         if kind != wanted_kind and (kind in KINDS or like.dim() < 2):
             raise RequestError(
-                f"the weights' {their_name} stands where {our_name} belongs, a {kind} for a {wanted_kind}; {FIT}"
+                f"the weights' {their_name} is where {our_name} belongs, a {kind} for a {wanted_kind}; {FIT}"
             )
     if len(given) != len(wanted):
         raise RequestError(f"the weights hold {len(given)} tensors where the chosen backbone has {len(wanted)}; {FIT}")

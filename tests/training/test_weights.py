@@ -132,7 +132,7 @@ def kinds(**names: int) -> dict[str, torch.Tensor]:
 def test_a_tensor_of_another_kind_is_named_though_its_shape_fits() -> None:
     theirs = kinds(a__weight=3, a__bias=3, a__running_var=3, a__running_mean=3)
     ours = kinds(b__weight=3, b__bias=3, b__running_mean=3, b__running_var=3)
-    with pytest.raises(RequestError, match=r"a\.running_var stands where b\.running_mean belongs, a running_var for a"):
+    with pytest.raises(RequestError, match=r"a\.running_var is where b\.running_mean belongs, a running_var for a"):
         by_order(theirs, ours)
     assert by_order(kinds(a__gamma=3), kinds(b__weight=3))["b.weight"].tolist() == [0, 0, 0]
 
@@ -143,7 +143,7 @@ def test_a_tensor_of_another_kind_is_named_though_its_shape_fits() -> None:
 )
 def test_vectors_whose_kind_is_another_or_unknown_are_refused(names: tuple[str, ...]) -> None:
     ours = kinds(b__weight=3, b__bias=3, b__running_mean=3, b__running_var=3)
-    with pytest.raises(RequestError, match=r"stands where b\.\w+ belongs, a \w+ for a \w+; choose"):
+    with pytest.raises(RequestError, match=r"is where b\.\w+ belongs, a \w+ for a \w+; choose"):
         by_order({f"a.{name}": value for name, value in zip(names, ours.values(), strict=True)}, ours)
 
 
