@@ -54,7 +54,8 @@ def draw(filled: Filled) -> Figure | None:
     for axes in panels.flat[len(sweeps) :]:
         axes.set_visible(False)
     shared_legend(figure)
-    about = "; ".join([seeds_text(filled.table), *filled.table.changed])
+    spread = ["no spread, so small steps may be chance"] if len(filled.table.seeds) == 1 else []
+    about = "; ".join([seeds_text(filled.table), *spread, *filled.table.changed])
     width = int(LETTERS * figure.get_figwidth())
     texts = (f"{filled.table.source}: {filled.table.title}", about)
     figure.suptitle("\n".join(fill(text, width) for text in texts), fontsize=10)

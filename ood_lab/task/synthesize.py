@@ -41,9 +41,10 @@ def run(experiment: Experiment) -> Results:
     assert experiment.maker is not None
     torch.set_num_threads(experiment.trainer.threads)
     below = ensure(experiment)
-    began = time.monotonic()
+    started = time.monotonic()
     producer = build_producer(experiment)
     producer.to(device(experiment))
+    began = time.monotonic()  # embedding the training images is not part of the search
     shards = sharded(experiment, producer)  # which asks how many items there are: outliers are then searched for
     if not shards.is_complete():
         add_seconds(experiment.run_dir, "search", time.monotonic() - began)
@@ -53,7 +54,7 @@ def run(experiment: Experiment) -> Results:
         shards.verify()
     preview = _preview(shards, folder.path / "preview.png")
     if not folder.done.is_file():
-        folder.mark_done(time.monotonic() - began if is_new else None)
+        folder.mark_done(time.monotonic() - started if is_new else None)
     size = sum(shard.bytes for shard in load_manifest(shards.folder).shards) / 2**20
     pictures = f"; the first of them: {preview}" if preview is not None else ""
     stdout.print(
