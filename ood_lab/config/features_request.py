@@ -18,6 +18,7 @@ from ood_lab.config.groups import groups
 from ood_lab.config.peers import PEERS, check_peers
 from ood_lab.config.prepare import expand_all, keeps_default, line
 from ood_lab.config.schema import Protocol
+from ood_lab.config.signature import signature
 from ood_lab.errors import RequestError
 
 KEY = "features"
@@ -97,7 +98,7 @@ def features_request(overrides: Sequence[str], folder: Path | None = None, multi
         raise RequestError(f"features={path}: no such file")
     named = any(text.startswith("scorer=") and text != "scorer=all" for text in typed)
     for name, node in composed.plain("scorer").items():
-        if named and node.get("epsilon"):
+        if named and node.get("epsilon") and "changes_id" in signature(node["_target_"]).constants:
             raise RequestError(f"scorer={name} looks at changed images, and a file has features alone; leave it out")
     output = Path(composed.plain("paths.output"))
     check_output(output)
