@@ -16,10 +16,11 @@ from ood_lab.errors import RequestError
 from ood_lab.evaluation.evaluator import Scoring
 from ood_lab.evaluation.features_file import read_features_file
 from ood_lab.evaluation.given_features import GivenFeatures
+from ood_lab.plural import counted
 from ood_lab.progress import stdout
 from ood_lab.results.caption import fpr95_lines
 from ood_lab.results.render import terminal_table
-from ood_lab.results.store import PAGE, Results, options_text
+from ood_lab.results.store import PAGE, Results, options_text, read_rows
 from ood_lab.scorer import build_scorer
 from ood_lab.task.build import build
 from ood_lab.task.features_evaluation import Evaluation
@@ -49,6 +50,12 @@ def run(request: FeaturesRequest) -> Results:
         named=any(text.startswith("scorer=") for text in request.typed) and "scorer=all" not in request.typed,
     )
     folder = request.output / evaluation.run_id
+    stored = {(row["scorer"], row["options"]) for row in read_rows(folder)}
+    usable = [name for name, scorer in evaluation.detectors.items() if given.lacks(scorer) is None]
+    known = [name for name in usable if (name, evaluation.options[name]) in stored]
+    if known:
+        asked = counted(len(usable), "detector")
+        print(f"{evaluation.run_id}: {len(known)} of {asked} were scored before", flush=True)
     results = evaluation.measure(folder)
     command = f"python -m ood_lab {shlex.join(request.overrides)}"
     evaluation.report(results, options.figures, command, options.as_yaml(features=str(request.path)))

@@ -102,6 +102,8 @@ def test_a_file_gives_the_same_numbers_and_a_report(tmp_path: Path, capsys: pyte
     out = capsys.readouterr().out
     assert "near: close; far: far" in out
     assert "given features" in out
+    assert main(["task=evaluate", *where, "scorer=[knn,msp]", "figure=[]"]) == 0
+    assert "1 of 2 detectors were scored before" in capsys.readouterr().out
 
 
 def test_a_second_evaluation_reads_the_stored_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +138,8 @@ def test_other_features_or_another_head_have_numbers_of_their_own(tmp_path: Path
         (["task=evaluate", "features=FILE.npz", "scorer=[knnn]"], "Did you mean 'knn'"),
         (["task=evaluate", "features=FILE.npz", "scorer.knn.kk=3"], "has no 'kk'"),
         (["-m", "task=evaluate", "features=FILE.npz", "scorer.knn.k=3,4"], "leave -m out"),
+        (["task=evaluate", "features=FILE.npz", "dry_run=true"], "dry_run=true is about runs"),
+        (["task=evaluate", "features=FILE.npz", "scorer=[knn,odin]"], "scorer=odin looks at changed images"),
     ],
 )
 def test_a_wrong_command_is_refused(
