@@ -27,3 +27,6 @@ class NotDefinedError(RunError, NotImplementedError):
 
     def __init__(self, owner: object, name: str) -> None:
         super().__init__(f"{type(owner).__name__} must define {name}(); see docs/adding.md")
+
+    def __reduce__(self) -> tuple[type[RunError], tuple[str]]:
+        return RunError, (str(self),)  # as which it comes back from a worker process

@@ -13,6 +13,7 @@ from ood_lab.config.groups import LIST_GROUPS, MAKERS, PART_GROUPS, SET_MAKERS, 
 from ood_lab.config.image_set_use import ImageSetUse
 from ood_lab.config.schema import Init, Logger, Paths, Protocol, Recipe, Task, Trainer, Tuning
 from ood_lab.config.signature import signature
+from ood_lab.config.source import code_digest
 
 T = TypeVar("T")
 Choices = Mapping[str, str | list[str] | None]
@@ -314,6 +315,8 @@ class Experiment:
             parts.append(f"subset={protocol.subset}x{protocol.draws}" if protocol.subset else "subset=none")
             parts.append(f"fpr_rule={protocol.fpr_rule} aupr_rule={protocol.aupr_rule}")
             parts.append(f"bootstrap={self.bootstrap}")
+            targets = [str(use.node["_target_"]) for use in self.image_sets if use.name == ood_set]
+            parts += [f"code={code}" for target in targets[-1:] if (code := code_digest(target)) is not None]
         parts.append(f"precision={self.trainer.eval_precision}")
         return " ".join(parts)
 

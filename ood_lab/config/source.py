@@ -136,14 +136,18 @@ def imported_module(name: str, module: str) -> str | None:
 
 
 def code_digest(target: str) -> str | None:
-    """Eight digits of the code of a class of one's own: its module, and the modules of its package which that imports.
+    """Eight digits of the code of a class of one's own: its module, and what that imports from the same folder of code.
 
-    Comments, docstrings and layout don't count. None for a class of this program, or one whose source is not found.
+    That is the packages around it, other modules of its package, and modules and packages beside that; nothing that is
+    installed. Comments, docstrings and layout don't count. None for a class of this program, or one whose source is not
+    found.
     """
     module = target.rpartition(".")[0]
     top = module.partition(".")[0]
-    if top == PACKAGE.name or module_file(module) is None:
+    file = module_file(module)
+    if top == PACKAGE.name or file is None:
         return None
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
     found: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -151,14 +155,22 @@ def code_digest(target: str) -> str | None:
         file = module_file(name)
         if name in found or file is None:
             continue
-        tree = module_tree(name)
-        found[name] = _code(file, file.stat().st_mtime_ns)
-        if "site-packages" not in file.parts:  # of an installed package the module alone
-            waiting += [other for other in _imports(tree, name) if other.partition(".")[0] == top]
+        module_tree(name)  # or the error that names the file
+        found[name], imported = _code(file, file.stat().st_mtime_ns, name)
+        if name.rpartition(".")[0]:
+            waiting.append(name.rpartition(".")[0])
+        waiting += [other for other in imported if _is_beside(other.partition(".")[0], top, root)]
     return hashlib.sha256("\n".join(f"{name} {found[name]}" for name in sorted(found)).encode()).hexdigest()[:8]
 
 
-_imported_code: dict[str, str | None] = {}  # by class, as it was when this process imported it
+def _is_beside(other: str, top: str, root: Path) -> bool:
+    """Whether a top-level module is that of a class, or lies beside it, and is not installed."""
+    if "site-packages" in root.parts or other == PACKAGE.name:
+        return False
+    return other == top or (root / f"{other}.py").is_file() or (root / other / "__init__.py").is_file()
+
+
+_imported_code: dict[str, str | None] = {}  # by module, as it was when this process imported it
 
 
 def imported_class(target: str) -> Any:
@@ -168,7 +180,7 @@ def imported_class(target: str) -> Any:
         RequestError: its code has changed since this process imported it, which would go on to run the old one.
     """
     code = code_digest(target)
-    if _imported_code.setdefault(target, code) != code:
+    if _imported_code.setdefault(target.rpartition(".")[0], code) != code:
         raise RequestError(
             f"{target}: its code has changed since this process imported it, and the old code would run under the "
             "name of the new. Start Python anew"
@@ -177,14 +189,19 @@ def imported_class(target: str) -> Any:
 
 
 @cache
-def _code(file: Path, changed: int) -> str:
-    """A module as it runs: without docstrings, comments and layout."""
-    tree = copy.deepcopy(_parsed(file, changed))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+def _code(file: Path, changed: int, module: str) -> tuple[str, tuple[str, ...]]:
+    """A module as it runs, without docstrings, comments and layout; and the modules that it may import."""
+    tree = _parsed(file, changed)
+    imported = tuple(dict.fromkeys(_imports(tree, module)))
+    try:
+        plain = copy.deepcopy(tree)
+        for node in ast.walk(plain):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+        return ast.unparse(plain), imported  # the same under every version of Python, as `dump` is not
+    except RecursionError:  # an expression of thousands of terms
+        return file.read_text(errors="replace"), imported
 
 
 def _is_text(statement: ast.stmt) -> bool:

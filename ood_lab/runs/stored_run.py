@@ -15,6 +15,7 @@ from ood_lab.results.table import Selection, lines
 from ood_lab.runs.run_folder import RunFolder
 
 KEY = "run"
+NOT_MADE = ("scorer", "task", "paths.output=", "tuning")  # what a run's command says besides what it trains
 
 
 def with_stored_run(overrides: Sequence[str]) -> list[str]:
@@ -35,7 +36,7 @@ def with_stored_run(overrides: Sequence[str]) -> list[str]:
     about, rows = _about(path), read_rows(path)
     if not rows:
         raise RequestError(f"run={path}: nothing is measured yet; run its command: {_command(about['overrides'])}")
-    made = [text for text in about["overrides"] if not text.startswith(("scorer", "task", "paths.output=", "tuning"))]
+    made = [text for text in about["overrides"] if not text.lstrip("+~").startswith(NOT_MADE)]
     return [*made, *_detectors(rows, read_asked(path)), f"paths.output={quote(str(path.parent))}", *rest]
 
 
@@ -63,7 +64,7 @@ def load_results(folder: str | Path) -> Results:
     results.caption = [
         f"as stored in {path}; percent, means over {', '.join(selection.groups)}",
         *options_lines(rows, selection.options),
-        *(f"* tuned: {line.scorer} {_values(line.tuned)}" for line in results.lines if line.tuned),
+        *(f"* searched: {line.scorer} {_values(line.tuned)}" for line in results.lines if line.tuned),
     ]
     return results
 
@@ -78,15 +79,17 @@ def options_lines(rows: Sequence[Row], shown: Mapping[str, str]) -> list[str]:
     for scorer, texts in stored.items():
         nodes = [options_of(text) for text in texts]
         mine = options_of(shown[scorer]) if scorer in shown else {}
-        differing = {key: value for key, value in mine.items() if any(node.get(key) != value for node in nodes)}
+        keys = dict.fromkeys(key for node in nodes for key in node if any(o.get(key) != node[key] for o in nodes))
         if len(texts) > 1 and scorer in shown:
-            what = f"with {_values(differing)}" if differing else "as its code was last"
+            what = "with searched options" if TUNED in mine else "as its code was last"
+            if keys and TUNED not in mine:
+                what = f"with {_values({key: mine[key] for key in keys if key in mine}) or 'options not searched'}"
             found.append(f"{scorer}: {what}; it is stored with {len(texts)} sets of options, frame(every=True) has all")
     return found
 
 
 def _values(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={as_override(value)}" for key, value in options.items() if key != TUNED) or "searched"
+    return ", ".join(f"{key}={as_override(value)}" for key, value in options.items() if key != TUNED)
 
 
 def _about(path: Path) -> dict[str, Any]:

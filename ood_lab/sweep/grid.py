@@ -21,7 +21,7 @@ from ood_lab.plural import counted
 from ood_lab.progress import stdout
 from ood_lab.results.caption import image_lines, metric_lines, outlier_lines
 from ood_lab.results.search import validation_auroc
-from ood_lab.results.store import Results, read_rows
+from ood_lab.results.store import Results, read_rows, remember_asked
 from ood_lab.results.table import Line, Selection, lines
 from ood_lab.sweep.command import Command, engine_for
 from ood_lab.sweep.estimate import estimate, state
@@ -79,6 +79,9 @@ def run_grid(command: Command, folder: Path | None = None) -> list[Results]:
             stdout.print(f"  {experiment.run_id} ({state(experiment)})", highlight=False, markup=False)
         return []
     failures = sweep(experiments, engine, output)
+    for experiment in experiments if experiments[0].task.name in ("train", "evaluate") else ():
+        if experiment.run_dir.is_dir():
+            remember_asked(experiment.run_dir, Selection.of(experiment).options)
     if experiments[0].task.name in ("train", "evaluate", "report"):
         found = settings(singles, experiments)
         stdout.print()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ood_lab.config.prepare import prepare
-from ood_lab.errors import OodLabError
+from ood_lab.errors import OodLabError, RequestError
 from ood_lab.files.storage import write_atomically
 from ood_lab.reader.scope import one_command
 from ood_lab.runs.run_folder import RunFolder
@@ -80,7 +80,7 @@ def _carried_out(ticket: Ticket, rank: int) -> list[str]:
         for command in ticket.commands[:1] if rank else ticket.commands:
             print(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} python -m ood_lab {' '.join(command)}", flush=True)
             try:
-                _one(command, ticket.folder, rank)
+                _one(command, ticket.folder, Path(ticket.run_dir).name, rank)
             except OodLabError as error:
                 print(f"ood_lab: {error}", flush=True)
                 errors.append(str(error))
@@ -91,8 +91,13 @@ def _carried_out(ticket: Ticket, rank: int) -> list[str]:
 
 
 @one_command()
-def _one(command: tuple[str, ...], folder: str | None, rank: int) -> None:
+def _one(command: tuple[str, ...], folder: str | None, run_id: str, rank: int) -> None:
     experiment = prepare(list(command), Path(folder) if folder else None)
+    if experiment.run_id != run_id:
+        raise RequestError(
+            f"{run_id} is another run by now, {experiment.run_id}: code, configuration or weights have changed since "
+            "the sweep began; start it again"
+        )
     if rank and RunFolder(experiment.run_dir).is_trained:
         return
     from ood_lab.task import execute

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from ood_lab.config.experiment import Experiment
-from ood_lab.results.store import Results
+from ood_lab.results.store import Results, remember_asked
+from ood_lab.results.table import Selection
 from ood_lab.runs.outstanding import READS_A_CLASSIFIER, check_trained
 from ood_lab.task.shown import finished
 
@@ -18,6 +19,7 @@ def execute(experiment: Experiment) -> Results:
         RunError: the run stopped; what it had reported done stays valid.
     """
     if experiment.task.name == "train" and (results := finished(experiment)) is not None:
+        remember_asked(experiment.run_dir, Selection.of(experiment).options)
         return results
     if experiment.task.name in READS_A_CLASSIFIER:
         check_trained(experiment)
@@ -25,4 +27,6 @@ def execute(experiment: Experiment) -> Results:
     task = import_module(f"ood_lab.task.{name}")  # task=data needs no torch
     results = task.run(experiment)
     assert isinstance(results, Results)
+    if experiment.task.name in ("train", "evaluate"):
+        remember_asked(experiment.run_dir, Selection.of(experiment).options)
     return results

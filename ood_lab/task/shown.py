@@ -20,7 +20,7 @@ from ood_lab.results.caption import (
 )
 from ood_lab.results.curves import read_curves
 from ood_lab.results.render import terminal_table
-from ood_lab.results.store import PAGE, Results, read_rows, read_thresholds, remember_asked
+from ood_lab.results.store import PAGE, Results, read_rows, read_thresholds
 from ood_lab.results.table import Selection, lines
 from ood_lab.runs.claim import verify, with_stored_normalisation
 from ood_lab.runs.outstanding import is_made, outstanding
@@ -71,7 +71,6 @@ def show(experiment: Experiment, results: Results) -> None:
         bare = "" if b"<img" in page.read_bytes() else " (without pictures; task=report draws them)"
         stdout.print(f"report: {page}{bare}\n", highlight=False, markup=False)
     asked = Selection.of(experiment)
-    remember_asked(experiment.run_dir, asked.options)
     below, note = caption(experiment, results), notes(experiment)
     results.lines, results.caption = lines(results, asked), [*below, *note]
     results.selection = asked

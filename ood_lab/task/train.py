@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ood_lab.config.detectors import TUNED
 from ood_lab.config.experiment import Experiment
+from ood_lab.config.identity import run_id
 from ood_lab.config.objective import objective
 from ood_lab.config.prerequisites import INIT
 from ood_lab.errors import RequestError
@@ -60,6 +61,7 @@ def run(experiment: Experiment) -> Results:
     with folder.lock():
         verify(experiment)
         below = ensure(experiment)
+        _check_same(experiment)
         began = None if folder.identity.is_file() else time.monotonic()
         enter_training_images(experiment)
         experiment = claim(with_normalisation(experiment))
@@ -68,6 +70,20 @@ def run(experiment: Experiment) -> Results:
         report.show(experiment, results)
         evaluate.fail(refused)
         return results
+
+
+def _check_same(experiment: Experiment) -> None:
+    """The code of one's own classes must be what it was when the run was named: what it depends on may take hours.
+
+    Raises:
+        RequestError: it has changed.
+    """
+    now = run_id(experiment)
+    if now != experiment.run_id:
+        raise RequestError(
+            f"{experiment.run_id} is another run by now, {now}: code or weights have changed since the command began; "
+            "start it again"
+        )
 
 
 def _finish(experiment: Experiment, below: list[Results], began: float | None) -> dict[str, str]:

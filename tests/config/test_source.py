@@ -65,6 +65,13 @@ def test_the_code_of_an_own_class_is_told_from_its_comments(lab: Path) -> None:
     assert second != first
     write(lab, otherlab__unused="x = 1\n")
     assert code_digest("otherlab.method.Mine") == second
+    write(lab, otherlab__INIT="# nothing\nSCALE = 2\n")  # runs before the module
+    third = code_digest("otherlab.method.Mine")
+    assert third != second
+    write(lab, otherlab__method=plain + "import flat_beside\n", flat_beside="x = 1\n")
+    fourth = code_digest("otherlab.method.Mine")
+    write(lab, flat_beside="x = 2\n")
+    assert code_digest("otherlab.method.Mine") != fourth
     assert code_digest("ood_lab.scorer.knn.KNN") is code_digest("no_such_package.Mine") is None
 
 

@@ -49,6 +49,10 @@ def test_the_options_that_were_asked_for_last_are_loaded(tmp_path: Path) -> None
     assert loaded.lines[0].means == again.lines[0].means == plain.lines[0].means
     assert ood_lab.load_detector(plain.run_dir, "knn").scorer.k == 5
     assert len(loaded.frame(every=True)) > len(loaded.frame())
+    assert main(["task=report", f"run={plain.run_dir}"]) == 0  # a look at it asks for nothing
+    assert ood_lab.load_detector(plain.run_dir, "knn").scorer.k == 5
+    ood_lab.run([*made, "scorer.knn.k=50", "seed=3"], multirun=True)
+    assert ood_lab.load_detector(plain.run_dir, "knn").scorer.k == 50
 
 
 def test_the_report_of_a_folder_shows_every_detector_that_has_results(

@@ -182,3 +182,14 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.1)
+
+
+def test_a_job_that_is_another_run_by_now_is_refused(tmp_path: Path) -> None:
+    """Its code, say, has changed since the sweep began: its results would lie where nobody looks for them."""
+    ticket = Ticket(
+        str(tmp_path / "0.json"), str(tmp_path / "out/ce-digits-narrow-s0-00000000"),
+        (("method=ce", f"paths.output={tmp_path}/out"),), None,
+    )  # fmt: skip
+    ticket.write()
+    (error,) = carry_out(ticket.path)
+    assert error.startswith("ce-digits-narrow-s0-00000000 is another run by now, ce-digits-narrow-s0-de90e708:")
