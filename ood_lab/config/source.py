@@ -155,7 +155,6 @@ def code_digest(target: str) -> str | None:
         file = module_file(name)
         if name in found or file is None:
             continue
-        module_tree(name)  # or the error that names the file
         found[name], imported = _code(file, file.stat().st_mtime_ns, name)
         if name.rpartition(".")[0]:
             waiting.append(name.rpartition(".")[0])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ood_lab.config.affects import FEATURES, NOTHING, WEIGHTS, of_fields
 from ood_lab.config.ranges import ChannelDeviations, ChannelMeans
+from ood_lab.errors import NotDefinedError
 from ood_lab.random import generator
 from ood_lab.reader.base import UNLABELLED, Listing
 from ood_lab.reader.id_splits import held_out_per_class
@@ -51,7 +52,7 @@ class ImageSet:
 
     def load(self, split: Split) -> Images:
         """Pixels and labels of a split of an embedded or generated set."""
-        raise NotImplementedError(f"{type(self).__name__} must define load() or listing()")
+        raise NotDefinedError(self, "load() or listing")
 
     def listing(self, split: Split, id_val: int = 0) -> Listing:
         """The images of a split.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from ood_lab.errors import RequestError
 from ood_lab.evaluation.given_shapes import WHAT, Shape, check_shapes
+from ood_lab.reader.npz import DAMAGE, read_head
 
 # What the libraries raise for files that are damaged, encrypted, or of another kind than their names say.
-UNREADABLE = (
-    SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, OSError, EOFError, KeyError,
-    RuntimeError, NotImplementedError,
-)  # fmt: skip
+UNREADABLE = (*DAMAGE, SafetensorError, tokenize.TokenError, RuntimeError)
 NAMES = (
     "train/features, test/features and NAME/features for each OOD set (near/NAME/features for a near one); beside "
     "features logits and labels; head/weight and head/bias"
@@ -131,12 +128,10 @@ def _npz(path: Path) -> Any:
 def _shape_in(archive: zipfile.ZipFile, name: str) -> Shape:
     entry = f"{name}.npy"
     with archive.open(entry if entry in archive.namelist() else name) as file:
-        first = np.lib.format.read_magic(file) == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, dtype = read_head(file)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects; expected numbers")
-    return tuple(shape)
+    return shape
 
 
 @contextmanager

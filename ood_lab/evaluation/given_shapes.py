@@ -23,14 +23,14 @@ def check_shapes(sets: Mapping[str, Mapping[str, Shape]], head: Mapping[str, Sha
     """
     for name, shapes in sets.items():
         _check_set(name, shapes)
-    check_head(head)
+    _check_head(head)
     for name in sets:
         _check_beside_train(name, sets, bool(head))
     if head:
         _check_head_beside(sets["train"], head["weight"])
 
 
-def check_head(head: Mapping[str, Shape]) -> None:
+def _check_head(head: Mapping[str, Shape]) -> None:
     """A weight must have two dimensions and a bias as many numbers as the weight has rows.
 
     Raises:
@@ -46,7 +46,7 @@ def check_head(head: Mapping[str, Shape]) -> None:
     weight = head["weight"]
     classes = weight[0]
     if not classes:
-        raise RequestError(f"head: its weight is {shape_text(weight)}, of no class")
+        raise RequestError(f"head: its weight is {_shape_text(weight)}, of no class")
     if "bias" in head and head["bias"][0] != classes:
         turned = _if_turned(weight, weight[1] == head["bias"][0])
         raise RequestError(
@@ -54,7 +54,7 @@ def check_head(head: Mapping[str, Shape]) -> None:
         )
 
 
-def shape_text(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     """Such as [50, 128]."""
     return str(list(shape))
 
@@ -70,7 +70,7 @@ def _check_set(name: str, shapes: Mapping[str, Shape]) -> None:
         raise RequestError(f"{name} features: no rows; expected one for each image")
     labels = shapes.get("labels", (rows,))
     if len(labels) != 1:
-        raise RequestError(f"{name} labels: shape {shape_text(labels)}; expected [N], the number of each row's class")
+        raise RequestError(f"{name} labels: shape {_shape_text(labels)}; expected [N], the number of each row's class")
     for what, shape in shapes.items():
         if shape[0] != rows:
             raise RequestError(f"{name}: {counted(rows, 'row')} of features and {shape[0]} of {what}; they must agree")
@@ -80,9 +80,9 @@ def _check_dimensions(name: str, shape: Shape, dimensions: int) -> None:
     if len(shape) != dimensions:
         advice = "; pool maps of features first" if len(shape) > 2 else ", a row for each image"
         expected = f"[N, D]{advice}" if name.endswith("features") else f"{dimensions} dimensions"
-        raise RequestError(f"{name}: shape {shape_text(shape)}; expected {expected}")
+        raise RequestError(f"{name}: shape {_shape_text(shape)}; expected {expected}")
     if dimensions == 2 and shape[1] == 0:
-        raise RequestError(f"{name}: rows of no numbers, shape {shape_text(shape)}")
+        raise RequestError(f"{name}: rows of no numbers, shape {_shape_text(shape)}")
 
 
 def _check_beside_train(name: str, sets: Mapping[str, Mapping[str, Shape]], has_head: bool) -> None:
@@ -105,15 +105,15 @@ def _check_head_beside(train: Mapping[str, Shape], weight: Shape) -> None:
     if weight[1] != width:
         turned = _if_turned(weight, weight[0] == width)
         raise RequestError(
-            f"head: its weight is {shape_text(weight)}, for features of width {weight[1]}; the features given have "
+            f"head: its weight is {_shape_text(weight)}, for features of width {weight[1]}; the features given have "
             f"{width}{turned}"
         )
     if "logits" in train and train["logits"][1] != weight[0]:
         raise RequestError(
-            f"head: its weight is {shape_text(weight)}, of {counted(weight[0], 'class')}; the given logits have "
+            f"head: its weight is {_shape_text(weight)}, of {counted(weight[0], 'class')}; the given logits have "
             f"{counted(train['logits'][1], 'column')}"
         )
 
 
 def _if_turned(weight: Shape, looks_turned: bool) -> str:
-    return f". The weight looks transposed: give [C, D], {shape_text(weight[::-1])}" if looks_turned else ""
+    return f". The weight looks transposed: give [C, D], {_shape_text(weight[::-1])}" if looks_turned else ""

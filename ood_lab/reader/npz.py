@@ -53,11 +53,17 @@ def count(root: Path, source: dict[str, Any]) -> int:
     file, key = one_file(root, source["npz"]), key_of(source)
     try:
         with _opened(file, key) as stream:
-            major, _ = npy_format.read_magic(stream)
-            read_head = npy_format.read_array_header_1_0 if major == 1 else npy_format.read_array_header_2_0
             return int(read_head(stream)[0][0])
     except (*DAMAGE, IndexError) as error:
         raise RunError(f"{file}: truncated or no NumPy archive of images ({error}). Download it again.") from None
+
+
+def read_head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that a stream holds, from its head alone."""
+    major, _ = npy_format.read_magic(stream)
+    read = npy_format.read_array_header_1_0 if major == 1 else npy_format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return tuple(shape), dtype
 
 
 def key_of(source: dict[str, Any]) -> str:
